@@ -1,0 +1,89 @@
+use serde_json::json;
+
+use super::*;
+
+fn gvisor() -> Value {
+    let digest = Digest::of(b"x");
+    json!({
+        "type": "gvisor", "version": "20260905.0", "minContainerd": "1.7.0",
+        "files": [
+            {"path": "runsc", "mode": "0755", "size": 3, "sha256": digest.hex(), "blob": digest, "blobSize": 2},
+            {"path": "containerd-shim-runsc-v1", "mode": "0755", "size": 3, "sha256": digest.hex(), "blob": digest, "blobSize": 2},
+            {"path": "gvisor-bin/gvisor_sentry", "mode": "0755", "size": 3, "sha256": digest.hex(), "blob": digest, "blobSize": 2},
+        ],
+        "entryPoints": ["runsc", "containerd-shim-runsc-v1"],
+        "handlers": [{"name": "runsc", "runtimeType": "io.containerd.runsc.v1", "shim": "containerd-shim-runsc-v1",
+                      "podAnnotations": [], "config": "runsc.toml",
+                      "options": {"TypeUrl": "io.containerd.runsc.v1.options"}}],
+        "configs": [{"name": "runsc.toml", "format": "toml",
+                     "template": {"binary_name": "{bundle}/runsc", "runsc_config": {}}}],
+        "settings": [{"name": "net-raw", "kind": "bool", "config": "runsc.toml", "key": "runsc_config.net-raw", "as": "string"}],
+        "needs": [{"device": "/dev/kvm"}, {"module": "vhost_vsock"}],
+    })
+}
+
+fn parse(value: &Value) -> Result<BundleConfig, InvalidBundle> {
+    BundleConfig::parse(value.to_string().as_bytes())
+}
+
+#[test]
+fn the_documented_form_is_read() {
+    let bundle = parse(&gvisor()).unwrap();
+    assert_eq!(bundle.runtime.as_str(), "gvisor");
+    assert_eq!(bundle.files[0].mode, FileMode::PROGRAM);
+    assert_eq!(bundle.needs[1], Need::Module("vhost_vsock".to_owned()));
+    assert_eq!((bundle.blob_bytes(), bundle.plain_bytes()), (6, 9));
+    let again = parse(&serde_json::to_value(&bundle).unwrap()).unwrap();
+    assert_eq!(bundle, again);
+}
+
+#[test]
+fn fields_of_a_later_version_are_passed_over() {
+    let mut value = gvisor();
+    value["later"] = json!({"a": 1});
+    value["files"][0]["later"] = json!(1);
+    parse(&value).unwrap();
+}
+
+#[test]
+fn what_contradicts_itself_is_refused_with_its_reason() {
+    let table: [(&str, Value, Reason, &str); 14] = [
+        ("/files/0/path", json!("/etc/passwd"), Reason::PathRefused, "absolute"),
+        ("/files/0/path", json!("../runsc"), Reason::PathRefused, "'..'"),
+        ("/files/0/path", json!("gvisor-bin"), Reason::PathRefused, "leads through gvisor-bin"),
+        ("/files/0/path", json!("gvisor-bin/gvisor_sentry"), Reason::PathRefused, "twice"),
+        ("/files/0/mode", json!("4755"), Reason::BundleInvalid, "mode"),
+        ("/files/0/size", json!(MAX_FILE_SIZE + 1), Reason::BundleInvalid, "more than"),
+        ("/files/0/sha256", json!("abc"), Reason::BundleInvalid, "digest"),
+        ("/entryPoints/0", json!("nothing"), Reason::BundleInvalid, "entry point nothing"),
+        ("/entryPoints/0", json!("gvisor-bin/gvisor_sentry"), Reason::BundleInvalid, "entry point"),
+        ("/handlers/0/name", json!("runc"), Reason::BundleInvalid, "belongs to the node"),
+        ("/handlers/0/shim", json!("nothing"), Reason::BundleInvalid, "shim nothing"),
+        ("/handlers/0/config", json!("other.toml"), Reason::BundleInvalid, "config other.toml"),
+        ("/settings/0/config", json!("other.toml"), Reason::BundleInvalid, "setting net-raw"),
+        ("/handlers", json!([]), Reason::BundleInvalid, "no handlers"),
+    ];
+    for (at, wrong, reason, text) in table {
+        let mut value = gvisor();
+        *value.pointer_mut(at).unwrap() = wrong;
+        let error = parse(&value).unwrap_err();
+        assert_eq!(error.reason(), reason, "{at}: {error}");
+        assert!(error.to_string().contains(text), "{at}: {error}");
+    }
+}
+
+#[test]
+fn a_huge_blob_is_not_even_read() {
+    let error = BundleConfig::parse(&vec![b' '; MAX_CONFIG_SIZE + 1]).unwrap_err();
+    assert_eq!(error.reason(), Reason::SizeExceeded);
+}
+
+#[test]
+fn a_config_blob_keeps_its_bytes() {
+    let text = format!("{}\n", gvisor());
+    let blob = ConfigBlob::parse(text.as_bytes()).unwrap();
+    assert_eq!(blob.json(), text);
+    let through_serde: ConfigBlob =
+        serde_json::from_str(&serde_json::to_string(&blob).unwrap()).unwrap();
+    assert_eq!(through_serde, blob);
+}

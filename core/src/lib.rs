@@ -1,0 +1,33 @@
+//! The values and decisions of Rootstock, as pure functions.
+//!
+//! Nothing here knows of tokio, gRPC, Kubernetes clients, files or a clock:
+//! time and state are arguments, so that every decision can be tested as a
+//! table and held to its laws by property tests.
+//!
+//! ```text
+//!  controller:  Claim + NodeFacts + bundles ─▶ assign ─▶ Desired (one per node)
+//!  agent:       Desired + Observed ─▶ plan ─▶ Plan (what to do, in order)
+//!  controller:  node reports ─▶ rollup ─▶ conditions of a ContainerRuntime
+//! ```
+//!
+//! * [`name`], [`digest`], [`path`]: names, digests and paths, parsed once at the edge
+//! * [`selector`]: label selectors, evaluated as Kubernetes does
+//! * [`bundle`]: the config blob that describes one version of a runtime
+//! * [`catalog`]: which bundle each runtime type stands for
+//! * [`desired`]: what one node should have, with its generation
+//! * [`layout`]: where a bundle lies on a node, and what containerd is told of it
+//! * [`status`]: phases and reasons, in the words that users see
+//! * [`assign`], [`plan`], [`rollup`]: the decisions
+
+// pub mod assign;
+pub mod bundle;
+// pub mod catalog;
+pub mod desired;
+pub mod digest;
+// pub mod layout;
+pub mod name;
+pub mod path;
+// pub mod plan;
+// pub mod rollup;
+pub mod selector;
+pub mod status;
