@@ -1,0 +1,1 @@
+//! A node's service manager and containerd, simulated at the agent's edge.

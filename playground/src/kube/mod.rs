@@ -1,0 +1,1 @@
+//! A Kubernetes API: embedded, or the real server.

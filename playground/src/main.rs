@@ -1,0 +1,3 @@
+//! `rootstock-playground`: a seed and two shoots on this machine.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Bundles made of real files where the machine has them.

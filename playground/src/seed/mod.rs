@@ -1,0 +1,1 @@
+//! What a Gardener seed and its shoots would do beside Rootstock.

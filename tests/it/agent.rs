@@ -1,0 +1,1 @@
+//! The agent against a real registry and a simulated host.

@@ -1,0 +1,1 @@
+//! Bundles through the registry, by our client and by others'.

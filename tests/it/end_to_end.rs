@@ -1,0 +1,1 @@
+//! The demo's world, and what goes wrong in it.

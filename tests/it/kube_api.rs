@@ -1,0 +1,1 @@
+//! The embedded Kubernetes API and the real one, held to the same answers.

@@ -1,0 +1,7 @@
+//! Every daemon on one machine: the tests that need more than one crate.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod agent;
+mod bundle;
+mod end_to_end;
+mod kube_api;
