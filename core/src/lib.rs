@@ -24,7 +24,7 @@ pub mod bundle;
 // pub mod catalog;
 pub mod desired;
 pub mod digest;
-// pub mod layout;
+pub mod layout;
 pub mod name;
 pub mod path;
 // pub mod plan;
