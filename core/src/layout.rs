@@ -74,6 +74,11 @@ impl TreeId {
     pub fn holds(&self, path: &str) -> bool {
         path.strip_prefix(&self.absolute()).is_some_and(|rest| rest.starts_with('/'))
     }
+
+    /// Whether a path on the node leads into the folder, or into config files rendered for it.
+    pub fn concerns(&self, path: &str) -> bool {
+        path.strip_prefix(&self.absolute()).is_some_and(|rest| rest.starts_with(['/', '-']))
+    }
 }
 
 impl fmt::Display for TreeId {

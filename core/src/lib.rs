@@ -27,7 +27,7 @@ pub mod digest;
 pub mod layout;
 pub mod name;
 pub mod path;
-// pub mod plan;
+pub mod plan;
 // pub mod rollup;
 pub mod selector;
 pub mod status;
