@@ -72,10 +72,8 @@ pub(super) fn config(
     for (setting, value) in settings.iter().filter(|(s, _)| s.config == config.name) {
         let value = match setting.written_as.as_deref() {
             None => value.clone(),
-            Some("string") => match value {
-                Value::String(_) => value.clone(),
-                other => Value::String(other.to_string()),
-            },
+            Some("string") if value.is_string() => value.clone(),
+            Some("string") => Value::String(value.to_string()),
             Some(other) => {
                 return Err(format!("setting {} is to be written as {other:?}", setting.name));
             }
@@ -83,22 +81,17 @@ pub(super) fn config(
         set(&mut content, &setting.key, value)?;
     }
     match config.format {
-        ConfigFormat::Toml => match &content {
-            Value::Object(map) => {
-                Ok(DocumentMut::from(table(map, false).map_err(|why| why.to_owned())?).to_string())
-            }
-            _ => Err("a toml file needs an object".to_owned()),
-        },
+        ConfigFormat::Toml => {
+            let map = content.as_object().ok_or("a toml file needs an object")?;
+            Ok(DocumentMut::from(table(map, false)?).to_string())
+        }
         ConfigFormat::Json => {
             let mut text =
                 serde_json::to_string_pretty(&sorted(&content)).map_err(|e| e.to_string())?;
             text.push('\n');
             Ok(text)
         }
-        ConfigFormat::Text => match content {
-            Value::String(text) => Ok(text),
-            _ => Err("a text file needs a text".to_owned()),
-        },
+        ConfigFormat::Text => Ok(content.as_str().ok_or("a text file needs a text")?.to_owned()),
     }
 }
 
@@ -140,9 +133,9 @@ fn table(map: &Map<String, Value>, nested: bool) -> Result<Table, &'static str> 
     // Values before tables, then by name: the one order that is always valid.
     entries.sort_by_key(|(key, value)| (value.is_object(), *key));
     for (key, value) in entries {
-        let item = match value {
-            Value::Object(inner) => Item::Table(self::table(inner, true)?),
-            other => Item::Value(inline(other)?),
+        let item = match value.as_object() {
+            Some(inner) => Item::Table(self::table(inner, true)?),
+            None => Item::Value(inline(value)?),
         };
         table.insert(key, item);
     }
