@@ -27,6 +27,8 @@ use crate::name::{HandlerName, RuntimeType};
 use crate::path::{BinaryPath, BundlePath};
 use crate::status::Reason;
 
+pub use render::toml_table;
+
 /// The folder below binaryPath that holds everything of ours.
 pub const FOLDER: &str = ".rootstock";
 /// What the names of our temporary files and folders begin with.

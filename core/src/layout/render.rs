@@ -83,7 +83,7 @@ pub(super) fn config(
     match config.format {
         ConfigFormat::Toml => {
             let map = content.as_object().ok_or("a toml file needs an object")?;
-            Ok(DocumentMut::from(table(map, false)?).to_string())
+            Ok(DocumentMut::from(toml_table(map)?).to_string())
         }
         ConfigFormat::Json => {
             let mut text =
@@ -127,10 +127,18 @@ fn sorted(value: &Value) -> Value {
 const NO_NULL: &str = "toml has no null";
 const NO_NUMBER: &str = "toml has no such number";
 
+/// An object as a TOML table in its one form: values before tables, each by name.
+///
+/// # Errors
+/// Says what TOML does not have: null, or an integer beyond 64 bits with sign.
+pub fn toml_table(map: &Map<String, Value>) -> Result<Table, &'static str> {
+    table(map, false)
+}
+
 fn table(map: &Map<String, Value>, nested: bool) -> Result<Table, &'static str> {
     let mut table = Table::new();
     let mut entries: Vec<_> = map.iter().collect();
-    // Values before tables, then by name: the one order that is always valid.
+    // A value behind a table would belong to that table.
     entries.sort_by_key(|(key, value)| (value.is_object(), *key));
     for (key, value) in entries {
         let item = match value.as_object() {
