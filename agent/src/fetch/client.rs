@@ -205,7 +205,7 @@ impl Client {
                     why: error.to_string(),
                 })?;
             request.headers_mut().extend(headers.clone());
-            Ok(request)
+            Ok::<_, FetchError>(request)
         };
         if let Some(mut kept) = self.idle.take().filter(|kept| kept.origin == *origin)
             && kept.sender.ready().await.is_ok()
@@ -221,19 +221,12 @@ impl Client {
     }
 
     async fn connect(&mut self, origin: &Origin) -> Result<Connection, FetchError> {
-        let url = origin.to_string();
         let failed = |source| FetchError::Connect { url: origin.to_string(), source };
         // Connections that ended are let go.
         while self.drivers.try_join_next().is_some() {}
+        let tls = if origin.tls { Some(self.tls(origin)?) } else { None };
         let stream = net::connect(&origin.host, origin.port).await.map_err(failed)?;
-        let sender = if origin.tls {
-            let tls = |source| FetchError::Tls { url: url.clone(), source };
-            let roots = net::authorities(self.ca_bundle.as_bytes()).map_err(tls)?;
-            let config = net::client_config(roots, None, b"http/1.1").map_err(tls)?;
-            let host = origin.host.trim_matches(['[', ']']).to_owned();
-            let name = ServerName::try_from(host)
-                .map_err(|error| FetchError::Configuration { url: url.clone(), why: error.to_string() })?;
-            let connector = TlsConnector::from(Arc::new(config));
+        let sender = if let Some((connector, name)) = tls {
             let stream = tokio::time::timeout(STALL, connector.connect(name, stream))
                 .await
                 .unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late)))
@@ -243,6 +236,19 @@ impl Client {
             self.drive(origin, stream).await?
         };
         Ok(Connection { origin: origin.clone(), sender })
+    }
+
+    fn tls(&self, origin: &Origin) -> Result<(TlsConnector, ServerName<'static>), FetchError> {
+        let url = origin.to_string();
+        let tls = |source| FetchError::Tls { url: url.clone(), source };
+        let roots = net::authorities(self.ca_bundle.as_bytes()).map_err(tls)?;
+        let config = net::client_config(roots, None, b"http/1.1").map_err(tls)?;
+        let host = origin.host.trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(host).map_err(|error| FetchError::Configuration {
+            url: url.clone(),
+            why: error.to_string(),
+        })?;
+        Ok((TlsConnector::from(Arc::new(config)), name))
     }
 
     async fn drive(
