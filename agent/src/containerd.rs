@@ -86,8 +86,10 @@ pub fn edit(
     let mut document = parse(text)?;
     let path = runtimes_path(&document)?;
     let remove: Vec<_> = remove.iter().filter(|name| there.contains_key(*name)).collect();
-    let set: Vec<_> =
-        set.iter().filter(|(name, table)| there.get(*name) != Some(&Some((*table).clone()))).collect();
+    let set: Vec<_> = set
+        .iter()
+        .filter(|(name, table)| there.get(*name) != Some(&Some((*table).clone())))
+        .collect();
     if remove.is_empty() && set.is_empty() {
         return Ok(text.to_owned());
     }
@@ -96,8 +98,8 @@ pub fn edit(
         runtimes.remove(name.as_str());
     }
     for (name, table) in set {
-        let mut new = write(table)
-            .map_err(|why| ConfigError::Table { handler: name.clone(), why })?;
+        let mut new =
+            write(table).map_err(|why| ConfigError::Table { handler: name.clone(), why })?;
         let item = if inline {
             Item::Value(new.into_inline_table().into())
         } else {

@@ -107,7 +107,9 @@ fn a_table_of_someone_else_is_taken_over_where_it_stands() {
     assert!(tables(&text).unwrap()[&name("runc")].is_some());
     let edited = set(&text, &runsc("a"));
     assert_eq!(tables(&edited).unwrap()[&name("runsc")], Some(runsc("a")));
-    assert!(!edited.contains("snapshotter = \"x\"") && !edited.contains("/etc/containerd/runsc.toml"));
+    assert!(
+        !edited.contains("snapshotter = \"x\"") && !edited.contains("/etc/containerd/runsc.toml")
+    );
     assert!(edited.contains("# gvisor's own") && edited.contains("[last]\nx = 1\n"));
 }
 
@@ -119,7 +121,8 @@ fn what_can_not_be_understood_is_left_as_it_is() {
         ("version = \"2\"\n", "no number"),
         ("version = 2\nplugins = 1\n", "\"plugins\" is no table"),
     ] {
-        let error = edit(text, &[(name("runsc"), runsc("a"))].into(), &BTreeSet::new()).unwrap_err();
+        let error =
+            edit(text, &[(name("runsc"), runsc("a"))].into(), &BTreeSet::new()).unwrap_err();
         assert_eq!(error.reason(), Reason::ContainerdConfigInvalid);
         assert!(error.to_string().contains(want), "{error}");
     }
@@ -127,7 +130,9 @@ fn what_can_not_be_understood_is_left_as_it_is() {
 
 #[test]
 fn a_node_without_a_configuration_gets_a_minimal_one() {
-    for (version, want) in [("1.7.27", "version = 2\n"), ("v2.1.4", "version = 3\n"), ("", "version = 3\n")] {
+    for (version, want) in
+        [("1.7.27", "version = 2\n"), ("v2.1.4", "version = 3\n"), ("", "version = 3\n")]
+    {
         assert_eq!(minimal(version), want);
     }
 }

@@ -167,10 +167,15 @@ impl Client {
                     return body(connection, response, from, url);
                 }
                 StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
-                    return Err(FetchError::Truncated { blob: *blob, size: from, declared: from + 1 });
+                    return Err(FetchError::Truncated {
+                        blob: *blob,
+                        size: from,
+                        declared: from + 1,
+                    });
                 }
                 _ if status.is_redirection() => {
-                    let refused = |why: &str| FetchError::Redirect { url: url.clone(), why: why.into() };
+                    let refused =
+                        |why: &str| FetchError::Redirect { url: url.clone(), why: why.into() };
                     let next = location(&origin, response.headers()).map_err(refused)?;
                     if origin.tls && !next.0.tls {
                         return Err(refused("it leads from https to http"));
@@ -290,7 +295,11 @@ async fn stalled<T>(
     }
 }
 
-fn number(headers: &HeaderMap, parse: impl Fn(&str) -> Option<u64>, name: http::HeaderName) -> Option<u64> {
+fn number(
+    headers: &HeaderMap,
+    parse: impl Fn(&str) -> Option<u64>,
+    name: http::HeaderName,
+) -> Option<u64> {
     headers.get(name).and_then(|value| value.to_str().ok()).and_then(parse)
 }
 

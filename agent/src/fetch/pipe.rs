@@ -113,8 +113,7 @@ impl<'a> Sift<'a> {
         };
         let chunks =
             Chunks { plain, buffer: Vec::new(), size: 0, limit: wanted.plain_size, over: false };
-        let mut decoder =
-            zstd::stream::write::Decoder::new(chunks).map_err(FetchError::Io)?;
+        let mut decoder = zstd::stream::write::Decoder::new(chunks).map_err(FetchError::Io)?;
         decoder.window_log_max(WINDOW_LOG).map_err(FetchError::Io)?;
         Ok(Self { wanted, hash: Sha256::new(), partial, decoder, undecodable: None })
     }

@@ -175,7 +175,11 @@ impl Journal {
 
     /// Writes the state after a step; nothing when the step changes nothing.
     /// It is on disk when this returns. Blocking.
-    pub fn write(&mut self, step: Step, change: impl FnOnce(&mut Record)) -> Result<(), StoreError> {
+    pub fn write(
+        &mut self,
+        step: Step,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), StoreError> {
         let mut next = self.state.clone();
         change(&mut next);
         if next == self.state {
@@ -185,9 +189,10 @@ impl Journal {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         next.at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let text = line(&next)?;
-        self.file.write_all(&text).and_then(|()| self.file.sync_data()).map_err(|source| {
-            FsError::Io { what: "write", path: self.path.clone(), source }
-        })?;
+        self.file
+            .write_all(&text)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| FsError::Io { what: "write", path: self.path.clone(), source })?;
         self.state = next;
         Ok(())
     }
