@@ -1,2 +1,3 @@
+pub mod grpc;
 pub mod identity;
 
