@@ -19,15 +19,15 @@
 //! * [`status`]: phases and reasons, in the words that users see
 //! * [`assign`], [`plan`], [`rollup`]: the decisions
 
-// pub mod assign;
+pub mod assign;
 pub mod bundle;
-// pub mod catalog;
+pub mod catalog;
 pub mod desired;
 pub mod digest;
 // pub mod layout;
 pub mod name;
 pub mod path;
 // pub mod plan;
-// pub mod rollup;
+pub mod rollup;
 pub mod selector;
 pub mod status;
