@@ -83,6 +83,7 @@ impl Trouble {
     }
 
     /// What oci-client says, in our words.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum of 25 variants")]
     pub(crate) fn from_oci(error: OciDistributionError, what: &str) -> Self {
         use OciDistributionError as E;
         let of_code = |code, message: &str| match StatusCode::from_u16(code) {
@@ -100,7 +101,6 @@ impl Trouble {
             }
             // Everything else is an answer that is no answer; a later
             // version's new errors are too.
-            #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum of 25 variants")]
             other => Self::Unexpected(other.to_string().chars().take(200).collect()),
         }
     }
