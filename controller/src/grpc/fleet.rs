@@ -31,7 +31,11 @@ pub(super) struct FleetService<D> {
 }
 
 impl<D: Directory> FleetService<D> {
-    pub(super) fn new(directory: Arc<D>, streams: TaskTracker, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(
+        directory: Arc<D>,
+        streams: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self { directory, seats: Arc::default(), streams, shutdown }
     }
 }

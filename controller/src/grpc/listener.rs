@@ -156,8 +156,7 @@ async fn shake<D: Directory>(
         let Some(shoot) = directory.shoot_by_host(&host) else {
             return Err(HandshakeError::UnknownHost(host));
         };
-        let io =
-            start.into_stream(Arc::clone(&shoot.tls)).await.map_err(HandshakeError::Tls)?;
+        let io = start.into_stream(Arc::clone(&shoot.tls)).await.map_err(HandshakeError::Tls)?;
         Ok((io, host, shoot))
     };
     let (io, host, shoot) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
@@ -187,10 +186,7 @@ impl Connection {
 impl Link {
     /// The link of a request.
     pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<&Self, Status> {
-        request
-            .extensions()
-            .get()
-            .ok_or_else(|| Status::internal("the request has no connection"))
+        request.extensions().get().ok_or_else(|| Status::internal("the request has no connection"))
     }
 
     /// The node at the other end, by its certificate, if that is still valid:
@@ -208,7 +204,10 @@ impl Link {
 
     /// The shoot behind the called host as it is now; its authority may have
     /// changed since the handshake.
-    pub(super) fn endpoint<D: Directory>(&self, directory: &D) -> Result<Arc<ShootEndpoint>, Status> {
+    pub(super) fn endpoint<D: Directory>(
+        &self,
+        directory: &D,
+    ) -> Result<Arc<ShootEndpoint>, Status> {
         directory
             .shoot_by_host(&self.host)
             .filter(|endpoint| endpoint.name == self.shoot)
@@ -267,5 +266,23 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+    use crate::identity::NodeId;
+
+    #[test]
+    fn a_connection_can_outlive_its_certificate() {
+        let node = NodeId::from_spiffe("spiffe://one/node/a/1").unwrap();
+        let not_after = Timestamp::from_second(1_800_000_000).unwrap();
+        let peer = Some(Ok(Peer { node, not_after }));
+        let link = Link { host: "rs-one.test".into(), shoot: "one".parse().unwrap(), peer };
+        assert!(link.node(not_after - Duration::from_secs(1)).is_ok());
+        assert_eq!(link.node(not_after).unwrap_err().code(), Code::Unauthenticated);
     }
 }

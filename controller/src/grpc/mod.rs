@@ -145,12 +145,8 @@ pub async fn serve<D: Directory>(
     let address = listener.local_addr().map_err(ServeError::Listener)?;
     // Handshakes wait here until tonic takes them, which it does at once.
     let (connections, accepted) = mpsc::channel(16);
-    let acceptor = listener::Acceptor::new(
-        listener,
-        Arc::clone(&directory),
-        connections,
-        shutdown.clone(),
-    );
+    let acceptor =
+        listener::Acceptor::new(listener, Arc::clone(&directory), connections, shutdown.clone());
     let streams = TaskTracker::new();
     let enrollment = enrollment::EnrollmentService::new(Arc::clone(&directory));
     let fleet = fleet::FleetService::new(directory, streams.clone(), shutdown.clone());

@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 
 use super::fleet::{DesiredState, Seat};
 use super::{Directory, RefusedItem};
+use crate::identity::NodeId;
 
 /// The longest life of a stream.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -115,7 +116,7 @@ impl<D: Directory> Session<D> {
                     pending = false;
                     let Ok(permit) = permit else { return End::Left };
                     let latest = desired.borrow_and_update().clone();
-                    if let Some(message) = latest.and_then(|latest| self.offer(&latest)) {
+                    if let Some(message) = latest.and_then(|latest| offer(&self.seat.node, &latest)) {
                         permit.send(Ok(message));
                     }
                 }
@@ -132,7 +133,7 @@ impl<D: Directory> Session<D> {
                     self.paced = self.paced.max(Instant::now()) + PACE;
                     match message {
                         Ok(Some(message)) => {
-                            if let Err(status) = self.hear(message) {
+                            if let Err(status) = hear(&self.seat, &mut self.skipped, message) {
                                 return End::Broken(status);
                             }
                         }
@@ -143,69 +144,76 @@ impl<D: Directory> Session<D> {
             }
         }
     }
+}
 
-    fn offer(&self, desired: &Desired) -> Option<v1::ControllerMessage> {
-        let message = message(controller_message::Kind::Desired(desired.into()));
-        let (node, generation) = (&self.seat.node, desired.generation.0);
-        let size = message.encoded_len();
-        if size > MAX_CONTROLLER_MESSAGE {
-            // The stream would break on it, again and again.
-            tracing::warn!(%node, generation, size, "desired state is too large to send");
-            return None;
-        }
-        tracing::debug!(%node, generation, size, "desired state sent");
-        Some(message)
+/// The message that tells a node what it should have.
+fn offer(node: &NodeId, desired: &Desired) -> Option<v1::ControllerMessage> {
+    let message = message(controller_message::Kind::Desired(desired.into()));
+    let generation = desired.generation.0;
+    let size = message.encoded_len();
+    if size > MAX_CONTROLLER_MESSAGE {
+        // The stream would break on it, again and again.
+        tracing::warn!(%node, generation, size, "desired state is too large to send");
+        return None;
     }
+    tracing::debug!(%node, generation, size, "desired state sent");
+    Some(message)
+}
 
-    fn hear(&mut self, message: v1::NodeMessage) -> Result<(), Status> {
-        use node_message::Kind;
-        let (node, directory) = (&self.seat.node, &self.seat.directory);
-        match message.kind {
-            Some(Kind::Report(wire)) => {
-                let generation = Generation(wire.generation);
-                let (good, bad) = report::bundles(wire)?;
-                for invalid in &bad {
-                    tracing::debug!(%node, %invalid, "item of a report skipped");
-                }
-                self.skipped += u64::try_from(bad.len()).unwrap_or(u64::MAX);
-                directory.report(node, generation, good);
+/// Gives on what a node says, item by item: one that can't be read is skipped
+/// and counted.
+fn hear<D: Directory>(
+    seat: &Seat<D>,
+    skipped: &mut u64,
+    message: v1::NodeMessage,
+) -> Result<(), Status> {
+    use node_message::Kind;
+    let (node, directory) = (&seat.node, &seat.directory);
+    match message.kind {
+        Some(Kind::Report(wire)) => {
+            let generation = Generation(wire.generation);
+            let (good, bad) = report::bundles(wire)?;
+            for invalid in &bad {
+                tracing::debug!(%node, %invalid, "item of a report skipped");
             }
-            Some(Kind::Accept(accept)) => {
-                directory.accepted(node, Generation(accept.generation));
-            }
-            Some(Kind::Refuse(refuse)) => {
-                let generation = Generation(refuse.generation);
-                let mut items = Vec::new();
-                // Each type and the whole: more can't be meant.
-                for item in refuse.items.into_iter().take(MAX_TYPES + 1) {
-                    match RefusedItem::try_from(item) {
-                        Ok(item) => items.push(item),
-                        Err(invalid) => {
-                            tracing::debug!(%node, %invalid, "item of a refusal skipped");
-                            self.skipped += 1;
-                        }
+            *skipped += u64::try_from(bad.len()).unwrap_or(u64::MAX);
+            directory.report(node, generation, good);
+        }
+        Some(Kind::Accept(accept)) => {
+            directory.accepted(node, Generation(accept.generation));
+        }
+        Some(Kind::Refuse(refuse)) => {
+            let generation = Generation(refuse.generation);
+            let mut items = Vec::new();
+            // Each type and the whole: more can't be meant.
+            for item in refuse.items.into_iter().take(MAX_TYPES + 1) {
+                match RefusedItem::try_from(item) {
+                    Ok(item) => items.push(item),
+                    Err(invalid) => {
+                        tracing::debug!(%node, %invalid, "item of a refusal skipped");
+                        *skipped += 1;
                     }
                 }
-                directory.refused(node, generation, items);
             }
-            Some(Kind::Hello(_)) => {
-                return Err(Status::invalid_argument("Hello is said once"));
-            }
-            // This controller gives no grants and no slots, and keeps no
-            // steps; the confirmation of a removal is in the report too.
-            Some(
-                Kind::PullRequest(_)
-                | Kind::GrantShrunk(_)
-                | Kind::SlotRequest(_)
-                | Kind::Steps(_)
-                | Kind::InUse(_)
-                | Kind::RemovalConfirmed(_),
-            )
-            // A newer agent may say what this controller does not know.
-            | None => tracing::trace!(%node, "message ignored"),
+            directory.refused(node, generation, items);
         }
-        Ok(())
+        Some(Kind::Hello(_)) => {
+            return Err(Status::invalid_argument("Hello is said once"));
+        }
+        // This controller gives no grants and no slots, and keeps no
+        // steps; the confirmation of a removal is in the report too.
+        Some(
+            Kind::PullRequest(_)
+            | Kind::GrantShrunk(_)
+            | Kind::SlotRequest(_)
+            | Kind::Steps(_)
+            | Kind::InUse(_)
+            | Kind::RemovalConfirmed(_),
+        )
+        // A newer agent may say what this controller does not know.
+        | None => tracing::trace!(%node, "message ignored"),
     }
+    Ok(())
 }
 
 fn goodbye(after: Duration, reason: &str) -> v1::ControllerMessage {
@@ -221,7 +229,7 @@ fn message(kind: controller_message::Kind) -> v1::ControllerMessage {
 
 /// A day, less up to a tenth of it by the node's name: nodes that came in the
 /// same minute don't leave in the same minute.
-fn lifetime(node: &impl Hash) -> Duration {
+fn lifetime(node: &NodeId) -> Duration {
     let mut hasher = DefaultHasher::new();
     node.hash(&mut hasher);
     let tenth = LIFETIME.as_secs() / 10;

@@ -236,8 +236,7 @@ async fn review(shoot: &kube::Client, token: &str) -> Result<UserInfo, EnrolErro
         ..TokenReview::default()
     };
     let api = Api::<TokenReview>::all(shoot.clone());
-    let status =
-        ask("review tokens", api.create(&PostParams::default(), &review)).await?.status;
+    let status = ask("review tokens", api.create(&PostParams::default(), &review)).await?.status;
     let TokenReviewStatus { authenticated, audiences, user, error } = status.unwrap_or_default();
     if authenticated != Some(true) {
         // The API server's reason; it does not hold the token.
@@ -258,7 +257,8 @@ fn bound(user: UserInfo) -> Result<Bound, EnrolError> {
     }
     let extra = user.extra.unwrap_or_default();
     // The values become parts of URLs: they are parsed, not trusted.
-    let claim = |claim: &'static str| match extra.get(&format!("{EXTRA}{claim}")).map(Vec::as_slice) {
+    let claim = |claim: &'static str| match extra.get(&format!("{EXTRA}{claim}")).map(Vec::as_slice)
+    {
         Some([value]) => Ok(value.as_str()),
         Some(_) | None => Err(EnrolError::Unbound { claim }),
     };

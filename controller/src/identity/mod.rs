@@ -19,6 +19,8 @@ use rootstock_core::name::{InvalidName, NodeName, ShootName, Uid};
 
 pub mod ca;
 pub mod enrol;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod limit;
 pub mod peer;
 mod token;

@@ -42,8 +42,8 @@ impl Peer {
     /// Reads the identity in a certificate that the handshake has verified,
     /// and holds it to the shoot whose host was called.
     pub fn of(certificate: &CertificateDer<'_>, called: &ShootName) -> Result<Self, PeerError> {
-        let (_, cert) = x509_parser::parse_x509_certificate(certificate)
-            .map_err(|_| PeerError::Unreadable)?;
+        let (_, cert) =
+            x509_parser::parse_x509_certificate(certificate).map_err(|_| PeerError::Unreadable)?;
         let names = cert.subject_alternative_name().map_err(|_| PeerError::Unreadable)?;
         let names = names.map(|extension| extension.value.general_names.as_slice());
         let Some([GeneralName::URI(uri)]) = names else { return Err(PeerError::NotOneName) };

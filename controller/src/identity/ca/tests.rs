@@ -65,7 +65,7 @@ fn odd_requests_are_refused() {
     let mut forged = good.clone();
     *forged.last_mut().unwrap() ^= 1;
     assert!(matches!(sign(&forged), Err(SignError::SignatureInvalid)));
-    let mut long = good.clone();
+    let mut long = good;
     long.push(0);
     assert!(matches!(sign(&long), Err(SignError::Unreadable)));
     assert!(matches!(sign(b""), Err(SignError::Unreadable)));
