@@ -29,5 +29,5 @@ pub mod resolve;
 pub use build::{Built, Source, SourceFile, build};
 pub use client::Client;
 pub use push::{PushError, Pushed};
-pub use rootstock_core::reference::{Reference, Repository, Tag, Version};
 pub use resolve::{ResolveError, Resolved};
+pub use rootstock_core::reference::{Reference, Repository, Tag, Version};
