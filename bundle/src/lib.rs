@@ -29,7 +29,8 @@ pub mod reference;
 pub mod resolve;
 
 pub use build::{Built, Source, SourceFile, build};
-pub use client::Client;
+pub use client::{Client, InvalidRegistry};
+pub use fetch::Trouble;
 pub use push::{PushError, Pushed};
 pub use reference::{Reference, Repository, Tag, Version};
-pub use resolve::{ResolveError, Resolved};
+pub use resolve::{Problem, ResolveError, Resolved};

@@ -1,14 +1,15 @@
 //! The distribution specification's endpoints.
 
 use std::io::SeekFrom;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION, RANGE,
+    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION,
+    RANGE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
@@ -48,6 +49,9 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
 async fn route(shared: &Arc<Shared>, request: &Parts, body: Body) -> Answer {
     if let Some((_, Fault::Status(status))) = shared.faults.strike(&[Target::Everything]) {
         return Err(Refusal::on_demand(status));
+    }
+    if !is_welcome(shared, &request.headers) {
+        return Err(Refusal::unauthorized());
     }
     let path = request.uri.path();
     let unknown = || Refusal::not_found("NAME_UNKNOWN", path);
@@ -97,6 +101,11 @@ async fn route(shared: &Arc<Shared>, request: &Parts, body: Body) -> Answer {
         };
     }
     Err(unknown())
+}
+
+fn is_welcome(shared: &Shared, headers: &HeaderMap) -> bool {
+    let wanted = shared.login.read().unwrap_or_else(PoisonError::into_inner);
+    wanted.is_empty() || header(headers, AUTHORIZATION) == Some(wanted.as_str())
 }
 
 fn repository_of(name: &str) -> Result<Repository, Refusal> {
