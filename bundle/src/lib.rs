@@ -11,9 +11,9 @@
 //! that every OCI tool can list and pull a bundle.
 //!
 //! * [`media`]: the media types
-//! * [`reference`]: how the catalog names a bundle
+//! * [`mod@reference`]: how the catalog names a bundle
 //! * [`manifest`]: manifests and indexes, as JSON
-//! * [`build`]: files become blobs
+//! * [`mod@build`]: files become blobs
 //! * [`client`]: one registry, and how it is reached
 //! * [`push`], [`resolve`]: into and out of a registry
 //!
