@@ -6,7 +6,7 @@ use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientP
 use oci_client::secrets::RegistryAuth;
 use rootstock_core::desired;
 
-use crate::reference::Repository;
+use rootstock_core::reference::Repository;
 
 /// How long a connection may take. A registry in reach answers in milliseconds.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use rootstock_core::digest::Digest;
 use rootstock_core::status::Reason;
 
 use crate::client::Client;
-use crate::reference::Repository;
+use rootstock_core::reference::Repository;
 
 /// Why an object did not come, or did not go.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::fetch::Trouble;
 use crate::manifest::{Descriptor, Index, Platform};
 use crate::media;
-use crate::reference::{Repository, Tag};
+use rootstock_core::reference::{Repository, Tag};
 
 /// Bytes that an upload reads at once.
 const CHUNK: usize = 256 << 10;

@@ -13,21 +13,23 @@
 //! * [`name`], [`digest`], [`path`]: names, digests and paths, parsed once at the edge
 //! * [`selector`]: label selectors, evaluated as Kubernetes does
 //! * [`bundle`]: the config blob that describes one version of a runtime
+//! * [`reference`]: how a bundle is named
 //! * [`catalog`]: which bundle each runtime type stands for
 //! * [`desired`]: what one node should have, with its generation
 //! * [`layout`]: where a bundle lies on a node, and what containerd is told of it
 //! * [`status`]: phases and reasons, in the words that users see
 //! * [`assign`], [`plan`], [`rollup`]: the decisions
 
-// pub mod assign;
+pub mod assign;
 pub mod bundle;
-// pub mod catalog;
+pub mod catalog;
 pub mod desired;
 pub mod digest;
 // pub mod layout;
 pub mod name;
 pub mod path;
 // pub mod plan;
-// pub mod rollup;
+pub mod reference;
+pub mod rollup;
 pub mod selector;
 pub mod status;

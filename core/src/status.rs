@@ -102,6 +102,8 @@ words! {
     Reason {
         /// No catalog entry names the type.
         TypeUnknown,
+        /// The bundle is being looked up.
+        BundlePending,
         /// The registry does not answer, or answers with an error of its own.
         RegistryUnreachable,
         /// The registry refused the credentials.
@@ -180,6 +182,7 @@ impl Reason {
             Self::TypeUnknown => {
                 "add the type to the controller's catalog, or remove it from the worker pool"
             }
+            Self::BundlePending => "nothing; it takes a moment",
             Self::RegistryUnreachable => {
                 "check the registry and the network path to it; it is tried again by itself"
             }

@@ -1,0 +1,278 @@
+//! What one node should have, given every ContainerRuntime of its shoot.
+//!
+//! The rule that stands above all others here: what is not known uninstalls
+//! nothing. A type whose bundle is not resolved, whose label is gone for a
+//! moment, or about which two resources disagree goes to `keep`, and the node
+//! leaves it as it is. Only a type that no resource asks for is taken away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use crate::bundle::ConfigBlob;
+use crate::desired::{DesiredBundle, DesiredContent, Registry};
+use crate::digest::Digest;
+use crate::name::{Architecture, NodeName, RuntimeType};
+use crate::path::BinaryPath;
+use crate::selector::{Labels, Selector};
+use crate::status::Reason;
+
+#[cfg(test)]
+mod tests;
+
+/// The label that says which CRI a node runs.
+pub const CRI_LABEL: &str = "worker.gardener.cloud/cri-name";
+/// The one CRI that runtimes are installed for.
+pub const CRI_CONTAINERD: &str = "containerd";
+/// The prefix of the labels that say which runtimes a node should have.
+pub const RUNTIME_LABEL_PREFIX: &str = "containerruntime.worker.gardener.cloud/";
+/// The label that names a node's worker pool.
+pub const POOL_LABEL: &str = "worker.gardener.cloud/pool";
+/// The label that keeps the agent on a node until nothing is left there.
+pub const AGENT_LABEL: &str = "rootstock.gardener.cloud/agent";
+
+/// What is known of a node, from its Node object alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: NodeName,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its architecture, where it is one that is known.
+    pub architecture: Option<Architecture>,
+}
+
+/// What one ContainerRuntime asks for. Those that are being deleted ask for nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// The resource's name.
+    pub name: String,
+    /// The type.
+    pub runtime: RuntimeType,
+    /// The worker pool's name.
+    pub pool: String,
+    /// What exactly, or what is wrong with it. A resource that can't be read
+    /// still covers its type: what nodes have of it stays.
+    pub ask: Result<Ask, Problem>,
+}
+
+/// What a well-formed ContainerRuntime asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// Where entry points are placed.
+    pub binary_path: BinaryPath,
+    /// Which nodes.
+    pub selector: Selector,
+    /// The user's settings.
+    pub settings: Map<String, Value>,
+}
+
+/// A bundle for one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedBundle {
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The name of its registry.
+    pub registry: String,
+    /// Its repository.
+    pub repository: String,
+    /// Its config blob.
+    pub config: ConfigBlob,
+}
+
+/// What a type stands for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Not asked yet.
+    Pending,
+    /// It could not be found out.
+    Failed(Problem),
+    /// By architecture, either the bundle or why there is none.
+    Resolved(BTreeMap<Architecture, Result<ResolvedBundle, Problem>>),
+}
+
+/// Why something is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The reason.
+    pub reason: Reason,
+    /// What exactly, for people.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// What becomes of one claim on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The node is to have this bundle.
+    Wanted(Digest),
+    /// The node is selected, but what it has stays as it is.
+    Held(Problem),
+}
+
+/// What one node should have, and why.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assignment {
+    /// For the node.
+    pub content: DesiredContent,
+    /// For each claim that selects the node, by the resource's name.
+    pub verdicts: BTreeMap<String, Verdict>,
+}
+
+/// Works out what a node should have.
+///
+/// Total: whatever the input, the answer is an assignment.
+pub fn assign(
+    node: &NodeFacts,
+    claims: &[Claim],
+    bundles: &BTreeMap<RuntimeType, Resolution>,
+    registries: &BTreeMap<String, Registry>,
+) -> Assignment {
+    let mut assignment = Assignment::default();
+    let mut by_type: BTreeMap<&RuntimeType, Vec<(&Claim, &Ask)>> = BTreeMap::new();
+    for claim in claims {
+        let labelled = is_labelled(node, &claim.runtime);
+        match &claim.ask {
+            Ok(ask) if !ask.selector.matches(&node.labels) => {}
+            Ok(ask) if labelled => by_type.entry(&claim.runtime).or_default().push((claim, ask)),
+            Ok(_) => {
+                assignment.content.keep.insert(claim.runtime.clone());
+            }
+            Err(problem) => {
+                assignment.content.keep.insert(claim.runtime.clone());
+                if labelled && node.labels.get(POOL_LABEL) == Some(&claim.pool) {
+                    let verdict = Verdict::Held(problem.clone());
+                    assignment.verdicts.insert(claim.name.clone(), verdict);
+                }
+            }
+        }
+    }
+    let mut chosen = BTreeMap::new();
+    for (runtime, claims) in &by_type {
+        match choose(node, claims, bundles.get(runtime)) {
+            Ok(bundle) => {
+                chosen.insert(*runtime, bundle);
+            }
+            Err(problem) => hold(&mut assignment, claims, &problem),
+        }
+    }
+    for (runtime, problem) in conflicts(&chosen) {
+        chosen.remove(&runtime);
+        hold(&mut assignment, &by_type[&runtime], &problem);
+    }
+    for (runtime, bundle) in chosen {
+        for (claim, _) in &by_type[runtime] {
+            assignment.verdicts.insert(claim.name.clone(), Verdict::Wanted(bundle.digest));
+        }
+        // Another claim that can't be read changes nothing for a node that this one selects.
+        assignment.content.keep.remove(runtime);
+        assignment.content.bundles.push(bundle);
+    }
+    let used: BTreeSet<_> =
+        assignment.content.bundles.iter().map(|bundle| bundle.registry.as_str()).collect();
+    assignment.content.registries =
+        used.into_iter().filter_map(|name| registries.get(name)).cloned().collect();
+    assignment
+}
+
+/// Whether the worker pool's labels ask for a runtime on this node.
+fn is_labelled(node: &NodeFacts, runtime: &RuntimeType) -> bool {
+    let has = |key: &str, value: &str| node.labels.get(key).is_some_and(|found| found == value);
+    has(CRI_LABEL, CRI_CONTAINERD) && has(&format!("{RUNTIME_LABEL_PREFIX}{runtime}"), "true")
+}
+
+fn choose(
+    node: &NodeFacts,
+    claims: &[(&Claim, &Ask)],
+    resolution: Option<&Resolution>,
+) -> Result<DesiredBundle, Problem> {
+    let (claim, ask) = claims[0];
+    if let Some((other, _)) = claims
+        .iter()
+        .find(|(_, other)| other.binary_path != ask.binary_path || other.settings != ask.settings)
+    {
+        let message = format!(
+            "{} and {} both select node {} and ask for different binaryPaths or settings",
+            claim.name, other.name, node.name
+        );
+        return Err(Problem::new(Reason::SettingsConflict, message));
+    }
+    let runtime = &claim.runtime;
+    let by_architecture = match resolution {
+        None => {
+            let message = format!("no catalog entry names the runtime type {runtime}");
+            return Err(Problem::new(Reason::TypeUnknown, message));
+        }
+        Some(Resolution::Pending) => {
+            let message = format!("the bundle of {runtime} is being looked up");
+            return Err(Problem::new(Reason::BundlePending, message));
+        }
+        Some(Resolution::Failed(problem)) => return Err(problem.clone()),
+        Some(Resolution::Resolved(by_architecture)) => by_architecture,
+    };
+    let Some(architecture) = node.architecture else {
+        let message = format!("node {} has an architecture that is not known", node.name);
+        return Err(Problem::new(Reason::ArchitectureMismatch, message));
+    };
+    let bundle = match by_architecture.get(&architecture) {
+        Some(Ok(bundle)) => bundle,
+        Some(Err(problem)) => return Err(problem.clone()),
+        None => {
+            let message = format!("the bundle of {runtime} has nothing for {architecture}");
+            return Err(Problem::new(Reason::ArchitectureMismatch, message));
+        }
+    };
+    if bundle.config.config().runtime != *runtime {
+        let message = format!(
+            "the bundle {}/{} is one of {}, not of {runtime}",
+            bundle.registry,
+            bundle.repository,
+            bundle.config.config().runtime
+        );
+        return Err(Problem::new(Reason::BundleInvalid, message));
+    }
+    Ok(DesiredBundle {
+        digest: bundle.digest,
+        binary_path: ask.binary_path.clone(),
+        registry: bundle.registry.clone(),
+        repository: bundle.repository.clone(),
+        config: bundle.config.clone(),
+        settings: ask.settings.clone(),
+    })
+}
+
+/// Types whose bundles claim one handler, or one entry point in one folder:
+/// none of them is touched, for it can't be told whose it is.
+fn conflicts(chosen: &BTreeMap<&RuntimeType, DesiredBundle>) -> BTreeMap<RuntimeType, Problem> {
+    let mut owners: BTreeMap<String, &RuntimeType> = BTreeMap::new();
+    let mut problems = BTreeMap::new();
+    for (runtime, bundle) in chosen {
+        let config = bundle.config.config();
+        let handlers = config.handlers.iter().map(|h| format!("handler {}", h.name));
+        let entries =
+            config.entry_points.iter().map(|path| format!("{}/{path}", bundle.binary_path));
+        for thing in handlers.chain(entries) {
+            if let Some(other) = owners.insert(thing.clone(), runtime) {
+                let message = format!("{other} and {runtime} both claim {thing}");
+                for runtime in [other, *runtime] {
+                    let problem = Problem::new(Reason::SettingsConflict, message.clone());
+                    problems.entry(runtime.clone()).or_insert(problem);
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn hold(assignment: &mut Assignment, claims: &[(&Claim, &Ask)], problem: &Problem) {
+    for (claim, _) in claims {
+        assignment.content.keep.insert(claim.runtime.clone());
+        assignment.verdicts.insert(claim.name.clone(), Verdict::Held(problem.clone()));
+    }
+}

@@ -1,0 +1,182 @@
+//! Which bundle each runtime type stands for: the operator's configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::name::{HandlerName, RuntimeType};
+use crate::reference::Reference;
+
+/// The operator's configuration, as the file `--config` has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Catalog {
+    /// The registries that bundles come from.
+    #[serde(default)]
+    pub registries: Vec<RegistryEntry>,
+    /// Limits of bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budgets: Option<Value>,
+    /// The runtime types.
+    #[serde(default)]
+    pub runtimes: Vec<RuntimeEntry>,
+}
+
+/// A registry and how to reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistryEntry {
+    /// The name by which references begin.
+    pub name: String,
+    /// Scheme, host and port.
+    pub url: String,
+    /// URLs that serve the same digests and are tried first, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
+    /// The CAs that sign its certificate, as PEM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ca_bundle: String,
+    /// A Secret in the controller's namespace with `username` and `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret: Option<String>,
+}
+
+/// One runtime type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuntimeEntry {
+    /// The type, as in `ContainerRuntime.spec.type`.
+    #[serde(rename = "type")]
+    pub runtime: RuntimeType,
+    /// The bundle.
+    pub bundle: Reference,
+    /// The RuntimeClasses that a shoot gets.
+    #[serde(default)]
+    pub runtime_classes: Vec<RuntimeClass>,
+    /// How it is rolled out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Value>,
+    /// Whose signature the bundle must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Value>,
+}
+
+/// A RuntimeClass that a shoot gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuntimeClass {
+    /// Its name: what pods put in `runtimeClassName`.
+    pub name: String,
+    /// Its handler.
+    pub handler: HandlerName,
+    /// Its overhead, as Kubernetes has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overhead: Option<Value>,
+    /// Its scheduling, as Kubernetes has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduling: Option<Value>,
+}
+
+/// A catalog that contradicts itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCatalog {
+    /// A registry's name is there twice.
+    #[error("registry {0:?} is there twice")]
+    RegistryTwice(String),
+    /// A runtime type is there twice.
+    #[error("runtime type {0} is there twice")]
+    RuntimeTwice(RuntimeType),
+    /// A bundle names a registry that is not there.
+    #[error("the bundle of {runtime} names registry {registry:?}, which is not in registries")]
+    RegistryUnknown {
+        /// The type whose bundle it is.
+        runtime: RuntimeType,
+        /// The name.
+        registry: String,
+    },
+}
+
+impl Catalog {
+    /// Refuses a catalog that contradicts itself.
+    pub fn check(&self) -> Result<(), InvalidCatalog> {
+        let mut registries = BTreeSet::new();
+        for registry in &self.registries {
+            if !registries.insert(registry.name.as_str()) {
+                return Err(InvalidCatalog::RegistryTwice(registry.name.clone()));
+            }
+        }
+        let mut runtimes = BTreeSet::new();
+        for entry in &self.runtimes {
+            if !runtimes.insert(&entry.runtime) {
+                return Err(InvalidCatalog::RuntimeTwice(entry.runtime.clone()));
+            }
+            if !registries.contains(entry.bundle.registry.as_str()) {
+                return Err(InvalidCatalog::RegistryUnknown {
+                    runtime: entry.runtime.clone(),
+                    registry: entry.bundle.registry.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What it says of a type.
+    pub fn runtime(&self, runtime: &RuntimeType) -> Option<&RuntimeEntry> {
+        self.runtimes.iter().find(|entry| entry.runtime == *runtime)
+    }
+
+    /// The types by name.
+    pub fn references(&self) -> BTreeMap<RuntimeType, Reference> {
+        self.runtimes.iter().map(|e| (e.runtime.clone(), e.bundle.clone())).collect()
+    }
+
+    /// The keys that are there and that this version does not act on: an
+    /// operator must not believe that a limit holds.
+    pub fn without_effect(&self) -> Vec<String> {
+        let budgets = self.budgets.as_ref().map(|_| "budgets".to_owned());
+        let entries = self.runtimes.iter().flat_map(|entry| {
+            let name = &entry.runtime;
+            let strategy = entry.strategy.as_ref().map(|_| format!("runtimes[{name}].strategy"));
+            let signature = entry.signature.as_ref().map(|_| format!("runtimes[{name}].signature"));
+            strategy.into_iter().chain(signature)
+        });
+        budgets.into_iter().chain(entries).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn contradictions_are_named() {
+        let entry = |kind: &str| json!({"type": kind, "bundle": "main/x:1"});
+        let registry = json!({"name": "main", "url": "http://r"});
+        let check = |value: Value| serde_json::from_value::<Catalog>(value).unwrap().check();
+        assert_eq!(check(json!({"registries": [registry], "runtimes": [entry("a")]})), Ok(()));
+        assert_eq!(
+            check(json!({"runtimes": [entry("a")]})).unwrap_err().to_string(),
+            "the bundle of a names registry \"main\", which is not in registries"
+        );
+        let twice = json!({"registries": [registry], "runtimes": [entry("a"), entry("a")]});
+        assert!(matches!(check(twice), Err(InvalidCatalog::RuntimeTwice(_))));
+        assert!(matches!(
+            check(json!({"registries": [registry, registry]})),
+            Err(InvalidCatalog::RegistryTwice(_))
+        ));
+        assert!(serde_json::from_value::<Catalog>(json!({"registrys": []})).is_err());
+    }
+
+    #[test]
+    fn keys_without_effect_are_named() {
+        let catalog: Catalog = serde_json::from_value(json!({
+            "budgets": {"seed": "1MiB/s"},
+            "runtimes": [{"type": "a", "bundle": "m/x:1", "strategy": {"canary": 1}}],
+        }))
+        .unwrap();
+        assert_eq!(catalog.without_effect(), ["budgets", "runtimes[a].strategy"]);
+    }
+}

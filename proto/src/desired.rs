@@ -1,0 +1,214 @@
+//! `Desired` and its content hash.
+
+use prost::Message as _;
+use rootstock_core::bundle::ConfigBlob;
+use rootstock_core::desired::{
+    Credential, Desired, DesiredBundle, DesiredContent, Generation, Registry,
+};
+use rootstock_core::digest::Digest;
+
+use crate::error::Invalid;
+use crate::{MAX_TYPES, v1};
+
+/// The hash of a desired state without its generation: sha256 over the message
+/// in its canonical encoding (fields in order, maps sorted, which is what the
+/// generated code writes), with generation and hash left out.
+pub fn content_hash(content: &DesiredContent) -> Digest {
+    Digest::of(&message(content).encode_to_vec())
+}
+
+impl From<&Desired> for v1::Desired {
+    fn from(desired: &Desired) -> Self {
+        let mut wire = message(&desired.content);
+        wire.content_hash = Digest::of(&wire.encode_to_vec()).as_bytes().to_vec();
+        wire.generation = desired.generation.0;
+        wire
+    }
+}
+
+fn message(content: &DesiredContent) -> v1::Desired {
+    v1::Desired {
+        generation: 0,
+        content_hash: Vec::new(),
+        bundles: content.bundles.iter().map(bundle_message).collect(),
+        keep: content.keep.iter().map(ToString::to_string).collect(),
+        registries: content.registries.iter().map(registry_message).collect(),
+    }
+}
+
+fn bundle_message(bundle: &DesiredBundle) -> v1::DesiredBundle {
+    v1::DesiredBundle {
+        digest: bundle.digest.as_bytes().to_vec(),
+        binary_path: bundle.binary_path.to_string(),
+        registry: bundle.registry.clone(),
+        repository: bundle.repository.clone(),
+        config: bundle.config.json().as_bytes().to_vec(),
+        settings: bundle
+            .settings
+            .iter()
+            .map(|(name, value)| (name.clone(), value.to_string()))
+            .collect(),
+    }
+}
+
+fn registry_message(registry: &Registry) -> v1::Registry {
+    v1::Registry {
+        name: registry.name.clone(),
+        url: registry.url.clone(),
+        mirrors: registry.mirrors.clone(),
+        ca_bundle: registry.ca_bundle.clone(),
+        credential: registry.credential.as_ref().map(|credential| v1::Credential {
+            username: credential.username.clone(),
+            secret: credential.secret.clone(),
+        }),
+    }
+}
+
+impl TryFrom<v1::Desired> for Desired {
+    type Error = Invalid;
+
+    /// Checks every field, and that the content is what its hash says.
+    fn try_from(wire: v1::Desired) -> Result<Self, Invalid> {
+        for (field, count) in [
+            ("bundles", wire.bundles.len()),
+            ("keep", wire.keep.len()),
+            ("registries", wire.registries.len()),
+        ] {
+            if count > MAX_TYPES {
+                return Err(Invalid::TooMany { field, count, limit: MAX_TYPES });
+            }
+        }
+        let announced = digest("content_hash", &wire.content_hash)?;
+        let generation = Generation(wire.generation);
+        let bundles = wire.bundles.into_iter().map(bundle).collect::<Result<Vec<_>, _>>()?;
+        if bundles.windows(2).any(|pair| pair[0].runtime() >= pair[1].runtime()) {
+            return Err(Invalid::field("bundles", "they are not in the types' order"));
+        }
+        let keep = wire
+            .keep
+            .iter()
+            .map(|name| name.parse().map_err(|error| Invalid::field("keep", error)))
+            .collect::<Result<_, _>>()?;
+        let registries = wire.registries.into_iter().map(registry).collect();
+        let content = DesiredContent { bundles, keep, registries };
+        if content_hash(&content) != announced {
+            return Err(Invalid::ContentHash);
+        }
+        Ok(Self { generation, content })
+    }
+}
+
+fn bundle(wire: v1::DesiredBundle) -> Result<DesiredBundle, Invalid> {
+    let config = ConfigBlob::parse(&wire.config).map_err(|source| Invalid::Bundle {
+        runtime: wire.repository.chars().take(100).collect(),
+        source,
+    })?;
+    let settings = wire
+        .settings
+        .into_iter()
+        .map(|(name, value)| {
+            let value = serde_json::from_str(&value)
+                .map_err(|error| Invalid::field("settings", format!("{name}: {error}")))?;
+            Ok((name, value))
+        })
+        .collect::<Result<_, Invalid>>()?;
+    Ok(DesiredBundle {
+        digest: digest("digest", &wire.digest)?,
+        binary_path: wire
+            .binary_path
+            .parse()
+            .map_err(|error| Invalid::field("binary_path", error))?,
+        registry: wire.registry,
+        repository: wire.repository,
+        config,
+        settings,
+    })
+}
+
+fn registry(wire: v1::Registry) -> Registry {
+    Registry {
+        name: wire.name,
+        url: wire.url,
+        mirrors: wire.mirrors,
+        ca_bundle: wire.ca_bundle,
+        credential: wire.credential.map(|credential| Credential {
+            username: credential.username,
+            secret: credential.secret,
+        }),
+    }
+}
+
+/// Reads a digest from its 32 bytes.
+pub fn digest(field: &'static str, bytes: &[u8]) -> Result<Digest, Invalid> {
+    let bytes: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| Invalid::field(field, format!("{} bytes, want 32", bytes.len())))?;
+    Ok(Digest::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONFIG: &str = r#"{"type":"TYPE","version":"1",
+        "files":[{"path":"shim","mode":"0755","size":1,
+          "sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+          "blob":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","blobSize":1}],
+        "entryPoints":["shim"],
+        "handlers":[{"name":"h","runtimeType":"io.containerd.h.v1","shim":"shim"}]}"#;
+
+    fn bundles() -> impl Strategy<Value = Vec<DesiredBundle>> {
+        let bundle = ("[a-z]{1,8}", any::<[u8; 32]>(), any::<bool>(), "[a-z]{1,6}");
+        proptest::collection::vec(bundle, 0..5).prop_map(|items| {
+            let mut bundles: Vec<_> = items
+                .into_iter()
+                .map(|(name, bytes, net_raw, repository)| DesiredBundle {
+                    digest: Digest::from_bytes(bytes),
+                    binary_path: "/var/bin/containerruntimes".parse().unwrap(),
+                    registry: "main".into(),
+                    repository,
+                    config: ConfigBlob::parse(CONFIG.replace("TYPE", &name).as_bytes()).unwrap(),
+                    settings: [("net-raw".to_owned(), net_raw.into())].into_iter().collect(),
+                })
+                .collect();
+            bundles.sort_by(|a, b| a.runtime().cmp(b.runtime()));
+            bundles.dedup_by(|a, b| a.runtime() == b.runtime());
+            bundles
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn desired_arrives_as_it_was_sent(generation: u64, bundles in bundles()) {
+            let keep = ["kept".parse().unwrap()].into();
+            let registries = vec![Registry {
+                name: "main".into(),
+                url: "http://r".into(),
+                mirrors: vec!["http://m".into()],
+                ca_bundle: String::new(),
+                credential: Some(Credential { username: "u".into(), secret: "s".into() }),
+            }];
+            let content = DesiredContent { bundles, keep, registries };
+            let sent = Desired { generation: Generation(generation), content };
+            let bytes = v1::Desired::from(&sent).encode_to_vec();
+            let received = Desired::try_from(v1::Desired::decode(&bytes[..]).unwrap()).unwrap();
+            prop_assert_eq!(sent, received);
+        }
+    }
+
+    #[test]
+    fn the_hash_covers_the_content_and_not_the_generation() {
+        let mut desired = Desired::default();
+        let hash = v1::Desired::from(&desired).content_hash;
+        desired.generation = Generation(7);
+        assert_eq!(v1::Desired::from(&desired).content_hash, hash);
+        assert_eq!(content_hash(&desired.content).as_bytes().to_vec(), hash);
+        desired.content.keep.insert("gvisor".parse().unwrap());
+        let mut wire = v1::Desired::from(&desired);
+        assert_ne!(wire.content_hash, hash);
+        wire.content_hash = hash;
+        assert!(matches!(Desired::try_from(wire), Err(Invalid::ContentHash)));
+    }
+}
