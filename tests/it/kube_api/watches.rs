@@ -16,7 +16,7 @@ use kube::{
 use rootstock_playground::kube::Cluster;
 use serde_json::{Value, json};
 
-use super::support::{from, namespace, refused, runtime, runtimes};
+use super::support::{from, namespace, runtime, runtimes};
 
 /// No case takes as long, on a machine that is not stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,7 +91,7 @@ pub(super) async fn bookmarks(cluster: &Cluster) {
     let api = runtimes(cluster.client(), &ns);
     let start = version(&api).await;
     api.create(&PostParams::default(), &runtime("r")).await.unwrap();
-    let params = WatchParams::default().timeout(4);
+    let params = WatchParams::default().timeout(8);
     let stream = api.watch(&params, &start).await.unwrap();
     let events: Vec<_> =
         tokio::time::timeout(PATIENCE, stream.try_collect()).await.unwrap().unwrap();
@@ -134,8 +134,6 @@ pub(super) async fn too_old(cluster: &Cluster) {
         Err(other) => panic!("{other:?}"),
     };
     assert_eq!(gone, ("error".into(), "410".into()));
-    let bad = api.watch(&WatchParams::default().timeout(20), "x").await.err();
-    assert_eq!(refused(bad.map_or(Ok(()), Err)).0, 400);
 }
 
 pub(super) async fn kube_watcher(cluster: &Cluster) {
