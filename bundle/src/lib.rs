@@ -12,7 +12,7 @@
 //!
 //! * [`media`]: the media types
 //! * [`manifest`]: manifests and indexes, as JSON
-//! * [`build`]: files become blobs
+//! * [`mod@build`]: files become blobs
 //! * [`client`]: one registry, and how it is reached
 //! * [`push`], [`resolve`]: into and out of a registry
 //!
@@ -27,7 +27,8 @@ pub mod push;
 pub mod resolve;
 
 pub use build::{Built, Source, SourceFile, build};
-pub use client::Client;
+pub use client::{Client, InvalidRegistry};
+pub use fetch::Trouble;
 pub use push::{PushError, Pushed};
+pub use resolve::{Problem, ResolveError, Resolved};
 pub use rootstock_core::reference::{Reference, Repository, Tag, Version};
-pub use resolve::{ResolveError, Resolved};

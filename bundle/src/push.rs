@@ -44,13 +44,14 @@ pub struct Pushed {
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The registry did not take it.
-    #[error("bundle {reference} to registry {url}: {trouble}")]
+    #[error("bundle {reference} does not get into registry {url}")]
     Registry {
         /// Where it should go.
         reference: String,
         /// The registry's URL.
         url: String,
         /// What happened.
+        #[source]
         trouble: Trouble,
     },
     /// A blob of the build can't be read.
