@@ -34,8 +34,8 @@ use crate::rootfs::{Entry, Folder};
 /// The smallest blob whose compressed bytes are kept for a range request:
 /// below it a new request costs less than the second file.
 const RESUME_FROM: u64 = 1 << 20;
-/// Attempts in a row that bring no byte before a source is given up.
-const ATTEMPTS: u32 = 3;
+/// Answers that break in the middle before a source is given up for now.
+const CUTS: u32 = 5;
 
 /// One file to fetch.
 #[derive(Clone, Debug)]
@@ -149,15 +149,21 @@ impl Fetcher {
         fed: &mut Feed,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), FetchError> {
-        let mut barren = 0;
+        let mut cuts = 0;
         loop {
             if fed.at == fed.size {
                 return Ok(());
             }
-            let before = fed.at;
             let Err(error) = self.once(at, wanted, fed, progress).await else { continue };
-            barren = if fed.at > before { 0 } else { barren + 1 };
-            if !error.is_cut() || fed.bytes.is_closed() || barren >= ATTEMPTS {
+            if !error.is_cut() || fed.bytes.is_closed() {
+                return Err(error);
+            }
+            cuts += 1;
+            if cuts == CUTS && error.is_early_end() {
+                let (blob, size, declared) = (wanted.blob, fed.at, fed.size);
+                return Err(FetchError::Truncated { blob, size, declared });
+            }
+            if cuts == CUTS {
                 return Err(error);
             }
             tracing::debug!(blob = %wanted.blob, at = fed.at, %error, "a download goes on by range");

@@ -69,3 +69,28 @@ pub enum HostError {
         evidence: String,
     },
 }
+
+/// The bytes that are free where a path is, or where it will be: its nearest
+/// folder that is there already.
+pub async fn free_space(path: &Path) -> Result<u64, HostError> {
+    let wanted = path.to_owned();
+    let look = move || {
+        let mut at = wanted.as_path();
+        loop {
+            match (rustix::fs::statvfs(at), at.parent()) {
+                // Blocks for everybody: the reserve of root is not ours to eat.
+                (Ok(stat), _) => return Ok(stat.f_bavail.saturating_mul(stat.f_frsize)),
+                (Err(rustix::io::Errno::NOENT), Some(parent)) => at = parent,
+                (Err(errno), _) => return Err(std::io::Error::from(errno)),
+            }
+        }
+    };
+    let unavailable = |source: Box<dyn std::error::Error + Send + Sync>| HostError::Unavailable {
+        what: format!("read the free space of {}", path.display()),
+        source,
+    };
+    match tokio::task::spawn_blocking(look).await {
+        Ok(free) => free.map_err(|error| unavailable(error.into())),
+        Err(error) => Err(unavailable(error.into())),
+    }
+}

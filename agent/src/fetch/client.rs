@@ -285,11 +285,14 @@ async fn stalled<T>(
 ) -> Result<T, FetchError> {
     match tokio::time::timeout(STALL, step).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            Err(FetchError::Broken { url: origin.to_string(), source: Box::new(error) })
-        }
+        Ok(Err(error)) => Err(FetchError::Broken {
+            url: origin.to_string(),
+            early: error.is_incomplete_message(),
+            source: Box::new(error),
+        }),
         Err(_) => Err(FetchError::Broken {
             url: origin.to_string(),
+            early: false,
             source: format!("no byte for {STALL:?}").into(),
         }),
     }
@@ -317,7 +320,7 @@ fn body(
             Some(start) if start == from => start,
             _ => {
                 let source = "it sends another range than was asked for".into();
-                return Err(FetchError::Broken { url, source });
+                return Err(FetchError::Broken { url, early: false, source });
             }
         }
     } else {

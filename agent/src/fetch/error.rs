@@ -40,6 +40,8 @@ pub enum FetchError {
     Broken {
         /// Scheme, host and port.
         url: String,
+        /// Whether the other side ended it before all that it had announced.
+        early: bool,
         /// What the network says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -148,6 +150,11 @@ impl FetchError {
                 | Self::PlainSize { .. }
                 | Self::Mismatch { .. }
         )
+    }
+
+    /// Whether the other side ended the answer before all that it had announced.
+    pub(super) fn is_early_end(&self) -> bool {
+        matches!(self, Self::Broken { early: true, .. })
     }
 
     /// Whether the same source may go on where it was cut off.
