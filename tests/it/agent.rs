@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 
 const BINARY_PATH: &str = "/var/bin/containerruntimes";
 /// Far beyond what anything here takes, also on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A registry and a node.
 struct World {
@@ -80,8 +80,7 @@ impl World {
         let repository = format!("rootstock/{}", tiny.runtime).parse().unwrap();
         let tag = tiny.version.parse().unwrap();
         client.push(&repository, &tag, &[built]).await.unwrap();
-        let resolved =
-            client.resolve(&repository, &Version::Tag(tag), architecture).await.unwrap();
+        let resolved = client.resolve(&repository, &Version::Tag(tag), architecture).await.unwrap();
         DesiredBundle {
             digest: resolved.manifest,
             binary_path: BINARY_PATH.parse().unwrap(),
@@ -132,13 +131,8 @@ impl Agent {
         let (reports, retry) = (Reports::default(), Arc::new(Notify::new()));
         let watch = reports.watch();
         let architecture = Architecture::of_this_machine();
-        let reconciler = Reconciler::new(
-            Arc::clone(&files),
-            host,
-            architecture,
-            reports,
-            Arc::clone(&retry),
-        );
+        let reconciler =
+            Reconciler::new(Arc::clone(&files), host, architecture, reports, Arc::clone(&retry));
         let mut tasks = JoinSet::new();
         tasks.spawn(reconciler.run(Shutdown::new()));
         Self { files, reports: watch, retry, _tasks: tasks }
@@ -155,8 +149,10 @@ impl Agent {
             report.bundles.get(&runtime).filter(|bundle| bundle.phase == phase).cloned()
         };
         let found = self.reports.wait_for(|report| said(report).is_some());
-        match tokio::time::timeout(LIMIT, found).await {
-            Ok(report) => said(&report.unwrap()).unwrap(),
+        let found = tokio::time::timeout(LIMIT, found).await;
+        let report = found.map(|report| report.unwrap().clone());
+        match report {
+            Ok(report) => said(&report).unwrap(),
             Err(_) => panic!("no {phase} of {runtime}: {:#?}", self.reports.borrow()),
         }
     }
@@ -187,16 +183,18 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
     fn walk(root: &Path, at: &Path, out: &mut BTreeMap<String, String>) {
         for entry in std::fs::read_dir(at).into_iter().flatten() {
             let path = entry.unwrap().path();
-            let meta = path.symlink_metadata().unwrap();
+            // An agent at work may take it away meanwhile.
+            let Ok(meta) = path.symlink_metadata() else { continue };
             let name = path.strip_prefix(root).unwrap().display().to_string();
             if meta.is_symlink() {
-                let target = std::fs::read_link(&path).unwrap();
+                let Ok(target) = std::fs::read_link(&path) else { continue };
                 out.insert(name, format!("-> {}", target.display()));
             } else if meta.is_dir() {
                 out.insert(format!("{name}/"), String::new());
                 walk(root, &path, out);
             } else {
-                let digest = Digest::of(&std::fs::read(&path).unwrap());
+                let Ok(bytes) = std::fs::read(&path) else { continue };
+                let digest = Digest::of(&bytes);
                 out.insert(name, format!("{:o} {digest}", meta.permissions().mode() & 0o7777));
             }
         }
@@ -609,9 +607,8 @@ async fn an_agent_that_is_stopped_anywhere_comes_to_the_same_end() {
         for bundle in wish {
             agent.until(bundle.runtime().as_str(), Phase::Loaded).await;
         }
-        let settled = |report: &NodeReport| {
-            report.settled && report.generation == Generation(generation)
-        };
+        let settled =
+            |report: &NodeReport| report.settled && report.generation == Generation(generation);
         let found = agent.reports.wait_for(settled);
         tokio::time::timeout(LIMIT, found).await.unwrap().unwrap();
         agent.stop().await;
@@ -625,7 +622,10 @@ async fn an_agent_that_is_stopped_anywhere_comes_to_the_same_end() {
         let clean = async {
             loop {
                 let files = tree(&world.binaries());
-                let old = |name: &String| !name.ends_with('/') && !wanted.iter().any(|w| name.contains(w) || files[name].contains(w));
+                let old = |name: &String| {
+                    !name.ends_with('/')
+                        && !wanted.iter().any(|w| name.contains(w) || files[name].contains(w))
+                };
                 if !files.keys().any(old) {
                     break;
                 }
