@@ -1,0 +1,230 @@
+//! One stream: what the controller wants, and what the node says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rootstock_core::desired::{Desired, Generation, Offer};
+use rootstock_core::name::Architecture;
+use rootstock_core::status::Reason;
+use rootstock_daemon::error::Chain;
+use rootstock_proto::desired::content_hash;
+use rootstock_proto::error::Invalid;
+use rootstock_proto::report::cut;
+use rootstock_proto::v1::controller_message::Kind as Said;
+use rootstock_proto::v1::fleet_client::FleetClient;
+use rootstock_proto::v1::node_message::Kind;
+use rootstock_proto::{MAX_CONTROLLER_MESSAGE, MAX_NODE_MESSAGE, PROTOCOL, v1};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::reconcile::{Files, NodeReport, Reports};
+use crate::store::{Held, StoreError};
+
+/// How long the controller may take to open the stream, and one message to go out.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The least time between two reports. A person who watches sees ten a
+/// second; a pull changes the report a thousand times.
+const PACE: Duration = Duration::from_millis(100);
+/// Messages that may wait to go out: an answer and a report, and one of each
+/// behind them.
+const DEPTH: usize = 4;
+/// The longest message to a person, in bytes.
+const MESSAGE: usize = 1024;
+/// The longest time that a goodbye keeps an agent away.
+const AWAY: Duration = Duration::from_secs(300);
+
+/// Why a stream ended, and that was all right.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The controller asked to come back after that time.
+    Goodbye(Duration),
+    /// The certificate is to be renewed.
+    RenewalDue,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error("stream: {} ({:?})", .0.message(), .0.code())]
+    Status(Status),
+    #[error("stream: the controller does not answer within {PATIENCE:?}")]
+    Late,
+    #[error("stream: the controller ended it")]
+    Ended,
+    #[error("write the ledger")]
+    Ledger(#[from] StoreError),
+    #[error("a thread of the agent failed")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// What a session works with.
+pub(super) struct Parts<'a> {
+    pub(super) files: &'a Arc<Files>,
+    pub(super) reports: &'a Reports,
+    pub(super) retry: &'a Notify,
+    pub(super) architecture: Option<Architecture>,
+    pub(super) renew_at: Instant,
+}
+
+/// Holds a stream until it ends.
+pub(super) async fn run(channel: Channel, parts: Parts<'_>) -> Result<Ended, SessionError> {
+    let (out, messages) = mpsc::channel(DEPTH);
+    let mut reports = parts.reports.watch();
+    let hello = hello(&parts, &reports.borrow());
+    send(&out, Kind::Hello(hello)).await?;
+    let mut client = FleetClient::new(channel)
+        .max_decoding_message_size(MAX_CONTROLLER_MESSAGE)
+        .max_encoding_message_size(MAX_NODE_MESSAGE);
+    let opened = tokio::time::timeout(PATIENCE, client.sync(ReceiverStream::new(messages)));
+    let mut said =
+        opened.await.map_err(|_| SessionError::Late)?.map_err(SessionError::Status)?.into_inner();
+    tracing::info!("the stream to the controller is open");
+    // What is known is said at once, and then each change of it.
+    reports.mark_changed();
+    let mut next_report = Instant::now();
+    loop {
+        tokio::select! {
+            // Cancel-safe: tonic keeps a message that has partly come.
+            message = said.message() => {
+                let Some(message) = message.map_err(SessionError::Status)? else {
+                    return Err(SessionError::Ended);
+                };
+                if let Some(ended) = answer(&parts, &out, message).await? {
+                    return Ok(ended);
+                }
+            }
+            // Cancel-safe: a change that was not told is told again; then it waits its time.
+            changed = async {
+                tokio::time::sleep_until(next_report).await;
+                reports.changed().await
+            } => {
+                // The sender lives as long as the agent.
+                if changed.is_err() {
+                    return Err(SessionError::Ended);
+                }
+                let report = report(&reports.borrow_and_update());
+                next_report = Instant::now() + PACE;
+                if let Some(report) = report {
+                    send(&out, Kind::Report(report)).await?;
+                }
+            }
+            // Cancel-safe: a moment in time.
+            () = tokio::time::sleep_until(parts.renew_at) => return Ok(Ended::RenewalDue),
+        }
+    }
+}
+
+async fn send(out: &mpsc::Sender<v1::NodeMessage>, kind: Kind) -> Result<(), SessionError> {
+    let message = v1::NodeMessage { kind: Some(kind) };
+    match tokio::time::timeout(PATIENCE, out.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        // tonic has let go of the stream; its status is on the other half.
+        Ok(Err(_)) => Err(SessionError::Ended),
+        Err(_) => Err(SessionError::Late),
+    }
+}
+
+async fn answer(
+    parts: &Parts<'_>,
+    out: &mpsc::Sender<v1::NodeMessage>,
+    message: v1::ControllerMessage,
+) -> Result<Option<Ended>, SessionError> {
+    match message.kind {
+        Some(Said::Desired(wire)) => send(out, take(parts.files, wire).await?).await?,
+        Some(Said::Retry(_)) => parts.retry.notify_one(),
+        Some(Said::Resync(_)) => {
+            let now = report(&parts.reports.watch().borrow());
+            if let Some(report) = now {
+                send(out, Kind::Report(report)).await?;
+            }
+        }
+        Some(Said::Goodbye(goodbye)) => {
+            tracing::info!(reason = cut(&goodbye.reason, MESSAGE), "goodbye");
+            let after = goodbye.reconnect_after.and_then(|after| Duration::try_from(after).ok());
+            return Ok(Some(Ended::Goodbye(after.unwrap_or_default().min(AWAY))));
+        }
+        // This agent asks for no grants and no slots; a newer controller may
+        // say what it does not know.
+        Some(Said::PullGrant(_) | Said::Slot(_)) | None => tracing::debug!("message ignored"),
+    }
+    Ok(None)
+}
+
+/// Takes a desired state into the ledger, or says why not.
+async fn take(files: &Arc<Files>, wire: v1::Desired) -> Result<Kind, SessionError> {
+    let generation = wire.generation;
+    let refuse = |reason: Reason, message: &str| {
+        tracing::warn!(generation, %reason, message, "a desired state is refused");
+        let message = cut(message, MESSAGE);
+        let item = v1::RefusedItem { r#type: String::new(), reason: reason.to_string(), message };
+        Kind::Refuse(v1::Refuse { generation, items: vec![item] })
+    };
+    let desired = match Desired::try_from(wire) {
+        Ok(desired) => desired,
+        Err(invalid) => return Ok(refuse(reason(&invalid), &Chain(&invalid).to_string())),
+    };
+    let held = Held { content_hash: content_hash(&desired.content), desired };
+    let before = files.ledger.held().map_or(Generation::default(), |held| held.desired.generation);
+    let ledger = Arc::clone(files);
+    let offer =
+        tokio::task::spawn_blocking(move || ledger.ledger.take(&ledger.store, held)).await??;
+    Ok(match offer {
+        Offer::Newer => {
+            tracing::info!(generation, "a desired state is in the ledger");
+            Kind::Accept(v1::Accept { generation })
+        }
+        Offer::Same => Kind::Accept(v1::Accept { generation }),
+        Offer::Older => refuse(
+            Reason::GenerationOutdated,
+            &format!("generation {generation} is older than {}, which the node holds", before.0),
+        ),
+        Offer::Contradicts => refuse(
+            Reason::GenerationOutdated,
+            &format!("generation {generation} has other content than the one that the node holds"),
+        ),
+    })
+}
+
+fn reason(invalid: &Invalid) -> Reason {
+    match invalid {
+        Invalid::Bundle { source, .. } => source.reason(),
+        Invalid::Missing { .. }
+        | Invalid::Field { .. }
+        | Invalid::TooMany { .. }
+        | Invalid::ContentHash
+        | Invalid::Protocol { .. } => Reason::ConfigurationInvalid,
+    }
+}
+
+fn hello(parts: &Parts<'_>, report: &NodeReport) -> v1::Hello {
+    let held = parts.files.ledger.held();
+    let installed = report.installed.iter().map(|(runtime, digest, active)| v1::InstalledBundle {
+        r#type: runtime.to_string(),
+        digest: digest.as_bytes().to_vec(),
+        active: *active,
+    });
+    v1::Hello {
+        protocol: Some(PROTOCOL),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        architecture: parts.architecture.map_or_else(String::new, |a| a.to_string()),
+        containerd_version: report.containerd_version.clone(),
+        generation: held.as_ref().map_or(0, |held| held.desired.generation.0),
+        content_hash: held.map_or_else(Vec::new, |held| held.content_hash.as_bytes().to_vec()),
+        installed: installed.collect(),
+        grants: Vec::new(),
+    }
+}
+
+/// The report as it goes over the wire; none before the node was looked at.
+fn report(report: &NodeReport) -> Option<v1::Report> {
+    if report.generation == Generation::default() {
+        return None;
+    }
+    Some(v1::Report {
+        bundles: report.bundles.values().map(Into::into).collect(),
+        generation: report.generation.0,
+    })
+}
