@@ -121,7 +121,7 @@ impl Fetcher {
         let mut fed = Feed { bytes, at: have, size: wanted.blob_size };
         let mut outcome = Ok(());
         for at in first..self.sources.len() {
-            outcome = self.from_source(at, wanted, &mut fed, progress).await;
+            outcome = self.pull_from(at, wanted, &mut fed, progress).await;
             // What the network says of one source, the next may make good.
             if outcome.is_ok() || fed.bytes.is_closed() {
                 break;
@@ -156,7 +156,7 @@ impl Fetcher {
         }
     }
 
-    async fn from_source(
+    async fn pull_from(
         &mut self,
         at: usize,
         wanted: &Wanted,

@@ -167,7 +167,8 @@ async fn take(files: &Arc<Files>, wire: v1::Desired) -> Result<Kind, SessionErro
         Err(invalid) => return Ok(refuse(reason(&invalid), &Chain(&invalid).to_string())),
     };
     let held = Held { content_hash: content_hash(&desired.content), desired };
-    let before = files.ledger.held().map_or(Generation::default(), |held| held.desired.generation);
+    let before =
+        files.ledger.held().map_or_else(Generation::default, |held| held.desired.generation);
     let ledger = Arc::clone(files);
     let offer =
         tokio::task::spawn_blocking(move || ledger.ledger.take(&ledger.store, held)).await??;
@@ -209,7 +210,7 @@ fn hello(parts: &Parts<'_>, report: &NodeReport) -> v1::Hello {
     v1::Hello {
         protocol: Some(PROTOCOL),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        architecture: parts.architecture.map_or_else(String::new, |a| a.to_string()),
+        architecture: parts.architecture.map(|a| a.to_string()).unwrap_or_default(),
         containerd_version: report.containerd_version.clone(),
         generation: held.as_ref().map_or(0, |held| held.desired.generation.0),
         content_hash: held.map_or_else(Vec::new, |held| held.content_hash.as_bytes().to_vec()),
