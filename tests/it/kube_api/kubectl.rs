@@ -232,6 +232,9 @@ pub(super) async fn applies(cluster: &Cluster) {
     let output =
         kubectl.try_run("apply --server-side -f -", &map(json!({"c": "3"})), "false").await;
     assert!(output.unwrap().contains("serverside-applied"));
+    let unknown = runtime("a").replace("\"mode\"", "\"mood\"");
+    let error = kubectl.try_run("apply -f -", &unknown, "false").await.unwrap_err();
+    assert!(error.contains("unknown field") && error.contains("spec.mood"), "{error}");
     let invalid = runtime("c");
     let error = kubectl.try_run("apply -f -", &invalid, "false").await.unwrap_err();
     assert!(error.contains("spec.mode") && error.contains("nvalid"), "{error}");
