@@ -13,7 +13,9 @@
 //!
 //! [`world`] puts them together with the APIs, the registry and the controller.
 
+pub mod catalog;
 pub mod daemonset;
+pub mod disk;
 pub mod follow;
 pub mod gardenlet;
 pub mod kubelet;
@@ -22,8 +24,12 @@ pub mod objects;
 pub mod processes;
 pub mod resource_manager;
 pub mod retry;
+pub mod shoot;
+pub mod snapshot;
+pub mod status;
 pub mod token_requestor;
 pub mod worker;
+pub mod world;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -34,7 +34,7 @@ const SAMPLE: Duration = Duration::from_millis(200);
 const GRACE: Duration = Duration::from_secs(3);
 
 /// What a program used, over all its incarnations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// Seconds of CPU time, user and system.
@@ -43,6 +43,18 @@ pub struct Usage {
     pub peak_memory_bytes: u64,
     /// How often it was started.
     pub starts: u32,
+}
+
+impl Usage {
+    /// The larger of each figure.
+    #[must_use]
+    pub fn larger(self, other: Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds.max(other.cpu_seconds),
+            peak_memory_bytes: self.peak_memory_bytes.max(other.peak_memory_bytes),
+            starts: self.starts.max(other.starts),
+        }
+    }
 }
 
 /// All programs of one world, by name.
