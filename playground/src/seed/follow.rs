@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -12,7 +13,8 @@ use serde::de::DeserializeOwned;
 
 /// Follows the objects behind an [`Api`]; whoever owns it drives it.
 pub struct Follow<K> {
-    events: BoxStream<'static, watcher::Result<Event<K>>>,
+    /// Never locked: the owner has it to himself. It lets others share the objects.
+    events: Mutex<BoxStream<'static, watcher::Result<Event<K>>>>,
     objects: BTreeMap<(Option<String>, String), K>,
     /// What a list that is under way has brought so far.
     listed: BTreeMap<(Option<String>, String), K>,
@@ -26,7 +28,7 @@ where
     /// Follows all objects that `selection` names.
     pub fn new(api: Api<K>, selection: watcher::Config) -> Self {
         Self {
-            events: watch(api, selection).default_backoff().boxed(),
+            events: Mutex::new(watch(api, selection).default_backoff().boxed()),
             objects: BTreeMap::new(),
             listed: BTreeMap::new(),
             synced: false,
@@ -38,7 +40,8 @@ where
     /// Cancel-safe: what was received is in `self`.
     pub async fn changed(&mut self) {
         loop {
-            match self.events.next().await {
+            let events = self.events.get_mut().unwrap_or_else(PoisonError::into_inner);
+            match events.next().await {
                 Some(Ok(event)) => {
                     if self.take(event) && self.synced {
                         return;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
-use kube::ResourceExt as _;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -180,7 +180,8 @@ impl Kubelet {
 
     async fn report_running(&self, pod: &Pod) -> Result<(), Error> {
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
+        let condition =
+            |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
         let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"].map(condition);
         let status = json!({"status": {
             "phase": "Running", "startTime": now, "conditions": conditions,

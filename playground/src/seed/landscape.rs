@@ -5,7 +5,8 @@ pub const CRI_NAME: &str = "worker.gardener.cloud/cri-name";
 /// What comes before the type in the label of a node's runtime.
 pub const RUNTIME_LABEL_PREFIX: &str = "containerruntime.worker.gardener.cloud/";
 /// The labels with the name of a node's pool: today's, and the deprecated one.
-pub const POOL_LABELS: [&str; 2] = ["worker.gardener.cloud/pool", "worker.garden.sapcloud.io/group"];
+pub const POOL_LABELS: [&str; 2] =
+    ["worker.gardener.cloud/pool", "worker.garden.sapcloud.io/group"];
 /// The controller's own mark on a node that an agent must stay on.
 pub const AGENT_LABEL: &str = "rootstock.gardener.cloud/agent";
 
@@ -119,7 +120,8 @@ pub fn demo() -> Vec<Shoot> {
 
 /// This machine's architecture, by Kubernetes' names.
 pub fn this_architecture() -> &'static str {
-    rootstock_core::name::Architecture::of_this_machine().map_or(std::env::consts::ARCH, |a| a.as_str())
+    rootstock_core::name::Architecture::of_this_machine()
+        .map_or(std::env::consts::ARCH, |a| a.as_str())
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::runtime::watcher;
 use kube::Api;
+use kube::runtime::watcher;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -93,9 +93,7 @@ fn account() -> Value {
 
 /// What the controller may do in the shoot, and no more.
 fn role() -> Value {
-    let rule = |group: &str, resource: &str, verbs: &[&str]| {
-        json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
-    };
+    let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "extensions.gardener.cloud:rootstock"},

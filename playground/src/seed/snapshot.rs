@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use kube::api::DynamicObject;
 use kube::ResourceExt as _;
+use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
 
 use super::disk;
@@ -134,7 +134,12 @@ impl ContainerRuntime {
     /// Reads it from the API's object; what is missing stays empty.
     pub fn read(object: &DynamicObject) -> Self {
         let spec = |path: &str| {
-            object.data.pointer(path).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+            object
+                .data
+                .pointer(path)
+                .and_then(|value| value.as_str())
+                .unwrap_or_default()
+                .to_owned()
         };
         let status = |field: &str| object.data.get("status").and_then(|status| status.get(field));
         Self {
@@ -193,7 +198,11 @@ pub fn why_not_ready(page: &StatusPage, shoot: &str, node: &str, runtime: &str) 
     if let Some(bundle) = unresolved {
         let (reason, message) = (bundle.reason.clone(), bundle.message.clone());
         let reason = reason.unwrap_or_else(|| "being resolved".to_owned());
-        return Some(format!("bundle {}: {reason}: {}", bundle.reference, message.unwrap_or_default()));
+        return Some(format!(
+            "bundle {}: {reason}: {}",
+            bundle.reference,
+            message.unwrap_or_default()
+        ));
     }
     let Some(entry) = page.node(shoot, node) else {
         return Some("the controller does not know the node".to_owned());

@@ -123,8 +123,9 @@ pub async fn read(admin: SocketAddr) -> io::Result<StatusPage> {
 
 async fn get(address: SocketAddr, path: &str) -> io::Result<Bytes> {
     let stream = TcpStream::connect(address).await?;
-    let (mut requests, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
     let request = Request::get(path)
         .header(http::header::HOST, address.to_string())
         .body(Empty::<Bytes>::new())

@@ -135,10 +135,9 @@ impl World {
             .map_err(|source| prepare(&registry_dir, source))?;
         let catalog = dir.join("catalog.yaml");
         // The APIs come up while the bundles are pushed.
-        let (clusters, ()) = tokio::try_join!(
-            async { start_clusters(&options).await },
-            async { Ok(catalog::offer(&registry, &options.offers, &catalog).await?) },
-        )?;
+        let (clusters, ()) = tokio::try_join!(async { start_clusters(&options).await }, async {
+            Ok(catalog::offer(&registry, &options.offers, &catalog).await?)
+        },)?;
         let (seed, shoots) = clusters;
 
         let [listen, admin] = free_ports().map_err(|source| prepare("a free port", source))?;
@@ -176,7 +175,8 @@ impl World {
     ) -> Result<(), WorldError> {
         let running = RunningShoot::new(&self.dir, shoot, cluster);
         let name = running.name().to_owned();
-        let failed = |source| WorldError::Gardener { shoot: name.clone(), source: Box::new(source) };
+        let failed =
+            |source| WorldError::Gardener { shoot: name.clone(), source: Box::new(source) };
         running.reconcile(&self.seed()).await.map_err(failed)?;
         running.play(
             &self.seed(),
@@ -211,7 +211,8 @@ impl World {
 
     /// All nodes with their shoots and pools.
     pub fn nodes(&self) -> impl Iterator<Item = (&RunningShoot, &Pool, &Node)> {
-        self.shoots().flat_map(|shoot| shoot.shoot.nodes().map(move |(pool, node)| (shoot, pool, node)))
+        self.shoots()
+            .flat_map(|shoot| shoot.shoot.nodes().map(move |(pool, node)| (shoot, pool, node)))
     }
 
     /// The registry, with its faults.
@@ -262,7 +263,8 @@ impl World {
     /// # Errors
     /// What the seed's API says.
     pub async fn container_runtimes(&self) -> kube::Result<Vec<ContainerRuntime>> {
-        let all = self.seed().container_runtimes(None).list(&kube::api::ListParams::default()).await?;
+        let all =
+            self.seed().container_runtimes(None).list(&kube::api::ListParams::default()).await?;
         Ok(all.items.iter().map(ContainerRuntime::read).collect())
     }
 
@@ -308,7 +310,8 @@ impl World {
         }
         for (shoot, pool, node) in self.nodes() {
             for runtime in pool.runtimes_for(node) {
-                if let Some(why) = snapshot::why_not_ready(page, shoot.name(), &node.name, runtime) {
+                if let Some(why) = snapshot::why_not_ready(page, shoot.name(), &node.name, runtime)
+                {
                     missing.push((format!("{runtime} on {}/{}", shoot.name(), node.name), why));
                 }
             }

@@ -15,14 +15,14 @@ Examples:
 /// A whole Gardener seed with two shoots on this machine, and Rootstock in it.
 #[derive(Debug, Parser)]
 #[command(name = "rootstock-playground", version, about, max_term_width = 100)]
-pub struct Cli {
+pub(super) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Bring gVisor and Kata Containers onto the nodes of two shoots, and stay until Ctrl-C.
     ///
     /// Starts a Kubernetes API for a seed and for each shoot, a registry, the
@@ -42,51 +42,51 @@ pub enum Command {
 
 /// A program that can be made to end with its parent.
 #[derive(Debug, clap::Args)]
-pub struct Leashed<A: clap::Args> {
+pub(super) struct Leashed<A: clap::Args> {
     /// End when standard input ends.
     #[arg(long, hide = true)]
-    pub leash: bool,
+    pub(super) leash: bool,
 
     #[command(flatten)]
-    pub args: A,
+    pub(super) args: A,
 }
 
 /// `up`'s flags.
 #[derive(Clone, Debug, clap::Args)]
-pub struct UpArgs {
+pub(super) struct UpArgs {
     /// End as soon as everything is ready: exit code 0, or 1 if it is not in time.
     #[arg(long)]
-    pub once: bool,
+    pub(super) once: bool,
 
     /// How long everything may take to be ready.
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration)]
-    pub timeout: Duration,
+    pub(super) timeout: Duration,
 
     /// Keep the state in this folder: new, empty, or of an earlier `up`.
     ///
     /// Without it the state is in a temporary folder that goes at the end.
     #[arg(long, value_name = "DIR", value_parser = state_dir)]
-    pub dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
 
     /// What is printed on standard output; progress goes to standard error.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
-    pub output: Output,
+    pub(super) output: Output,
 
     /// The folder with the real `runsc` and `containerd-shim-runsc-v1`.
     ///
     /// Without it they are looked for in $ROOTSTOCK_PARTS/bin and then in PATH;
     /// where they are not found a sample takes their place.
     #[arg(long, value_name = "DIR", value_parser = gvisor_dir)]
-    pub gvisor: Option<PathBuf>,
+    pub(super) gvisor: Option<PathBuf>,
 
     /// How much to write to `logs/playground.log` and the programs' own logs there.
     #[arg(long, value_name = "FILTER", default_value = "info", hide_short_help = true)]
-    pub log_level: String,
+    pub(super) log_level: String,
 }
 
 /// The form of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(super) enum Output {
     /// Tables for people.
     Text,
     /// One JSON document.

@@ -9,7 +9,7 @@ const MARKER: &str = ".rootstock-playground";
 
 /// A world's folder: a temporary one that goes at the end, or one to keep.
 #[derive(Debug)]
-pub struct StateDir {
+pub(super) struct StateDir {
     path: PathBuf,
     _lock: File,
     temporary: Option<tempfile::TempDir>,
@@ -17,7 +17,7 @@ pub struct StateDir {
 
 /// Why a folder can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// Somebody's files are in it.
     #[error("{0:?} is neither empty nor the folder of an earlier start; choose another")]
     Foreign(PathBuf),
@@ -41,7 +41,7 @@ impl StateDir {
     ///
     /// # Errors
     /// It is somebody else's, in use, or can't be written.
-    pub fn open(kept: Option<&Path>) -> Result<Self, Error> {
+    pub(super) fn open(kept: Option<&Path>) -> Result<Self, Error> {
         let temporary = match kept {
             Some(_) => None,
             // A short name: sockets below it have at most 107 characters.
@@ -67,12 +67,12 @@ impl StateDir {
     }
 
     /// The folder, absolute.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether it stays when the world has ended.
-    pub fn is_kept(&self) -> bool {
+    pub(super) fn is_kept(&self) -> bool {
         self.temporary.is_none()
     }
 }
@@ -81,7 +81,7 @@ impl StateDir {
 ///
 /// # Errors
 /// It is somebody else's or can't be read.
-pub fn check(path: &Path) -> Result<PathBuf, Error> {
+pub(super) fn check(path: &Path) -> Result<PathBuf, Error> {
     match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
         Err(source) => Err(failed(path, source)),

@@ -27,9 +27,7 @@ pub fn main() -> ExitCode {
     // An error means that it was installed before, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {
-        Command::Up(args) => {
-            on(tokio::runtime::Builder::new_multi_thread(), run::up(args))
-        }
+        Command::Up(args) => on(tokio::runtime::Builder::new_multi_thread(), run::up(args)),
         Command::Controller(program) => {
             leash(program.leash);
             let work = async { rootstock_controller::run(program.args).await.map(|()| 0) };
@@ -59,7 +57,7 @@ fn on(
         Err(error) => Err(error.into()),
     };
     done.map(ExitCode::from).unwrap_or_else(|error| {
-        progress::say(&format!("error: {error:#}"));
+        progress::say(&format!("error: {}", Chain(error.as_ref())));
         ExitCode::FAILURE
     })
 }

@@ -12,7 +12,7 @@ const BAR: &str = "  {prefix:.bold} {bar:20.green/dim} {wide_msg}";
 
 /// What was last shown of each node.
 #[derive(Debug)]
-pub struct Progress {
+pub(super) struct Progress {
     started: Instant,
     width: usize,
     terminal: Option<MultiProgress>,
@@ -29,7 +29,7 @@ struct Shown {
 
 impl Progress {
     /// Shows the nodes of these names, in this order.
-    pub fn new(names: &[String]) -> Self {
+    pub(super) fn new(names: &[String]) -> Self {
         let terminal = io::stderr()
             .is_terminal()
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
@@ -52,7 +52,7 @@ impl Progress {
     }
 
     /// Shows where a node is.
-    pub fn show(&mut self, name: &str, step: Step) {
+    pub(super) fn show(&mut self, name: &str, step: Step) {
         let Some(shown) = self.nodes.get_mut(name) else { return };
         let changed = shown.step.differs(&step);
         let text = shown.update(&step);
@@ -64,14 +64,14 @@ impl Progress {
     }
 
     /// Takes the bars away; what was printed as lines stays.
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         for shown in self.nodes.values() {
             shown.bar.abandon();
         }
     }
 
     /// Takes the bars away without a trace.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(all) = &self.terminal {
             // A terminal that is gone needs no clearing.
             let _ = all.clear();
@@ -84,7 +84,8 @@ impl Shown {
         let mut text = step.to_string();
         match step {
             Step::Pulling { done, total, .. } => {
-                let (since, before) = *self.pulling_since.get_or_insert((Instant::now(), *done));
+                let (since, before) =
+                    *self.pulling_since.get_or_insert_with(|| (Instant::now(), *done));
                 let seconds = since.elapsed().as_secs_f64();
                 if seconds > 0.1 {
                     let rate = per_second(done.saturating_sub(before), seconds);
@@ -106,12 +107,6 @@ impl Shown {
 }
 
 /// A rate in whole bytes a second.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "a rate for people; a saturating cast is what is wanted"
-)]
 pub(super) fn per_second(bytes: u64, seconds: f64) -> u64 {
     if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 }
 }

@@ -166,8 +166,8 @@ impl Rate {
     }
 
     fn bytes_per_second(&self) -> f64 {
-        let bytes = u32::try_from(self.bytes >> 10).map_or(f64::from(u32::MAX), f64::from) * 1024.0;
-        if self.moving.is_zero() { 0.0 } else { bytes / self.moving.as_secs_f64() }
+        // Exact up to 2^53 bytes.
+        if self.moving.is_zero() { 0.0 } else { self.bytes as f64 / self.moving.as_secs_f64() }
     }
 }
 

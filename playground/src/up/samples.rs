@@ -6,7 +6,7 @@ use crate::samples::{Places, Sample, SampleError, gvisor, kata};
 use crate::seed::catalog::Offer;
 
 /// Builds gvisor's and kata's bundle in `work`; gives also a line about each for people.
-pub async fn offers(
+pub(super) async fn offers(
     gvisor_dir: Option<PathBuf>,
     work: &Path,
 ) -> Result<(Vec<Offer>, Vec<String>), SampleError> {
@@ -29,7 +29,10 @@ async fn offer(
         runtime: sample.runtime.to_string(),
         version: sample.version.clone(),
         platforms: vec![built],
-        classes: classes.iter().map(|(name, handler)| ((*name).into(), (*handler).into())).collect(),
+        classes: classes
+            .iter()
+            .map(|(name, handler)| ((*name).into(), (*handler).into()))
+            .collect(),
     })
 }
 

@@ -8,7 +8,7 @@ use crate::seed::status::{NodeBundle, NodeEntry, StatusPage};
 
 /// Where a node is on its way; later variants are further, failures are last.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub(super) enum Step {
     /// The controller asks the registry what the bundle is.
     Resolving,
     /// Its agent has not connected, or has not begun.
@@ -45,11 +45,11 @@ pub enum Step {
 
 impl Step {
     /// What a node that should have `wanted` is doing.
-    pub fn of(wanted: &[String], page: &StatusPage, node: Option<&NodeEntry>) -> Self {
-        let unresolved = wanted.iter().filter_map(|runtime| {
+    pub(super) fn of(wanted: &[String], page: &StatusPage, node: Option<&NodeEntry>) -> Self {
+        let mut unresolved = wanted.iter().filter_map(|runtime| {
             page.bundles.iter().find(|bundle| &bundle.runtime == runtime && bundle.digest.is_none())
         });
-        for bundle in unresolved {
+        if let Some(bundle) = unresolved.next() {
             return match &bundle.reason {
                 None => Self::Resolving,
                 Some(reason) => Self::Failed {
@@ -114,7 +114,7 @@ impl Step {
     }
 
     /// Whether two steps differ in more than bytes.
-    pub fn differs(&self, other: &Self) -> bool {
+    pub(super) fn differs(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Pulling { what: a, .. }, Self::Pulling { what: b, .. }) => a != b,
             _ => self != other,
@@ -145,7 +145,7 @@ impl fmt::Display for Step {
 
 /// Bytes, in MiB with one decimal place.
 #[derive(Clone, Copy, Debug)]
-pub struct Mebibytes(pub u64);
+pub(super) struct Mebibytes(pub(super) u64);
 
 impl fmt::Display for Mebibytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,7 +160,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn page(digest: Option<&str>, phases: &[(&str, &str, &str)]) -> StatusPage {
+    /// Type, phase and message.
+    type Bundle = (&'static str, &'static str, &'static str);
+
+    fn page(digest: Option<&str>, phases: &[Bundle]) -> StatusPage {
         let bundles: Vec<_> = phases
             .iter()
             .map(|(runtime, phase, message)| {
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_node_is_as_far_as_its_slowest_runtime() {
-        let table: [(&str, &[(&str, &str, &str)]); 8] = [
+        let table: [(&str, &[Bundle]); 8] = [
             ("waiting for the node", &[]),
             ("waiting for the node", &[("gvisor", "Proven", "")]),
             ("pulling gvisor 2.0/6.0 MiB", &[("gvisor", "Pulling", ""), ("kata", "Verified", "")]),
@@ -193,7 +196,10 @@ mod tests {
                 &[("gvisor", "Activating", "Restarting containerd"), ("kata", "Loaded", "")],
             ),
             ("ready", &[("gvisor", "Proven", ""), ("kata", "Loaded", "")]),
-            ("kata: Blocked: no room", &[("gvisor", "Pulling", ""), ("kata", "Blocked", "no room")]),
+            (
+                "kata: Blocked: no room",
+                &[("gvisor", "Pulling", ""), ("kata", "Blocked", "no room")],
+            ),
         ];
         for (expected, phases) in table {
             assert_eq!(step(&page(Some("d"), phases)), expected);

@@ -5,7 +5,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use crate::seed::snapshot::{ContainerRuntime, Document, Node};
 
 /// One row for each ContainerRuntime.
-pub fn container_runtimes(document: &Document) -> Table {
+pub(super) fn container_runtimes(document: &Document) -> Table {
     let mut table = table(&["NAMESPACE", "CONTAINERRUNTIME", "OPERATION", "HEALTHY", "REASON"]);
     for resource in &document.container_runtimes {
         let operation = resource.last_operation.as_ref();
@@ -22,7 +22,7 @@ pub fn container_runtimes(document: &Document) -> Table {
 }
 
 /// One row for each node.
-pub fn nodes(document: &Document) -> Table {
+pub(super) fn nodes(document: &Document) -> Table {
     let mut table = table(&["SHOOT", "NODE", "POOL", "RUNTIMES", "HANDLERS", "FILES", "RESTARTS"]);
     for node in &document.nodes {
         let files: usize = node.runtimes.iter().map(|runtime| runtime.files.len()).sum();
@@ -40,7 +40,7 @@ pub fn nodes(document: &Document) -> Table {
 }
 
 /// One row for each thing that is not as it should be.
-pub fn missing(rows: &[(String, String)]) -> Table {
+pub(super) fn missing(rows: &[(String, String)]) -> Table {
     let mut table = table(&["MISSING", "WHY"]);
     // Messages are long; a hundred columns can be read everywhere.
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(100);
