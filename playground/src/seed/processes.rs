@@ -394,10 +394,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_ignores_sigterm_is_killed_in_the_end() {
-        let (_logs, processes) = sleepers();
-        let process = processes.start("deaf", script("trap '' TERM; while :; do sleep 60; done"));
-        let process = process.unwrap();
-        process.wait(|state| state.pid.is_some()).await;
+        let (logs, processes) = sleepers();
+        let text = "trap '' TERM; echo deaf; while :; do sleep 60; done";
+        let process = processes.start("deaf", script(text)).unwrap();
+        let log = logs.path().join("deaf.log");
+        while !std::fs::read_to_string(&log).unwrap().contains("deaf") {
+            tokio::task::yield_now().await;
+        }
         timeout(GRACE * 3, processes.stop_all()).await.unwrap();
         assert_eq!(process.pid(), None);
     }

@@ -37,6 +37,5 @@ async fn offer(
 }
 
 fn describe(sample: &Sample) -> String {
-    let what = if sample.is_real { "" } else { "a sample, not the real one: " };
-    format!("{} {}: {what}{}", sample.runtime, sample.version, sample.origin)
+    format!("{} {}: {}", sample.runtime, sample.version, sample.origin)
 }
