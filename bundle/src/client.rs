@@ -6,7 +6,7 @@ use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientP
 use oci_client::secrets::RegistryAuth;
 use rootstock_core::desired;
 
-use crate::reference::Repository;
+use rootstock_core::reference::Repository;
 
 /// How long a connection may take. A registry in reach answers in milliseconds.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
@@ -139,10 +139,14 @@ fn oci_config(base: &Base, authorities: Vec<Certificate>) -> ClientConfig {
         ..ClientConfig::default()
     };
     if base.is_loopback() {
-        // oci-client can't be told to pass the environment's proxies over; a
-        // proxy of its own that no host uses does it.
-        config.http_proxy = Some("http://127.0.0.1:9".to_owned());
-        config.no_proxy = Some("*".to_owned());
+        // oci-client can't be told to pass the environment's proxies over; one
+        // of its own does it, for the scheme that this registry doesn't use.
+        let unused = Some("http://127.0.0.1:9".to_owned());
+        if base.plain {
+            config.https_proxy = unused;
+        } else {
+            config.http_proxy = unused;
+        }
     }
     config
 }

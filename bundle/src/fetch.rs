@@ -10,19 +10,19 @@ use rootstock_core::digest::Digest;
 use rootstock_core::status::Reason;
 
 use crate::client::Client;
-use crate::reference::Repository;
+use rootstock_core::reference::Repository;
 
 /// Why an object did not come, or did not go.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     /// There was no answer, or it broke off.
-    #[error("it does not answer, or breaks off")]
+    #[error("the registry does not answer, or breaks off")]
     Unreachable(#[source] reqwest::Error),
     /// There was no end within the time that it may take.
-    #[error("it did not finish within {0} seconds")]
+    #[error("the registry did not finish within {0} seconds")]
     Late(u64),
     /// It answers with an error of its own.
-    #[error("it answers with status {status}{}", behind(message))]
+    #[error("the registry answers with status {status}{}", behind(message))]
     Status {
         /// The HTTP status.
         status: StatusCode,
@@ -30,13 +30,13 @@ pub enum Trouble {
         message: String,
     },
     /// It wants another credential.
-    #[error("it refuses the credential with status {0}")]
+    #[error("the registry refuses the credential with status {0}")]
     Unauthorized(StatusCode),
     /// It answers in a way that the distribution specification doesn't know.
-    #[error("it answers in an unknown way: {0}")]
+    #[error("the registry answers in an unknown way: {0}")]
     Unexpected(String),
     /// It does not have it.
-    #[error("it does not have {0}")]
+    #[error("the registry does not have {0}")]
     NotFound(String),
     /// There are more bytes than allowed.
     #[error("{what} has more than {limit} bytes")]
@@ -156,6 +156,9 @@ impl Client {
     }
 
     /// The token that the registry wants for reading `repository`; none where it wants none.
+    ///
+    /// oci-client sets the token's answer no limit in size; the deadline of
+    /// the whole resolve is the only one.
     pub(crate) async fn token(&self, repository: &Repository) -> Result<Option<String>, Trouble> {
         let image = self.image(repository, "latest");
         self.oci

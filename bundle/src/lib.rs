@@ -11,9 +11,8 @@
 //! that every OCI tool can list and pull a bundle.
 //!
 //! * [`media`]: the media types
-//! * [`reference`]: how the catalog names a bundle
 //! * [`manifest`]: manifests and indexes, as JSON
-//! * [`build`]: files become blobs
+//! * [`mod@build`]: files become blobs
 //! * [`client`]: one registry, and how it is reached
 //! * [`push`], [`resolve`]: into and out of a registry
 //!
@@ -25,11 +24,11 @@ mod fetch;
 pub mod manifest;
 pub mod media;
 pub mod push;
-pub mod reference;
 pub mod resolve;
 
 pub use build::{Built, Source, SourceFile, build};
-pub use client::Client;
+pub use client::{Client, InvalidRegistry};
+pub use fetch::Trouble;
 pub use push::{PushError, Pushed};
-pub use reference::{Reference, Repository, Tag, Version};
-pub use resolve::{ResolveError, Resolved};
+pub use resolve::{Problem, ResolveError, Resolved};
+pub use rootstock_core::reference::{Reference, Repository, Tag, Version};

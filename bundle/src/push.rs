@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::fetch::Trouble;
 use crate::manifest::{Descriptor, Index, Platform};
 use crate::media;
-use crate::reference::{Repository, Tag};
+use rootstock_core::reference::{Repository, Tag};
 
 /// Bytes that an upload reads at once.
 const CHUNK: usize = 256 << 10;
@@ -44,13 +44,14 @@ pub struct Pushed {
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The registry did not take it.
-    #[error("bundle {reference} to registry {url}: {trouble}")]
+    #[error("bundle {reference} does not get into registry {url}")]
     Registry {
         /// Where it should go.
         reference: String,
         /// The registry's URL.
         url: String,
         /// What happened.
+        #[source]
         trouble: Trouble,
     },
     /// A blob of the build can't be read.

@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::fetch::{Fetched, Trouble};
 use crate::manifest::{Descriptor, Document, Index, Manifest, Platform};
 use crate::media;
-use crate::reference::{Repository, Version};
+use rootstock_core::reference::{Repository, Version};
 
 /// How long all of it may take: three small objects.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,1 +1,2 @@
-
+pub mod grpc;
+pub mod identity;

@@ -1,14 +1,12 @@
 //! Which bundle each runtime type stands for: the operator's configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::digest::Digest;
 use crate::name::{HandlerName, RuntimeType};
+use crate::reference::Reference;
 
 /// The operator's configuration, as the file `--config` has it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,100 +76,6 @@ pub struct RuntimeClass {
     /// Its scheduling, as Kubernetes has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduling: Option<Value>,
-}
-
-/// A bundle in a registry: `<registry>/<repository>@sha256:…` or `<registry>/<repository>:<tag>`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Reference {
-    /// The registry's name in the catalog.
-    pub registry: String,
-    /// The repository.
-    pub repository: String,
-    /// Which version of it.
-    pub version: Version,
-}
-
-/// Which version of a repository.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Version {
-    /// What the tag points to when it is resolved.
-    Tag(String),
-    /// Exactly this.
-    Digest(Digest),
-}
-
-/// A text that is no reference to a bundle.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "invalid bundle reference {0:?}: want <registry>/<repository>@sha256:<digest> or <registry>/<repository>:<tag>"
-)]
-pub struct InvalidReference(String);
-
-impl FromStr for Reference {
-    type Err = InvalidReference;
-
-    fn from_str(text: &str) -> Result<Self, InvalidReference> {
-        let refused = || InvalidReference(text.chars().take(300).collect());
-        let (registry, rest) = text.split_once('/').ok_or_else(refused)?;
-        let (repository, version) = match rest.split_once('@') {
-            Some((repository, digest)) => {
-                (repository, Version::Digest(digest.parse().map_err(|_| refused())?))
-            }
-            None => {
-                let (repository, tag) = rest.rsplit_once(':').ok_or_else(refused)?;
-                (repository, Version::Tag(tag.to_owned()))
-            }
-        };
-        let tag_is_good = match &version {
-            Version::Tag(tag) => {
-                tag.len() <= 128
-                    && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-                    && tag
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-            }
-            Version::Digest(_) => true,
-        };
-        if registry.is_empty() || !tag_is_good || !is_repository(repository) {
-            return Err(refused());
-        }
-        Ok(Self { registry: registry.to_owned(), repository: repository.to_owned(), version })
-    }
-}
-
-/// A repository's name by the OCI distribution specification.
-fn is_repository(name: &str) -> bool {
-    name.len() <= 255
-        && name.split('/').all(|part| {
-            let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-            part.starts_with(edge)
-                && part.ends_with(edge)
-                && part.chars().all(|c| edge(c) || matches!(c, '.' | '_' | '-'))
-        })
-}
-
-impl fmt::Display for Reference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.version {
-            Version::Tag(tag) => write!(f, "{}/{}:{tag}", self.registry, self.repository),
-            Version::Digest(digest) => write!(f, "{}/{}@{digest}", self.registry, self.repository),
-        }
-    }
-}
-
-impl TryFrom<String> for Reference {
-    type Error = InvalidReference;
-
-    fn try_from(text: String) -> Result<Self, InvalidReference> {
-        text.parse()
-    }
-}
-
-impl From<Reference> for String {
-    fn from(reference: Reference) -> String {
-        reference.to_string()
-    }
 }
 
 /// A catalog that contradicts itself.
@@ -246,31 +150,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn references_are_read_and_written() {
-        let digest = Digest::of(b"x");
-        for text in [
-            "main/rootstock/gvisor:20260905.0".to_owned(),
-            format!("main/rootstock/gvisor@{digest}"),
-            "m/a:b".to_owned(),
-        ] {
-            assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
-        }
-        for bad in [
-            "",
-            "main",
-            "main/x",
-            "main/X:1",
-            "main/x:",
-            "main/x@sha256:12",
-            "main/../x:1",
-            "/x:1",
-            "main/x:a b",
-        ] {
-            assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn contradictions_are_named() {

@@ -7,11 +7,13 @@ use std::time::Duration;
 use http::StatusCode;
 use rootstock_bundle::{Built, Client, ResolveError, Resolved, Tag, Version};
 use rootstock_core::bundle::MAX_CONFIG_SIZE;
+use rootstock_core::desired::{self, Credential};
 use rootstock_core::digest::Digest;
 use rootstock_core::name::Architecture::{self, Amd64, Arm64};
 use rootstock_core::status::Reason;
 use rootstock_playground::registry::{Fault, Registry, Target};
 use rootstock_playground::samples::tiny::Tiny;
+use rootstock_playground::samples::{self, Places};
 use serde_json::json;
 
 const REPOSITORY: &str = "rootstock/gvisor";
@@ -287,6 +289,42 @@ async fn a_stalled_answer_goes_on_when_the_fault_is_gone() {
     };
     let (resolved, ()) = tokio::join!(resolve, release);
     assert_eq!(resolved.unwrap().digest, pushed.digest);
+}
+
+#[tokio::test]
+async fn a_login_is_used_where_the_registry_wants_one() {
+    let world = World::start().await;
+    world.registry.require_login(Some(("reader", "secret")));
+    expect(&world, &world.refusal().await, Reason::RegistryUnauthorized, "credential");
+    let login = |secret: &str| {
+        let username = "reader".to_owned();
+        let credential = Some(Credential { username, secret: secret.to_owned() });
+        let registry = desired::Registry { credential, ..world.registry.as_desired("main") };
+        Client::new(&registry).unwrap()
+    };
+    let (repository, name) = (REPOSITORY.parse().unwrap(), "1".parse().unwrap());
+    let built = [world.tiny().await];
+    let error = login("wrong").push(&repository, &name, &built).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::RegistryUnauthorized, "{error}");
+    let client = login("secret");
+    let pushed = client.push(&repository, &name, &built).await.unwrap();
+    let resolved = client.resolve(&repository, &tag("1"), Amd64).await.unwrap();
+    assert_eq!(resolved.digest, pushed.digest);
+}
+
+/// Takes a minute in a debug build: 113 MB are compressed and hashed.
+#[tokio::test]
+#[ignore = "needs the real runsc, and a minute"]
+async fn the_real_gvisor_goes_through() {
+    let world = World::start().await;
+    let places = Places::of_environment(None);
+    let sample = samples::gvisor(&places, &world.work()).await.unwrap();
+    assert!(sample.is_real, "{}", sample.origin);
+    let built = sample.build(&world.work().join("blobs")).await.unwrap();
+    world.push(&[built]).await;
+    let resolved = world.resolve(&tag("1"), Amd64).await.unwrap();
+    assert_eq!(resolved.config.config().version, sample.version);
+    assert_eq!(resolved.config.config().plain_bytes(), sample.size());
 }
 
 /// Waits until something holds; panics after ten seconds.

@@ -30,6 +30,10 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", message)
     }
 
+    pub(super) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "a login is required")
+    }
+
     /// A status that a test asked for.
     pub(super) fn on_demand(status: StatusCode) -> Self {
         let code = match status {

@@ -16,13 +16,17 @@ mod faults;
 mod routes;
 mod server;
 mod store;
+#[cfg(test)]
+mod tests;
 mod uploads;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rootstock_core::digest::Digest;
 
 pub use faults::{Fault, Faults, Target};
@@ -46,6 +50,8 @@ pub(crate) struct Shared {
     uploads: Uploads,
     faults: Faults,
     meter: Meter,
+    /// The value of `Authorization` that requests must have; empty for none.
+    login: RwLock<String>,
 }
 
 impl Registry {
@@ -58,8 +64,13 @@ impl Registry {
     pub async fn start_at(dir: &Path, address: SocketAddr) -> io::Result<Self> {
         let store = Store::open(dir).await?;
         let uploads = Uploads::open(&dir.join("uploads")).await?;
-        let shared =
-            Arc::new(Shared { store, uploads, faults: Faults::default(), meter: Meter::default() });
+        let shared = Arc::new(Shared {
+            store,
+            uploads,
+            faults: Faults::default(),
+            meter: Meter::default(),
+            login: RwLock::default(),
+        });
         let server = Server::start(address, routes::router(Arc::clone(&shared)))?;
         Ok(Self { shared, server })
     }
@@ -124,6 +135,15 @@ impl Registry {
     /// connections; none for as fast as it goes.
     pub fn limit(&self, rate: Option<u64>) {
         self.shared.meter.limit(rate);
+    }
+
+    /// Asks for a user and password from here on; none for nobody's.
+    pub fn require_login(&self, login: Option<(&str, &str)>) {
+        let value = login.map(|(user, password)| {
+            format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+        });
+        let mut current = self.shared.login.write().unwrap_or_else(PoisonError::into_inner);
+        *current = value.unwrap_or_default();
     }
 
     /// Takes a tag away.

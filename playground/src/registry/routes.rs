@@ -1,20 +1,23 @@
 //! The distribution specification's endpoints.
 
+mod list;
+mod upload;
+
 use std::io::SeekFrom;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION, RANGE,
+    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use rootstock_bundle::media::MAX_MANIFEST_SIZE;
-use rootstock_bundle::reference::{Repository, Tag, Version};
 use rootstock_core::digest::Digest;
+use rootstock_core::reference::{Repository, Tag, Version};
 use tokio::io::AsyncSeekExt as _;
 
 use super::Shared;
@@ -22,10 +25,8 @@ use super::answer::Refusal;
 use super::body::Outgoing;
 use super::faults::{Fault, Target};
 use super::store::Found;
-use super::uploads::Session;
 
 const DOCKER_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 type Answer = Result<Response, Refusal>;
 
@@ -49,6 +50,9 @@ async fn route(shared: &Arc<Shared>, request: &Parts, body: Body) -> Answer {
     if let Some((_, Fault::Status(status))) = shared.faults.strike(&[Target::Everything]) {
         return Err(Refusal::on_demand(status));
     }
+    if !is_welcome(shared, &request.headers) {
+        return Err(Refusal::unauthorized());
+    }
     let path = request.uri.path();
     let unknown = || Refusal::not_found("NAME_UNKNOWN", path);
     let rest = match path.strip_prefix("/v2/") {
@@ -59,18 +63,18 @@ async fn route(shared: &Arc<Shared>, request: &Parts, body: Body) -> Answer {
     let reads = matches!(request.method, Method::GET | Method::HEAD);
     match rest {
         "" if reads => return Ok(json("{}".to_owned())),
-        "_catalog" if reads => return catalog(shared, request.uri.query()).await,
+        "_catalog" if reads => return list::catalog(shared, request.uri.query()).await,
         _ => {}
     }
     if let Some(repository) = rest.strip_suffix("/tags/list") {
         let repository = repository_of(repository)?;
-        return tags(shared, &repository, request.uri.query()).await;
+        return list::tags(shared, &repository, request.uri.query()).await;
     }
     if let Some((repository, id)) = rest.split_once("/blobs/uploads/") {
-        return upload(shared, repository_of(repository)?, id, request, body).await;
+        return upload::upload(shared, repository_of(repository)?, id, request, body).await;
     }
     if let Some(repository) = rest.strip_suffix("/blobs/uploads") {
-        return upload(shared, repository_of(repository)?, "", request, body).await;
+        return upload::upload(shared, repository_of(repository)?, "", request, body).await;
     }
     if let Some((repository, digest)) = rest.rsplit_once("/blobs/") {
         let repository = repository_of(repository)?;
@@ -97,6 +101,11 @@ async fn route(shared: &Arc<Shared>, request: &Parts, body: Body) -> Answer {
         };
     }
     Err(unknown())
+}
+
+fn is_welcome(shared: &Shared, headers: &HeaderMap) -> bool {
+    let wanted = shared.login.read().unwrap_or_else(PoisonError::into_inner);
+    wanted.is_empty() || header(headers, AUTHORIZATION) == Some(wanted.as_str())
 }
 
 fn repository_of(name: &str) -> Result<Repository, Refusal> {
@@ -221,144 +230,6 @@ async fn put_manifest(
         .header(LOCATION, format!("/v2/{repository}/manifests/{name}"))
         .header(DOCKER_DIGEST, digest.to_string());
     finish(response, Body::empty())
-}
-
-async fn upload(
-    shared: &Shared,
-    repository: Repository,
-    id: &str,
-    request: &Parts,
-    body: Body,
-) -> Answer {
-    let query = request.uri.query().unwrap_or_default();
-    let digest: Option<Digest> = match parameter(query, "digest") {
-        Some(text) => Some(text.parse().map_err(Refusal::digest)?),
-        None => None,
-    };
-    let unknown = || Refusal::not_found("BLOB_UPLOAD_UNKNOWN", format_args!("upload {id}"));
-    match request.method {
-        Method::POST if id.is_empty() => {
-            if let Some(digest) = mountable(query)
-                && shared.store.mount(&digest.1, &repository, &digest.0).await?
-            {
-                return created(&repository, &digest.0);
-            }
-            let session = shared.uploads.begin()?;
-            match digest {
-                Some(digest) => complete(shared, &repository, session, digest, body).await,
-                None => accepted(shared, &repository, session, StatusCode::ACCEPTED),
-            }
-        }
-        Method::PATCH => {
-            let begin = header(&request.headers, CONTENT_RANGE)
-                .map(|range| range.split('-').next().unwrap_or_default().to_owned());
-            let mut session = shared.uploads.take(id).ok_or_else(unknown)?;
-            // A chunk that does not begin where the last one ended.
-            if begin.is_some_and(|begin| begin != session.size().to_string()) {
-                return accepted(shared, &repository, session, StatusCode::RANGE_NOT_SATISFIABLE);
-            }
-            session.append(body).await?;
-            accepted(shared, &repository, session, StatusCode::ACCEPTED)
-        }
-        Method::PUT => {
-            let digest = digest.ok_or_else(|| Refusal::digest("the digest is missing"))?;
-            let session = shared.uploads.take(id).ok_or_else(unknown)?;
-            complete(shared, &repository, session, digest, body).await
-        }
-        Method::GET => {
-            let session = shared.uploads.take(id).ok_or_else(unknown)?;
-            accepted(shared, &repository, session, StatusCode::NO_CONTENT)
-        }
-        Method::DELETE => {
-            shared.uploads.take(id).ok_or_else(unknown)?;
-            finish(Response::builder().status(StatusCode::NO_CONTENT), Body::empty())
-        }
-        _ => Err(unsupported()),
-    }
-}
-
-fn mountable(query: &str) -> Option<(Digest, Repository)> {
-    Some((parameter(query, "mount")?.parse().ok()?, parameter(query, "from")?.parse().ok()?))
-}
-
-/// Tells a client where its upload stands, and keeps it.
-fn accepted(
-    shared: &Shared,
-    repository: &Repository,
-    session: Session,
-    status: StatusCode,
-) -> Answer {
-    let response = Response::builder()
-        .status(status)
-        .header(LOCATION, format!("/v2/{repository}/blobs/uploads/{}", session.id()))
-        .header(UPLOAD_ID, session.id())
-        .header(RANGE, format!("0-{}", session.size().saturating_sub(1)));
-    shared.uploads.put_back(session);
-    finish(response, Body::empty())
-}
-
-async fn complete(
-    shared: &Shared,
-    repository: &Repository,
-    mut session: Session,
-    digest: Digest,
-    body: Body,
-) -> Answer {
-    session.append(body).await?;
-    let (file, actual) = session.finish();
-    if actual != digest {
-        return Err(Refusal::digest(format_args!("the blob has digest {actual}")));
-    }
-    shared.store.put_blob(repository, &digest, file).await?;
-    shared.meter.count_upload();
-    created(repository, &digest)
-}
-
-fn created(repository: &Repository, digest: &Digest) -> Answer {
-    let response = Response::builder()
-        .status(StatusCode::CREATED)
-        .header(LOCATION, format!("/v2/{repository}/blobs/{digest}"))
-        .header(DOCKER_DIGEST, digest.to_string());
-    finish(response, Body::empty())
-}
-
-async fn tags(shared: &Shared, repository: &Repository, query: Option<&str>) -> Answer {
-    let all = shared.store.tags(repository).await?;
-    let all = all.ok_or_else(|| Refusal::not_found("NAME_UNKNOWN", repository))?;
-    let (tags, next) = page(all, query);
-    let body = serde_json::json!({"name": repository, "tags": tags});
-    Ok(with_next(json(body.to_string()), next, &format!("/v2/{repository}/tags/list")))
-}
-
-async fn catalog(shared: &Shared, query: Option<&str>) -> Answer {
-    let (repositories, next) = page(shared.store.repositories().await?, query);
-    let body = serde_json::json!({"repositories": repositories});
-    Ok(with_next(json(body.to_string()), next, "/v2/_catalog"))
-}
-
-/// The page behind `last`, at most `n` names; and the query of the next one.
-fn page(mut all: Vec<String>, query: Option<&str>) -> (Vec<String>, Option<String>) {
-    let query = query.unwrap_or_default();
-    if let Some(last) = parameter(query, "last") {
-        all.retain(|name| *name > last);
-    }
-    let limit = parameter(query, "n").and_then(|n| n.parse::<usize>().ok());
-    match limit {
-        Some(limit) if limit < all.len() => {
-            all.truncate(limit);
-            let next = all.last().map(|last| format!("n={limit}&last={last}"));
-            (all, next)
-        }
-        Some(_) | None => (all, None),
-    }
-}
-
-fn with_next(mut response: Response, next: Option<String>, path: &str) -> Response {
-    let link = next.and_then(|query| format!("<{path}?{query}>; rel=\"next\"").parse().ok());
-    if let Some(link) = link {
-        response.headers_mut().insert(LINK, link);
-    }
-    response
 }
 
 fn finish(response: http::response::Builder, body: Body) -> Answer {

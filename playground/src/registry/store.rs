@@ -11,8 +11,8 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use rootstock_bundle::reference::{Repository, Tag};
 use rootstock_core::digest::Digest;
+use rootstock_core::reference::{Repository, Tag};
 use tokio::fs;
 
 #[derive(Debug)]

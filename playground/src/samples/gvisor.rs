@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -138,15 +139,22 @@ async fn collect(folder: &Path, path: &str, into: &mut Vec<Chosen>) -> Result<()
 
 /// The release in `runsc version release-20260905.0`, the first line of `--version`.
 async fn version(runsc: &Path) -> Option<String> {
-    let run = Command::new(runsc)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PATIENCE, run).await.ok()?.ok()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    parse_version(&text)
+    let run = async {
+        loop {
+            let mut command = Command::new(runsc);
+            command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+            match command.output().await {
+                // A program that was just written may still be open for
+                // writing in a child that another thread is about to start.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                output => return output.ok(),
+            }
+        }
+    };
+    let output = tokio::time::timeout(PATIENCE, run).await.ok()??;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
 }
 
 fn parse_version(text: &str) -> Option<String> {

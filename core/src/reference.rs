@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rootstock_core::digest::{Digest, InvalidDigest};
+use crate::digest::{Digest, InvalidDigest};
 use serde::{Deserialize, Serialize};
 
 /// A bundle in a registry of the catalog.

@@ -1,0 +1,149 @@
+//! `Fleet`: one stream per node, and which one that is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rootstock_core::desired::Desired;
+use rootstock_proto::v1;
+use rootstock_proto::v1::fleet_server::Fleet;
+use rootstock_proto::v1::node_message::Kind;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::listener::Link;
+use super::session::{Channels, Session};
+use super::{Directory, Hello, Refused};
+use crate::identity::NodeId;
+
+/// How long a node may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct FleetService<D> {
+    directory: Arc<D>,
+    seats: Arc<Seats>,
+    streams: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl<D: Directory> FleetService<D> {
+    pub(super) fn new(
+        directory: Arc<D>,
+        streams: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { directory, seats: Arc::default(), streams, shutdown }
+    }
+}
+
+#[tonic::async_trait]
+impl<D: Directory> Fleet for FleetService<D> {
+    type SyncStream = ReceiverStream<Result<v1::ControllerMessage, Status>>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<v1::NodeMessage>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        let peer = Link::of(&request)?.node(Timestamp::now())?;
+        let mut inbound = request.into_inner();
+        if self.shutdown.is_cancelled() {
+            return Err(Status::unavailable("the controller is shutting down"));
+        }
+        let hello = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut inbound))
+            .await
+            .map_err(|_elapsed| Status::deadline_exceeded("no Hello in time"))??;
+        let (seat, desired) = Seat::take(&self.seats, &self.directory, peer.node.clone(), hello)
+            .map_err(|refused| refuse(&peer.node, refused))?;
+        // One message waits for the network; a later state replaces what waits
+        // behind it in the watch.
+        let (out, outbound) = mpsc::channel(1);
+        let channels = Channels { inbound, out, desired, shutdown: self.shutdown.clone() };
+        self.streams.spawn(Session::new(seat, channels, peer.not_after).run());
+        Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+}
+
+async fn hello(inbound: &mut Streaming<v1::NodeMessage>) -> Result<Hello, Status> {
+    let Some(first) = inbound.message().await? else {
+        return Err(Status::invalid_argument("the stream ended before Hello"));
+    };
+    match first.kind {
+        Some(Kind::Hello(hello)) => Ok(hello.try_into()?),
+        Some(_) | None => Err(Status::invalid_argument("the first message has to be Hello")),
+    }
+}
+
+fn refuse(node: &NodeId, refused: Refused) -> Status {
+    tracing::info!(%node, %refused, "stream refused");
+    match refused {
+        Refused::UnknownNode => Status::permission_denied(refused.to_string()),
+        Refused::NotSynced => Status::unavailable(refused.to_string()),
+    }
+}
+
+/// The nodes that have a stream.
+#[derive(Debug, Default)]
+pub(super) struct Seats(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    last: u64,
+    by: BTreeMap<NodeId, (u64, CancellationToken)>,
+}
+
+/// A node's place in the directory: one stream has it at a time, and it is
+/// given back however that stream ends.
+pub(super) struct Seat<D: Directory> {
+    pub(super) node: NodeId,
+    pub(super) directory: Arc<D>,
+    /// Cancelled when another stream of the node has taken the seat.
+    pub(super) replaced: CancellationToken,
+    number: u64,
+    seats: Arc<Seats>,
+}
+
+impl Seats {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a seat shows: the node's desired state.
+pub(super) type DesiredState = watch::Receiver<Option<Arc<Desired>>>;
+
+impl<D: Directory> Seat<D> {
+    fn take(
+        seats: &Arc<Seats>,
+        directory: &Arc<D>,
+        node: NodeId,
+        hello: Hello,
+    ) -> Result<(Self, DesiredState), Refused> {
+        let replaced = CancellationToken::new();
+        // The directory is told under the lock: it must not see the end of the
+        // old stream after the begin of the new one.
+        let mut taken = seats.taken();
+        let desired = directory.connect(&node, hello)?;
+        taken.last += 1;
+        let number = taken.last;
+        if let Some((_, old)) = taken.by.insert(node.clone(), (number, replaced.clone())) {
+            old.cancel();
+        }
+        drop(taken);
+        let (seats, directory) = (Arc::clone(seats), Arc::clone(directory));
+        Ok((Self { node, directory, replaced, number, seats }, desired))
+    }
+}
+
+impl<D: Directory> Drop for Seat<D> {
+    fn drop(&mut self) {
+        let mut taken = self.seats.taken();
+        if taken.by.get(&self.node).is_some_and(|(number, _)| *number == self.number) {
+            taken.by.remove(&self.node);
+            self.directory.disconnect(&self.node);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The server over real mutual TLS on loopback, before a small directory.
+
+mod access;
+mod setup;
+mod streams;

@@ -1,0 +1,298 @@
+//! Two shoots, their server, and agents' clients.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use rcgen::KeyPair;
+use rootstock_core::desired::{Desired, Generation};
+use rootstock_core::status::BundleReport;
+use rootstock_proto::v1::enrollment_client::EnrollmentClient;
+use rootstock_proto::v1::fleet_client::FleetClient;
+use rootstock_proto::{PROTOCOL, v1};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::{Service, http::Uri};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+
+use crate::grpc::{Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve};
+use crate::identity::NodeId;
+use crate::identity::ca::{NODE_LIFETIME, ShootCa};
+use crate::identity::fixtures::{ScriptedApi, request};
+
+/// What the directory was told.
+#[derive(Debug, PartialEq)]
+pub(super) enum Told {
+    Connected(String, Generation),
+    Reported(String, Generation, Vec<BundleReport>),
+    Accepted(String, Generation),
+    Refused(String, Generation, Vec<RefusedItem>),
+    Disconnected(String),
+}
+
+pub(super) struct FakeDirectory {
+    shoots: BTreeMap<String, Arc<ShootEndpoint>>,
+    nodes: Mutex<BTreeMap<String, watch::Sender<Option<Arc<Desired>>>>>,
+    told: mpsc::Sender<Told>,
+}
+
+impl FakeDirectory {
+    fn tell(&self, told: Told) {
+        self.told.try_send(told).unwrap();
+    }
+
+    /// Forgets a node: its stream ends, and it gets no other.
+    pub(super) fn forget(&self, node: &str) {
+        self.nodes.lock().unwrap().remove(node);
+    }
+
+    pub(super) fn desire(&self, node: &str, generation: u64) {
+        let desired = Desired { generation: Generation(generation), ..Desired::default() };
+        self.nodes.lock().unwrap()[node].send_replace(Some(Arc::new(desired)));
+    }
+}
+
+impl Directory for FakeDirectory {
+    fn shoot_by_host(&self, host: &str) -> Option<Arc<ShootEndpoint>> {
+        self.shoots.get(host).cloned()
+    }
+
+    fn connect(
+        &self,
+        node: &NodeId,
+        hello: Hello,
+    ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
+        let nodes = self.nodes.lock().unwrap();
+        let desired = nodes.get(&node.to_string()).ok_or(Refused::UnknownNode)?;
+        self.tell(Told::Connected(node.to_string(), hello.generation));
+        Ok(desired.subscribe())
+    }
+
+    fn report(&self, node: &NodeId, generation: Generation, reports: Vec<BundleReport>) {
+        self.tell(Told::Reported(node.to_string(), generation, reports));
+    }
+
+    fn accepted(&self, node: &NodeId, generation: Generation) {
+        self.tell(Told::Accepted(node.to_string(), generation));
+    }
+
+    fn refused(&self, node: &NodeId, generation: Generation, items: Vec<RefusedItem>) {
+        self.tell(Told::Refused(node.to_string(), generation, items));
+    }
+
+    fn disconnect(&self, node: &NodeId) {
+        self.tell(Told::Disconnected(node.to_string()));
+    }
+}
+
+/// A running server of shoots `one` and `two` at `rs-one.test` and `rs-two.test`.
+pub(super) struct Seed {
+    pub(super) directory: Arc<FakeDirectory>,
+    pub(super) one: Arc<ShootCa>,
+    pub(super) two: Arc<ShootCa>,
+    pub(super) api: ScriptedApi,
+    pub(super) shutdown: CancellationToken,
+    pub(super) server: JoinSet<Result<(), ServeError>>,
+    address: SocketAddr,
+    told: mpsc::Receiver<Told>,
+}
+
+impl Seed {
+    pub(super) async fn start() -> Self {
+        let (now, api) = (Timestamp::now(), ScriptedApi::new());
+        let shoot = |name: &str| {
+            let ca = Arc::new(ShootCa::generate(&name.parse().unwrap(), now).unwrap());
+            let host = format!("rs-{name}.test");
+            let tls = ca.server_config(std::slice::from_ref(&host), now).unwrap();
+            let (name, client) = (name.parse().unwrap(), api.client());
+            (host, Arc::new(ShootEndpoint { name, ca, tls, client }))
+        };
+        let (one, two) = (shoot("one"), shoot("two"));
+        let cas = (Arc::clone(&one.1.ca), Arc::clone(&two.1.ca));
+        let nodes = ["one/node-1", "one/node-2", "two/node-1"];
+        let nodes = nodes.map(|node| (node.to_owned(), watch::Sender::new(None)));
+        let (tell, told) = mpsc::channel(64);
+        let directory = Arc::new(FakeDirectory {
+            shoots: [one, two].into(),
+            nodes: Mutex::new(nodes.into()),
+            told: tell,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, Arc::clone(&directory), shutdown.clone()));
+        Self { directory, one: cas.0, two: cas.1, api, shutdown, server, address, told }
+    }
+
+    /// What the directory is told next.
+    pub(super) async fn told(&mut self) -> Told {
+        soon(self.told.recv()).await.unwrap()
+    }
+
+    pub(super) fn told_nothing(&mut self) -> bool {
+        self.told.try_recv().is_err()
+    }
+
+    /// An agent that calls `host` and trusts `ca`.
+    pub(super) fn agent(&self, host: &str, ca: &ShootCa) -> Agent {
+        Agent {
+            address: self.address,
+            host: host.to_owned(),
+            authority: ca.cert_der().clone(),
+            identity: None,
+            version: &rustls::version::TLS13,
+        }
+    }
+
+    /// An agent of a node of shoot one, with a certificate.
+    pub(super) fn node(&self, name: &str) -> Agent {
+        let node = format!("spiffe://one/node/{name}/uid");
+        self.agent("rs-one.test", &self.one).with(identity(&self.one, &node, Timestamp::now()))
+    }
+}
+
+pub(super) type Identity = (CertificateDer<'static>, KeyPair);
+
+pub(super) fn identity(ca: &ShootCa, node: &str, now: Timestamp) -> Identity {
+    let (key, request) = request();
+    let node = NodeId::from_spiffe(node).unwrap();
+    (ca.sign(&request, &node, now, NODE_LIFETIME).unwrap().certificate, key)
+}
+
+pub(super) struct Agent {
+    address: SocketAddr,
+    host: String,
+    authority: CertificateDer<'static>,
+    identity: Option<Identity>,
+    version: &'static SupportedProtocolVersion,
+}
+
+impl Agent {
+    pub(super) fn with(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    pub(super) fn with_tls(mut self, version: &'static SupportedProtocolVersion) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Connects and shakes hands.
+    pub(super) async fn tls(&self) -> io::Result<TlsStream<TcpStream>> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut anchors = RootCertStore::empty();
+        anchors.add(self.authority.clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[self.version])
+            .unwrap()
+            .with_root_certificates(anchors);
+        let mut config = match &self.identity {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+                config.with_client_auth_cert(vec![certificate.clone()], key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(self.address).await?;
+        let host = self.host.clone().try_into().unwrap();
+        TlsConnector::from(Arc::new(config)).connect(host, tcp).await
+    }
+
+    pub(super) async fn channel(&self) -> Channel {
+        let io = soon(self.tls()).await.unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.host)).unwrap();
+        endpoint.connect_with_connector(Once(Some(io))).await.unwrap()
+    }
+
+    pub(super) async fn enrollment(&self) -> EnrollmentClient<Channel> {
+        EnrollmentClient::new(self.channel().await)
+    }
+
+    /// Opens a stream with this as the first message.
+    pub(super) async fn sync_with(&self, first: v1::node_message::Kind) -> Result<Stream, Status> {
+        let (say, said) = mpsc::channel(8);
+        say.send(v1::NodeMessage { kind: Some(first) }).await.unwrap();
+        let mut client = FleetClient::new(self.channel().await);
+        let hear = soon(client.sync(ReceiverStream::new(said))).await?.into_inner();
+        Ok(Stream { say, hear })
+    }
+
+    pub(super) async fn sync(&self) -> Result<Stream, Status> {
+        self.sync_with(v1::node_message::Kind::Hello(hello())).await
+    }
+}
+
+pub(super) fn hello() -> v1::Hello {
+    v1::Hello {
+        protocol: Some(PROTOCOL),
+        architecture: "amd64".into(),
+        generation: 7,
+        ..v1::Hello::default()
+    }
+}
+
+/// An open stream, from the node's side.
+pub(super) struct Stream {
+    say: mpsc::Sender<v1::NodeMessage>,
+    hear: Streaming<v1::ControllerMessage>,
+}
+
+impl Stream {
+    pub(super) async fn say(&self, kind: v1::node_message::Kind) {
+        self.say.send(v1::NodeMessage { kind: Some(kind) }).await.unwrap();
+    }
+
+    pub(super) async fn hear(&mut self) -> Result<Option<v1::controller_message::Kind>, Status> {
+        Ok(soon(self.hear.message()).await?.and_then(|message| message.kind))
+    }
+
+    /// The generation that is sent next.
+    pub(super) async fn desired(&mut self) -> u64 {
+        match self.hear().await.unwrap() {
+            Some(v1::controller_message::Kind::Desired(desired)) => {
+                Desired::try_from(desired).unwrap().generation.0
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Gives the connection away that is already there.
+struct Once(Option<TlsStream<TcpStream>>);
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let io = self.0.take().ok_or_else(|| io::ErrorKind::NotConnected.into());
+        Box::pin(async move { io.map(TokioIo::new) })
+    }
+}
+
+/// Waits, but not for ever.
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing within 20 s")
+}

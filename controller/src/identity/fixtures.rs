@@ -1,0 +1,125 @@
+//! A scripted API of a shoot with one agent on one node.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use kube::client::Body;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+use tonic::codegen::{Service, http};
+
+pub(crate) const POD: &str = "/api/v1/namespaces/kube-system/pods/rootstock-agent-x";
+pub(crate) const NODE: &str = "/api/v1/nodes/node-1";
+const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+/// What the API holds, and what it was asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) review: Value,
+    pub(crate) pod: Option<Value>,
+    pub(crate) node: Option<Value>,
+    /// Every answer is this error, where it is one.
+    pub(crate) broken: Option<u16>,
+    pub(crate) asked: Vec<String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct ScriptedApi(Arc<Mutex<Script>>);
+
+impl ScriptedApi {
+    /// All is well: the agent's Pod on node-1 has the token.
+    pub(crate) fn new() -> Self {
+        let extra = |name: &str| format!("authentication.kubernetes.io/{name}");
+        let review = json!({
+            "authenticated": true,
+            "audiences": ["rootstock"],
+            "user": {
+                "username": "system:serviceaccount:kube-system:rootstock-agent",
+                "extra": {
+                    extra("pod-name"): ["rootstock-agent-x"], extra("pod-uid"): ["pod-uid-1"],
+                    extra("node-name"): ["node-1"], extra("node-uid"): ["node-uid-1"],
+                },
+            },
+        });
+        let owner = json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "rootstock-agent",
+            "uid": "ds-uid-1", "controller": true,
+        });
+        let pod = json!({
+            "metadata": {
+                "name": "rootstock-agent-x", "namespace": "kube-system", "uid": "pod-uid-1",
+                "ownerReferences": [owner],
+            },
+            "spec": {"nodeName": "node-1", "containers": []},
+        });
+        let node = json!({"metadata": {"name": "node-1", "uid": "node-uid-1"}});
+        let (pod, node) = (Some(pod), Some(node));
+        Self(Arc::new(Mutex::new(Script { review, pod, node, broken: None, asked: Vec::new() })))
+    }
+
+    pub(crate) fn client(&self) -> kube::Client {
+        kube::Client::new(self.clone(), "default")
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.0.lock().unwrap());
+    }
+
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.0.lock().unwrap().asked.clone()
+    }
+
+    fn answer(&self, path: &str, body: &[u8]) -> (u16, Value) {
+        let mut script = self.0.lock().unwrap();
+        script.asked.push(path.to_owned());
+        let found = match path {
+            _ if script.broken.is_some() => None,
+            REVIEWS => {
+                let mut review: Value = serde_json::from_slice(body).unwrap();
+                assert_eq!(review["spec"]["audiences"], json!(["rootstock"]));
+                review["status"] = script.review.clone();
+                Some(review)
+            }
+            POD => script.pod.clone(),
+            NODE => script.node.clone(),
+            _ => None,
+        };
+        let code = script.broken.unwrap_or(404);
+        let reason = if code == 404 { "NotFound" } else { "Other" };
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "code": code, "reason": reason, "message": "no",
+        });
+        found.map_or((code, status), |found| (200, found))
+    }
+}
+
+impl Service<http::Request<Body>> for ScriptedApi {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let api = self.clone();
+        Box::pin(async move {
+            let path = request.uri().path().to_owned();
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let (code, answer) = api.answer(&path, &body);
+            let body = Body::from(answer.to_string().into_bytes());
+            Ok(http::Response::builder().status(code).body(body).unwrap())
+        })
+    }
+}
+
+/// A new key and a request with it, in DER.
+pub(crate) fn request() -> (KeyPair, Vec<u8>) {
+    let key = KeyPair::generate().unwrap();
+    let request = CertificateParams::default().serialize_request(&key).unwrap();
+    (key, request.der().to_vec())
+}
