@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use rootstock_bundle::client::InvalidRegistry;
-use rootstock_bundle::reference::InvalidReference;
-use rootstock_bundle::{Built, Client, PushError};
+use rootstock_bundle::{Built, Client, InvalidRegistry, PushError};
+use rootstock_core::reference::InvalidReference;
 use serde_json::{Value, json};
 
 use crate::registry::Registry;

@@ -46,7 +46,6 @@ pub(super) fn missing(rows: &[(String, String)], after: Duration, logs: &Path, o
 
 fn try_next(out: &mut impl Write, document: &Document, ended: bool) -> io::Result<()> {
     let node = document.nodes.iter().find(|node| !node.runtimes.is_empty());
-    let root = node.map(|node| node.root.display().to_string()).unwrap_or_default();
     writeln!(out, "Try next:")?;
     if !ended {
         let path = |name: &str| {
@@ -64,8 +63,11 @@ fn try_next(out: &mut impl Write, document: &Document, ended: bool) -> io::Resul
         writeln!(out, "  {kubectl} -n {namespace} delete containerruntime {name}")?;
         writeln!(out, "  kubectl --kubeconfig {} get nodes --show-labels", path(shoot))?;
     }
-    writeln!(out, "  {root}/var/bin/containerruntimes/runsc --version")?;
-    writeln!(out, "  less {root}/etc/containerd/config.toml\n")
+    if let Some(root) = node.map(|node| node.root.display()) {
+        writeln!(out, "  {root}/var/bin/containerruntimes/runsc --version")?;
+        writeln!(out, "  less {root}/etc/containerd/config.toml")?;
+    }
+    writeln!(out)
 }
 
 fn figures(out: &mut impl Write, document: &Document, ready: bool) -> io::Result<()> {

@@ -1,8 +1,12 @@
 //! The tables that `up` ends with.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 
 use crate::seed::snapshot::{ContainerRuntime, Document, Node};
+
+/// A line below the header and no others: wide tables stay calm, and grep finds whole rows.
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// One row for each ContainerRuntime.
 pub(super) fn container_runtimes(document: &Document) -> Table {
@@ -52,7 +56,7 @@ pub(super) fn missing(rows: &[(String, String)]) -> Table {
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(STYLE);
     table.set_header(header.iter().copied());
     table
 }
