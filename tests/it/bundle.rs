@@ -1,8 +1,10 @@
 //! Bundles through the registry, by our client and by others'.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use rootstock_bundle::{Built, Client, ResolveError, Resolved, Tag, Version};
@@ -15,6 +17,8 @@ use rootstock_playground::registry::{Fault, Registry, Target};
 use rootstock_playground::samples::tiny::Tiny;
 use rootstock_playground::samples::{self, Places};
 use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 const REPOSITORY: &str = "rootstock/gvisor";
 
@@ -312,9 +316,85 @@ async fn a_login_is_used_where_the_registry_wants_one() {
     assert_eq!(resolved.digest, pushed.digest);
 }
 
-/// Takes a minute in a debug build: 113 MB are compressed and hashed.
 #[tokio::test]
-#[ignore = "needs the real runsc, and a minute"]
+async fn a_registry_of_a_private_authority_is_trusted_by_its_ca_bundle() {
+    let world = World::start().await;
+    let (authority, config) = authority();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut front = JoinSet::new();
+    front.spawn(tls_front(listener, config, world.registry.address()));
+    let client = |ca_bundle: &str| {
+        let (url, ca_bundle) = (format!("https://localhost:{port}"), ca_bundle.to_owned());
+        let main = world.registry.as_desired("main");
+        Client::new(&desired::Registry { url, ca_bundle, ..main }).unwrap()
+    };
+    let (repository, name) = (REPOSITORY.parse().unwrap(), "1".parse().unwrap());
+    let built = [world.tiny().await];
+    let trusting = client(&authority);
+    let pushed = trusting.push(&repository, &name, &built).await.unwrap();
+    let resolved = trusting.resolve(&repository, &tag("1"), Amd64).await.unwrap();
+    assert_eq!(resolved.digest, pushed.digest);
+
+    let (other, _) = self::authority();
+    let error = client(&other).resolve(&repository, &tag("1"), Amd64).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::RegistryUnreachable, "{error}");
+}
+
+/// An authority as PEM, and a server for `localhost` that it vouches for.
+fn authority() -> (String, Arc<rustls::ServerConfig>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = params.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(params, key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    (root.pem(), Arc::new(config))
+}
+
+/// Ends TLS in front of a plain server.
+async fn tls_front(listener: TcpListener, config: Arc<rustls::ServerConfig>, to: SocketAddr) {
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let acceptor = acceptor.clone();
+        connections.spawn(async move {
+            // A client that doesn't trust us hangs up.
+            let Ok(mut tls) = acceptor.accept(stream).await else { return };
+            let mut plain = TcpStream::connect(to).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut tls, &mut plain).await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn what_leaves_the_registry_keeps_to_its_rate() {
+    let world = World::start().await;
+    let built = world.tiny().await;
+    world.push(std::slice::from_ref(&built)).await;
+    let size = built.config().len() as u64;
+    // Five config blobs a second: the second one waits until the first is paid for.
+    world.registry.limit(Some(size * 5));
+    let begin = Instant::now();
+    for _ in 0..2 {
+        world.resolve(&tag("1"), Amd64).await.unwrap();
+    }
+    assert!(begin.elapsed() > Duration::from_millis(200), "{:?}", begin.elapsed());
+}
+
+/// 113 MB are compressed and hashed.
+#[tokio::test]
+#[ignore = "needs the real runsc, and several seconds"]
 async fn the_real_gvisor_goes_through() {
     let world = World::start().await;
     let places = Places::of_environment(None);
