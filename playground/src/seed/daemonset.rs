@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
@@ -58,9 +58,11 @@ impl DaemonSets {
 
     async fn reconcile(&mut self) -> kube::Result<()> {
         let api = self.client.within::<Pod>(NAMESPACE);
+        // What was created a moment ago need not have come through the watch yet.
+        let pods = api.list(&ListParams::default()).await?;
         for daemon_set in self.daemon_sets.objects() {
             let mut by_node: BTreeMap<&str, &Pod> = BTreeMap::new();
-            for pod in self.pods.objects().filter(|pod| owned_by(pod, daemon_set)) {
+            for pod in pods.items.iter().filter(|pod| owned_by(pod, daemon_set)) {
                 if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
                     by_node.insert(node, pod);
                 }

@@ -185,6 +185,11 @@ impl Kubelet {
         let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"].map(condition);
         let status = json!({"status": {
             "phase": "Running", "startTime": now, "conditions": conditions,
+            "containerStatuses": [{
+                "name": "agent", "image": "rootstock-agent:playground", "imageID": "",
+                "ready": true, "started": true, "restartCount": 0,
+                "state": {"running": {"startedAt": now}},
+            }],
         }});
         let api = self.client.within::<Pod>(NAMESPACE);
         api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await?;
