@@ -1,2 +1,36 @@
+//! Rootstock's controller: what each node should have, and what became of it.
+//!
+//! ```text
+//!  configuration ─▶ catalog ─watch─▶ bundles ──────────┐ resolved once
+//!  ContainerRuntimes ─▶ seed ──────────────────────────┤
+//!  Clusters, Nodes ─▶ shoot (one task each) ───────────┤
+//!                                                      ▼
+//!                                                    Index ─ core::assign ─▶ watch<Desired> per node
+//!                                                      ▲                        │
+//!  agents ══ mTLS ══ grpc ─ reports ───────────────────┘                        │
+//!    ◀═══════════════ Desired ══════════════════════════════════════════════════┘
+//!                                                    Index ─ core::rollup ─▶ conditions
+//!  ContainerRuntimes ─▶ operation: Gardener's lastOperation and finalizer
+//! ```
+//!
+//! * [`app`]: every task, spawned, named and joined
+//! * [`api`]: Gardener's resources
+//! * [`index`]: everything that is known
+//! * [`identity`], [`grpc`]: who a node is, and the stream to it
+
+pub mod api;
+pub mod app;
+mod args;
+mod bundles;
+pub mod catalog;
+mod conditions;
+mod fleet;
 pub mod grpc;
 pub mod identity;
+pub mod index;
+mod operation;
+mod seed;
+mod shoot;
+
+pub use app::run;
+pub use args::{Args, Types};

@@ -22,7 +22,6 @@ pub(super) enum Patch {
 const MERGE_KEYS: &[(&str, &str)] = &[
     ("conditions", "type"),
     ("addresses", "type"),
-    ("taints", "key"),
     ("containers", "name"),
     ("initContainers", "name"),
     ("volumes", "name"),
@@ -178,43 +177,39 @@ mod tests {
     #[test]
     fn strategic_lists() {
         let object = json!({"metadata": {"finalizers": ["a", "b"], "labels": {"x": "1"}},
-            "spec": {"taints": [{"key": "k1", "effect": "NoSchedule"}, {"key": "k2", "effect": "NoExecute"}], "podCIDRs": ["1", "2"]},
-            "status": {"conditions": [{"type": "Ready", "status": "False"}, {"type": "DiskPressure", "status": "False"}]}});
+            "spec": {"taints": [{"key": "k1"}]},
+            "status": {"addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "10.0.0.1"}],
+                "conditions": [{"type": "Ready", "status": "False"}, {"type": "DiskPressure", "status": "False"}]}});
         let patch = json!({
             "metadata": {"labels": {"x": null, "y": "2"}, "finalizers": ["c"],
                 "$setElementOrder/finalizers": ["b", "c"], "$deleteFromPrimitiveList/finalizers": ["a"]},
-            "spec": {"$setElementOrder/taints": [{"key": "k2"}, {"key": "k3"}], "podCIDRs": ["3"],
-                "taints": [{"key": "k1", "$patch": "delete"}, {"key": "k3", "effect": "NoSchedule"}]},
-            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            "spec": {"taints": [{"key": "k2"}]},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}],
+                "$setElementOrder/addresses": [{"type": "InternalIP"}, {"type": "ExternalIP"}],
+                "addresses": [{"type": "Hostname", "$patch": "delete"}, {"type": "ExternalIP", "address": "1.2.3.4"}]},
         });
         let patched = Patch::Strategic(patch).apply(&object).unwrap();
-        let mut finalizers: Vec<_> = patched["metadata"]["finalizers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|f| f.as_str().unwrap())
-            .collect();
+        let finalizers = patched["metadata"]["finalizers"].as_array().unwrap();
+        let mut finalizers: Vec<_> = finalizers.iter().map(|name| name.as_str().unwrap()).collect();
         finalizers.sort_unstable();
         assert_eq!(finalizers, ["b", "c"]);
         assert_eq!(patched["metadata"]["labels"], json!({"y": "2"}));
+        assert_eq!(patched["spec"], json!({"taints": [{"key": "k2"}]}));
         assert_eq!(
-            patched["spec"],
-            json!({"taints": [{"key": "k2", "effect": "NoExecute"}, {"key": "k3", "effect": "NoSchedule"}], "podCIDRs": ["3"]})
-        );
-        assert_eq!(
-            patched["status"]["conditions"],
-            json!([{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "False"}])
+            patched["status"],
+            json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "ExternalIP", "address": "1.2.3.4"}],
+                "conditions": [{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "False"}]})
         );
     }
 
     #[test]
     fn strategic_directives_replace() {
-        let object = json!({"data": {"a": "1", "b": "2"}, "spec": {"taints": [{"key": "k"}]}});
+        let object = json!({"data": {"a": "1", "b": "2"}, "spec": {"volumes": [{"name": "k"}]}});
         let patch = json!({"data": {"$patch": "replace", "c": "3"},
-            "spec": {"taints": [{"$patch": "replace"}, {"key": "z"}]}});
+            "spec": {"volumes": [{"$patch": "replace"}, {"name": "z"}]}});
         assert_eq!(
             Patch::Strategic(patch).apply(&object),
-            Ok(json!({"data": {"c": "3"}, "spec": {"taints": [{"key": "z"}]}}))
+            Ok(json!({"data": {"c": "3"}, "spec": {"volumes": [{"name": "z"}]}}))
         );
     }
 }

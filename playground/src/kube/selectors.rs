@@ -89,7 +89,17 @@ fn split(text: &str) -> Vec<&str> {
 }
 
 fn label(text: &str) -> Result<Label, String> {
-    let one = |value: &str| vec![value.trim().to_owned()];
+    let good_value =
+        |value: &str| value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let one = |value: &str| -> Result<Vec<String>, String> {
+        let value = value.trim();
+        if !good_value(value) {
+            return Err(format!(
+                "unable to parse requirement: {text:?}: invalid label value {value:?}"
+            ));
+        }
+        Ok(vec![value.to_owned()])
+    };
     let key = |key: &str| -> Result<String, String> {
         let key = key.trim();
         let good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
@@ -107,10 +117,10 @@ fn label(text: &str) -> Result<Label, String> {
         return Ok(Label::In(key(name)?, set(rest)?));
     }
     if let Some((name, value)) = text.split_once("!=") {
-        return Ok(Label::NotIn(key(name)?, one(value)));
+        return Ok(Label::NotIn(key(name)?, one(value)?));
     }
     if let Some((name, value)) = text.split_once("==").or_else(|| text.split_once('=')) {
-        return Ok(Label::In(key(name)?, one(value)));
+        return Ok(Label::In(key(name)?, one(value)?));
     }
     match text.strip_prefix('!') {
         Some(name) => Ok(Label::Absent(key(name)?)),
@@ -168,7 +178,7 @@ mod tests {
             let parsed = Selector::parse(selector, "").unwrap();
             assert_eq!(parsed.matches(&object), expected, "{selector}");
         }
-        for bad in ["a b", "=x", "pool in a", "!!x"] {
+        for bad in ["a b", "=x", "pool in a", "!!x", "a=b=c", "a=b c"] {
             assert!(Selector::parse(bad, "").is_err(), "{bad}");
         }
     }

@@ -28,7 +28,7 @@ use super::{
 /// The real server sends one about every minute; a demo is over by then.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(10);
 /// A bookmark this long before the end lets the client go on from there.
-const LAST_BOOKMARK: Duration = Duration::from_secs(1);
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// The real server ends a watch after 30 to 60 minutes where the client sets no time.
 const DEFAULT_TIMEOUT: u64 = 1800;
 

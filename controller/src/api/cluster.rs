@@ -1,0 +1,98 @@
+//! `Cluster`: what gardenlet tells extensions of a shoot.
+
+use kube::CustomResource;
+use rootstock_core::name::ShootName;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The shoot and its seed, as Gardener has them.
+#[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "extensions.gardener.cloud", version = "v1alpha1", kind = "Cluster")]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSpec {
+    /// The CloudProfile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::container_runtime::any_object")]
+    pub cloud_profile: Option<Value>,
+    /// The Seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::container_runtime::any_object")]
+    pub seed: Option<Value>,
+    /// The Shoot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::container_runtime::any_object")]
+    pub shoot: Option<Value>,
+}
+
+impl Cluster {
+    /// Whether the shoot sleeps: its API and its nodes are not there, by intent.
+    pub fn is_hibernated(&self) -> bool {
+        self.shoot("/spec/hibernation/enabled").and_then(Value::as_bool).unwrap_or(false)
+            || self.shoot("/status/isHibernated").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// Whether the shoot's last operation failed for good, so that extensions leave it alone.
+    pub fn is_failed(&self) -> bool {
+        self.shoot("/status/lastOperation/state").and_then(Value::as_str) == Some("Failed")
+    }
+
+    /// Whether the shoot itself is being deleted.
+    pub fn is_deleting(&self) -> bool {
+        self.shoot("/metadata/deletionTimestamp").is_some_and(|value| !value.is_null())
+    }
+
+    /// Whether an operator gave the shoot up.
+    pub fn is_force_deleted(&self) -> bool {
+        let key = "/metadata/annotations/confirmation.gardener.cloud~1force-deletion";
+        self.shoot(key).and_then(Value::as_str).is_some_and(|value| value == "true")
+    }
+
+    /// The host of the shoot's endpoint: `rs-<technical id without "shoot--">.<ingress domain>`.
+    ///
+    /// `domain` is used in place of the seed's own ingress domain where it is given.
+    pub fn endpoint_host(&self, shoot: &ShootName, domain: Option<&str>) -> Option<String> {
+        let seed = self.spec.seed.as_ref();
+        let own = || seed?.pointer("/spec/ingress/domain")?.as_str();
+        let domain = domain.or_else(own)?;
+        let id = shoot.as_str().strip_prefix("shoot--").unwrap_or(shoot.as_str());
+        Some(format!("rs-{id}.{domain}").to_ascii_lowercase())
+    }
+
+    fn shoot(&self, pointer: &str) -> Option<&Value> {
+        self.spec.shoot.as_ref()?.pointer(pointer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cluster(shoot: Value) -> Cluster {
+        let seed = json!({"spec": {"ingress": {"domain": "ingress.seed.example"}}});
+        let spec = ClusterSpec { cloud_profile: None, seed: Some(seed), shoot: Some(shoot) };
+        Cluster::new("shoot--garden--one", spec)
+    }
+
+    #[test]
+    fn the_endpoint_lies_below_the_ingress_domain() {
+        let name = "shoot--garden--one".parse().unwrap();
+        let cluster = cluster(json!({}));
+        let host = cluster.endpoint_host(&name, None).unwrap();
+        assert_eq!(host, "rs-garden--one.ingress.seed.example");
+        let host = cluster.endpoint_host(&name, Some("other.example")).unwrap();
+        assert_eq!(host, "rs-garden--one.other.example");
+    }
+
+    #[test]
+    fn the_state_of_a_shoot() {
+        assert!(!cluster(json!({})).is_hibernated());
+        assert!(cluster(json!({"spec": {"hibernation": {"enabled": true}}})).is_hibernated());
+        assert!(cluster(json!({"status": {"isHibernated": true}})).is_hibernated());
+        assert!(cluster(json!({"status": {"lastOperation": {"state": "Failed"}}})).is_failed());
+        let annotations = json!({"confirmation.gardener.cloud/force-deletion": "true"});
+        assert!(cluster(json!({"metadata": {"annotations": annotations}})).is_force_deleted());
+    }
+}

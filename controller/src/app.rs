@@ -1,0 +1,116 @@
+//! All tasks of the controller, and what runs between them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::response::Json;
+use axum::routing::get;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use rootstock_core::path::BinaryRoots;
+use rootstock_daemon::{Readiness, Shutdown, Tasks, admin, telemetry};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::args::Args;
+use crate::bundles::{Resolver, Secrets};
+use crate::catalog;
+use crate::conditions::Conditions;
+use crate::fleet::Fleet;
+use crate::grpc;
+use crate::index::Index;
+use crate::operation::Operations;
+use crate::seed::{self, Scope, Seed};
+use crate::shoot::{Endpoints, Shoots, Tokens};
+
+/// How long tasks may take to end: the gRPC server drains for 10 s.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Runs the controller until it is told to end.
+///
+/// # Errors
+/// When it can't start, or one of its tasks fails.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    telemetry::init(&args.telemetry)?;
+    // The Kubernetes and registry clients take the process's provider. A
+    // second call finds the first one's.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let shutdown = Shutdown::new();
+    let readiness = Readiness::new();
+    readiness.await_for(seed::LISTED, "the seed's ContainerRuntimes are being listed");
+
+    let first = catalog::load(&args.config).await?;
+    let (catalog, catalog_changes) = watch::channel(Arc::new(first));
+    let client = client(&args).await?;
+    let agents = listen(args.listen, "--listen").await?;
+    let admin_listener = listen(args.admin_listen, "--admin-listen").await?;
+
+    let index = Arc::new(Index::new(BinaryRoots::new(args.binary_roots.clone())));
+    let endpoints = Arc::new(Endpoints::default());
+    let (tokens, token_changes) = watch::channel(Default::default());
+    let scope = Scope {
+        types: args.types.clone(),
+        classes: args.classes.clone(),
+        catalog: catalog_changes.clone(),
+    };
+
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("signals", shutdown.clone().on_signal());
+    let follow = catalog::Follow { path: args.config.clone(), catalog };
+    tasks.spawn("configuration", follow.run(shutdown.clone()));
+    let secrets = Secrets(Api::namespaced(client.clone(), &args.namespace));
+    let resolver = Resolver { seed: secrets, catalog: catalog_changes, index: Arc::clone(&index) };
+    tasks.spawn("bundles", resolver.run(shutdown.clone()));
+    let seed = Seed {
+        client: client.clone(),
+        index: Arc::clone(&index),
+        scope: scope.clone(),
+        readiness: readiness.clone(),
+    };
+    tasks.spawn("seed", seed.run(shutdown.clone()));
+    let tokens = Tokens { seed: client.clone(), tokens };
+    tasks.spawn("tokens", tokens.run(shutdown.clone()));
+    let shoots = Shoots {
+        seed: client.clone(),
+        index: Arc::clone(&index),
+        endpoints: Arc::clone(&endpoints),
+        tokens: token_changes,
+        domain: args.endpoint_domain.clone(),
+    };
+    tasks.spawn("shoots", shoots.run(shutdown.clone()));
+    let operations = Operations {
+        client: client.clone(),
+        index: Arc::clone(&index),
+        scope,
+        deletion_timeout: args.deletion_timeout,
+        at_once: args.max_concurrent_reconciles,
+    };
+    tasks.spawn("operations", operations.run(shutdown.clone()));
+    let conditions = Conditions { client, index: Arc::clone(&index) };
+    tasks.spawn("conditions", conditions.run(shutdown.clone()));
+    let fleet = Arc::new(Fleet { index: Arc::clone(&index), endpoints });
+    let token = shutdown.token();
+    tasks.spawn("agents", async move { Ok(grpc::serve(agents, fleet, token).await?) });
+    let pages = Router::new().route("/status", get(async move || Json(index.page())));
+    tasks.spawn("admin", admin::serve(admin_listener, readiness, pages, shutdown));
+    tasks.join(GRACE).await
+}
+
+async fn client(args: &Args) -> anyhow::Result<Client> {
+    let mut config = match &args.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)
+                .with_context(|| format!("can't read the kubeconfig {path:?}"))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+        }
+        None => Config::infer().await.context("no --kubeconfig, and this is no Pod")?,
+    };
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Ok(Client::try_from(config)?)
+}
+
+async fn listen(address: std::net::SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("can't listen on {flag} {address}"))
+}

@@ -1,0 +1,166 @@
+//! The controller's flags. Each is an environment variable too.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Parser;
+use rootstock_core::path::BinaryPath;
+use rootstock_daemon::telemetry;
+
+const EXAMPLES: &str = "\
+Examples:
+  # In a seed, with the chart's configuration
+  rootstock-controller --config /etc/rootstock/config.yaml --namespace extension-rootstock
+
+  # On a laptop, against the cluster of the current kubeconfig, for every type
+  rootstock-controller --config config.yaml --kubeconfig ~/.kube/config \\
+      --listen 127.0.0.1:8443 --admin-listen 127.0.0.1:8080 --types '*'
+
+A configuration names registries, and a bundle for each runtime type:
+  registries: [{name: main, url: https://registry.example}]
+  runtimes:
+    - {type: gvisor, bundle: \"main/rootstock/gvisor:20260905.0\",
+       runtimeClasses: [{name: gvisor, handler: runsc}]}";
+
+/// Brings container runtimes to the nodes of many clusters: reconciles
+/// ContainerRuntime resources and tells each node's agent what it should have.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "rootstock-controller", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// The configuration: registries and runtime types, as YAML.
+    ///
+    /// It is read again when it changes; one that can't be read is reported
+    /// and the last good one stays in use.
+    #[arg(long, env = "ROOTSTOCK_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// The kubeconfig of the seed. In a Pod the ServiceAccount is used instead.
+    #[arg(long, env = "ROOTSTOCK_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The controller's own namespace, where the registries' credentials are.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_NAMESPACE",
+        value_name = "NAME",
+        default_value = "extension-rootstock"
+    )]
+    pub namespace: String,
+
+    /// The runtime types to look after, separated by commas: the types of the
+    /// configuration where none is named, every type with '*'.
+    ///
+    /// ContainerRuntimes of other types belong to other extensions and are
+    /// left alone.
+    #[arg(long, env = "ROOTSTOCK_TYPES", value_name = "TYPES", default_value = "")]
+    pub types: Types,
+
+    /// The extension classes to look after, separated by commas. A resource
+    /// without a class has the class 'shoot'.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_CLASSES",
+        value_name = "CLASSES",
+        value_delimiter = ',',
+        default_value = "shoot"
+    )]
+    pub classes: Vec<String>,
+
+    /// The address for agents (gRPC over TLS).
+    #[arg(long, env = "ROOTSTOCK_LISTEN", value_name = "ADDRESS", default_value = "[::]:8443")]
+    pub listen: SocketAddr,
+
+    /// The address for /healthz, /readyz and /status (plain HTTP; keep it inside the cluster).
+    #[arg(
+        long,
+        env = "ROOTSTOCK_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub admin_listen: SocketAddr,
+
+    /// The domain below which shoots' endpoints lie, in place of the seed's ingress domain.
+    #[arg(long, env = "ROOTSTOCK_ENDPOINT_DOMAIN", value_name = "DOMAIN")]
+    pub endpoint_domain: Option<String>,
+
+    /// The folders below which a binaryPath may lie, separated by commas.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_BINARY_ROOTS",
+        value_name = "PATHS",
+        value_delimiter = ',',
+        default_value = "/var/bin,/opt/rootstock"
+    )]
+    pub binary_roots: Vec<BinaryPath>,
+
+    /// How many ContainerRuntimes are reconciled at once.
+    #[arg(
+        long, env = "ROOTSTOCK_MAX_CONCURRENT_RECONCILES", value_name = "COUNT", default_value_t = 5,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
+    pub max_concurrent_reconciles: u16,
+
+    /// How long the deletion of a ContainerRuntime waits for nodes to confirm
+    /// that the runtime is gone. Gardener itself waits three minutes.
+    #[arg(
+        long, env = "ROOTSTOCK_DELETION_TIMEOUT", value_name = "DURATION", default_value = "2m",
+        value_parser = humantime::parse_duration
+    )]
+    pub deletion_timeout: std::time::Duration,
+
+    /// Where and how logs go.
+    #[command(flatten)]
+    pub telemetry: telemetry::Args,
+}
+
+/// Which runtime types are looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Types {
+    /// Those of the configuration.
+    Configured,
+    /// All of them.
+    Every,
+    /// These.
+    Only(BTreeSet<String>),
+}
+
+impl FromStr for Types {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "" => Self::Configured,
+            "*" => Self::Every,
+            list => Self::Only(list.split(',').map(|name| name.trim().to_owned()).collect()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_flag_is_explained_and_an_environment_variable() {
+        let command = Args::command();
+        command.clone().debug_assert();
+        for flag in command.get_arguments() {
+            let name = flag.get_id().as_str();
+            assert!(flag.get_help().is_some(), "{name} has no help");
+            let variable = flag.get_env().and_then(|name| name.to_str()).unwrap_or_default();
+            assert!(variable.starts_with("ROOTSTOCK_"), "{name} has no variable");
+        }
+    }
+
+    #[test]
+    fn types_are_named_or_all_or_the_configured_ones() {
+        assert_eq!("".parse(), Ok(Types::Configured));
+        assert_eq!("*".parse(), Ok(Types::Every));
+        let only = ["gvisor".to_owned(), "kata".to_owned()].into();
+        assert_eq!("gvisor, kata".parse(), Ok(Types::Only(only)));
+    }
+}

@@ -1,0 +1,59 @@
+//! The index and the shoots' endpoints, as the gRPC server asks for them.
+
+use std::sync::Arc;
+
+use rootstock_core::desired::{Desired, Generation};
+use rootstock_core::status::BundleReport;
+use tokio::sync::watch;
+
+use crate::grpc::{Directory, Hello, Refused, RefusedItem, ShootEndpoint};
+use crate::identity::NodeId;
+use crate::index::Index;
+use crate::shoot::Endpoints;
+
+/// What agents meet.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    pub(crate) index: Arc<Index>,
+    pub(crate) endpoints: Arc<Endpoints>,
+}
+
+impl Directory for Fleet {
+    fn shoot_by_host(&self, host: &str) -> Option<Arc<ShootEndpoint>> {
+        self.endpoints.get(host)
+    }
+
+    fn connect(
+        &self,
+        node: &NodeId,
+        hello: Hello,
+    ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
+        let held = hello.content.map(|content| (hello.generation, content));
+        let desired = self.index.connect(node, held)?;
+        tracing::info!(
+            %node, agent = hello.agent_version, generation = hello.generation.0, "agent connected"
+        );
+        Ok(desired)
+    }
+
+    fn report(&self, node: &NodeId, generation: Generation, reports: Vec<BundleReport>) {
+        self.index.report(node, generation, reports);
+    }
+
+    fn accepted(&self, node: &NodeId, generation: Generation) {
+        self.index.accepted(node, generation);
+    }
+
+    fn refused(&self, node: &NodeId, generation: Generation, items: Vec<RefusedItem>) {
+        for item in items {
+            let of = item.runtime.map(|runtime| format!("{runtime}: ")).unwrap_or_default();
+            let message = format!("{of}{}", item.message);
+            self.index.refused(node, generation, item.reason, message);
+        }
+    }
+
+    fn disconnect(&self, node: &NodeId) {
+        tracing::info!(%node, "agent disconnected");
+        self.index.disconnect(node);
+    }
+}

@@ -1,0 +1,234 @@
+//! Everything that is known, and what follows from it.
+//!
+//! ```text
+//!  watches ─▶ put_runtime, put_node, put_bundles … ─┐
+//!  agents  ─▶ connect, report, accepted …          ─┤
+//!                                                   ▼
+//!                 State (one lock, never held over an await)
+//!                   │ core::assign for each node that changed
+//!                   ├─▶ watch<Desired> of that node
+//!                   └─▶ dirty ContainerRuntimes ─▶ status writer ─▶ core::rollup
+//! ```
+//!
+//! A node is sent nothing before its shoot's ContainerRuntimes and Nodes are
+//! known as a whole, because what is not known must not uninstall anything.
+
+mod claim;
+mod node;
+mod shoot;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rootstock_core::assign::Resolution;
+use rootstock_core::desired::Registry;
+use rootstock_core::name::{NodeName, RuntimeType, ShootName};
+use rootstock_core::path::BinaryRoots;
+use tokio::sync::watch;
+
+pub use node::LabelChange;
+pub use shoot::ShootState;
+pub use view::{BundleView, NodeView, Page, RuntimeKey, Summary};
+
+use crate::api::ContainerRuntime;
+use node::{Node, NodeObject};
+use shoot::Shoot;
+
+/// Everything that is known. Clone an `Arc` of it.
+#[derive(Debug)]
+pub struct Index {
+    state: Mutex<State>,
+    roots: BinaryRoots,
+    /// Raised with each change that a waiting task may want to see.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    shoots: BTreeMap<ShootName, Shoot>,
+    bundles: BTreeMap<RuntimeType, Resolution>,
+    references: BTreeMap<RuntimeType, String>,
+    registries: BTreeMap<String, Registry>,
+    /// Whether every ContainerRuntime of the seed has been seen.
+    seed_listed: bool,
+    dirty: BTreeSet<RuntimeKey>,
+    written: BTreeMap<RuntimeKey, Summary>,
+}
+
+impl Index {
+    /// An index that knows nothing.
+    pub fn new(roots: BinaryRoots) -> Self {
+        let (changed, _) = watch::channel(0);
+        Self { state: Mutex::default(), roots, changed }
+    }
+
+    /// Sees every change from here on. What changed is asked of the index.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// A ContainerRuntime is there, or has changed.
+    pub fn put_runtime(&self, object: &ContainerRuntime) {
+        let Some(key) = RuntimeKey::of(object) else { return };
+        self.change(&key.shoot.clone(), |shoot| {
+            shoot.runtimes.insert(key.name.clone(), claim::read(object, &self.roots));
+        });
+    }
+
+    /// A ContainerRuntime is gone.
+    pub fn remove_runtime(&self, key: &RuntimeKey) {
+        self.change(&key.shoot, |shoot| {
+            shoot.runtimes.remove(&key.name);
+        });
+        let mut state = self.lock();
+        state.dirty.remove(key);
+        state.written.remove(key);
+    }
+
+    /// These are all ContainerRuntimes of the seed.
+    pub fn seed_listed(&self, objects: &[ContainerRuntime]) {
+        let present: BTreeSet<_> = objects.iter().filter_map(RuntimeKey::of).collect();
+        for object in objects {
+            self.put_runtime(object);
+        }
+        let gone: Vec<_> = {
+            let mut state = self.lock();
+            state.seed_listed = true;
+            let known = state.shoots.iter().flat_map(|(shoot, s)| {
+                s.runtimes
+                    .keys()
+                    .map(|name| RuntimeKey { shoot: shoot.clone(), name: name.clone() })
+            });
+            known.filter(|key| !present.contains(key)).collect()
+        };
+        for key in gone {
+            self.remove_runtime(&key);
+        }
+        self.change_all();
+    }
+
+    /// What is known of a shoot's API changed.
+    pub fn put_shoot_state(&self, name: &ShootName, shoot_state: ShootState) {
+        self.change(name, |shoot| {
+            if shoot_state == ShootState::Hibernated {
+                // They are forgotten, not lost.
+                shoot.nodes.clear();
+                shoot.nodes_listed = false;
+            }
+            shoot.state = shoot_state;
+        });
+    }
+
+    /// Whether a shoot has, or had, a ContainerRuntime.
+    pub fn has_shoot(&self, name: &ShootName) -> bool {
+        self.lock().shoots.contains_key(name)
+    }
+
+    /// A shoot is gone, with its nodes.
+    pub fn remove_shoot(&self, name: &ShootName) {
+        self.lock().shoots.remove(name);
+        self.raise();
+    }
+
+    /// A Node is there, or has changed.
+    pub fn put_node(&self, shoot: &ShootName, object: &k8s_openapi::api::core::v1::Node) {
+        let Some(object) = NodeObject::read(object) else { return };
+        let mut state = self.lock();
+        let name = object.facts.name.clone();
+        state.shoots.entry(shoot.clone()).or_default().put_node(object);
+        state.assign(shoot, Some(&name));
+        self.raise();
+    }
+
+    /// A Node is gone.
+    pub fn remove_node(&self, shoot: &ShootName, name: &NodeName) {
+        let mut state = self.lock();
+        if let Some(shoot) = state.shoots.get_mut(shoot) {
+            shoot.nodes.remove(name);
+        }
+        state.mark_dirty(shoot);
+        self.raise();
+    }
+
+    /// These are all Nodes of a shoot.
+    pub fn nodes_listed(&self, shoot: &ShootName, objects: &[k8s_openapi::api::core::v1::Node]) {
+        let objects: Vec<_> = objects.iter().filter_map(NodeObject::read).collect();
+        self.change(shoot, |shoot| {
+            let present: BTreeSet<_> = objects.iter().map(|o| o.facts.name.clone()).collect();
+            shoot.nodes.retain(|name, _| present.contains(name));
+            for object in objects {
+                shoot.put_node(object);
+            }
+            shoot.nodes_listed = true;
+            shoot.state = ShootState::Known;
+        });
+    }
+
+    /// What the types of the catalog stand for.
+    pub fn put_bundles(
+        &self,
+        references: BTreeMap<RuntimeType, String>,
+        bundles: BTreeMap<RuntimeType, Resolution>,
+        registries: BTreeMap<String, Registry>,
+    ) {
+        {
+            let mut state = self.lock();
+            state.bundles = bundles;
+            state.references = references;
+            state.registries = registries;
+        }
+        self.change_all();
+    }
+
+    fn change(&self, name: &ShootName, change: impl FnOnce(&mut Shoot)) {
+        let mut state = self.lock();
+        change(state.shoots.entry(name.clone()).or_default());
+        state.assign(name, None);
+        self.raise();
+    }
+
+    fn change_all(&self) {
+        let mut state = self.lock();
+        let names: Vec<_> = state.shoots.keys().cloned().collect();
+        for name in names {
+            state.assign(&name, None);
+        }
+        self.raise();
+    }
+
+    fn raise(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in one reconcile harms no other: every change is whole
+        // before anything of it is published.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Works out again what one node of a shoot should have, or all of them.
+    fn assign(&mut self, name: &ShootName, only: Option<&NodeName>) {
+        let Some(shoot) = self.shoots.get_mut(name) else { return };
+        let claims: Vec<_> =
+            shoot.runtimes.values().filter_map(|runtime| runtime.claim.clone()).collect();
+        let known = self.seed_listed && shoot.nodes_listed;
+        let assign = |node: &mut Node| node.assign(&claims, &self.bundles, &self.registries, known);
+        match only {
+            Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign),
+            None => shoot.nodes.values_mut().for_each(assign),
+        }
+        self.mark_dirty(name);
+    }
+
+    fn mark_dirty(&mut self, name: &ShootName) {
+        let Some(shoot) = self.shoots.get(name) else { return };
+        let key = |runtime: &String| RuntimeKey { shoot: name.clone(), name: runtime.clone() };
+        self.dirty.extend(shoot.runtimes.keys().map(key));
+    }
+}

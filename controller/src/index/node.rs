@@ -1,0 +1,252 @@
+//! One node in the index: what it should have, what it says, who is connected.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rootstock_core::assign::{
+    AGENT_LABEL, Assignment, Claim, NodeFacts, Resolution, Verdict, assign,
+};
+use rootstock_core::desired::{Desired, DesiredContent, Generation, Registry};
+use rootstock_core::digest::Digest;
+use rootstock_core::name::{NodeName, RuntimeType, ShootName, Uid};
+use rootstock_core::rollup::Connection;
+use rootstock_core::status::{BundleReport, Phase, Reason};
+use rootstock_proto::desired::content_hash;
+use tokio::sync::watch;
+
+use super::Index;
+use crate::grpc::Refused;
+use crate::identity::NodeId;
+
+/// What is used of a Node object.
+#[derive(Debug)]
+pub(super) struct NodeObject {
+    pub(super) facts: NodeFacts,
+    pub(super) uid: Uid,
+}
+
+impl NodeObject {
+    /// Reads a Node. One whose name or UID Kubernetes would not allow is passed over.
+    pub(super) fn read(object: &k8s_openapi::api::core::v1::Node) -> Option<Self> {
+        let labels = object.metadata.labels.clone().unwrap_or_default();
+        let info = object.status.as_ref().and_then(|status| status.node_info.as_ref());
+        let architecture = labels
+            .get("kubernetes.io/arch")
+            .or_else(|| info.map(|info| &info.architecture))
+            .and_then(|name| name.parse().ok());
+        let name = object.metadata.name.as_deref()?.parse().ok()?;
+        let uid = object.metadata.uid.as_deref()?.parse().ok()?;
+        Some(Self { facts: NodeFacts { name, labels, architecture }, uid })
+    }
+
+    pub(super) fn has_agent_label(&self) -> bool {
+        self.facts.labels.get(AGENT_LABEL).is_some_and(|value| value == "true")
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) object: NodeObject,
+    pub(super) assignment: Assignment,
+    /// What the node is sent; nothing until enough is known.
+    desired: watch::Sender<Option<Arc<Desired>>>,
+    hash: Option<Digest>,
+    /// What the node's ledger held when it last said so.
+    held: Option<(Generation, Digest)>,
+    pub(super) connection: Connection,
+    /// What it last said of each bundle; none before its first word.
+    pub(super) reports: Option<Vec<BundleReport>>,
+    /// The generation that its reports are about.
+    reported: Generation,
+    pub(super) refused: Option<(Reason, String)>,
+}
+
+impl Node {
+    pub(super) fn new(object: NodeObject) -> Self {
+        let (desired, _) = watch::channel(None);
+        Self {
+            object,
+            assignment: Assignment::default(),
+            desired,
+            hash: None,
+            held: None,
+            connection: Connection::Never,
+            reports: None,
+            reported: Generation::default(),
+            refused: None,
+        }
+    }
+
+    /// Works out what the node should have and publishes it, if enough is known.
+    pub(super) fn assign(
+        &mut self,
+        claims: &[Claim],
+        bundles: &BTreeMap<RuntimeType, Resolution>,
+        registries: &BTreeMap<String, Registry>,
+        known: bool,
+    ) {
+        self.assignment = assign(&self.object.facts, claims, bundles, registries);
+        // A bundle that is being looked up will be there in a moment; until
+        // then a node that holds something keeps it without being told so.
+        let pending = self.assignment.verdicts.values().any(|verdict| {
+            matches!(verdict, Verdict::Held(problem) if problem.reason == Reason::BundlePending)
+        });
+        let first = self.desired.borrow().is_none();
+        // The label keeps the agent on the node until it has cleaned up, so it
+        // is there before there is anything to clean up.
+        let labelled = self.object.has_agent_label() || self.assignment.content.bundles.is_empty();
+        if known && labelled && !(first && pending) {
+            self.publish();
+        }
+    }
+
+    /// Publishes what the node should have, under a number that the node takes.
+    fn publish(&mut self) {
+        let hash = content_hash(&self.assignment.content);
+        let unchanged = self.hash == Some(hash);
+        let own = self.generation();
+        let generation = match self.held {
+            // The node has exactly this already: its number stays.
+            Some((held, content)) if content == hash && held >= own => held,
+            // The node is ahead, as after a restored control plane.
+            Some((held, _)) if held >= own => own.after(held),
+            Some(_) | None if unchanged => own,
+            Some((held, _)) => own.after(held),
+            None => own.after(Generation::default()),
+        };
+        if unchanged && generation == own {
+            return;
+        }
+        self.hash = Some(hash);
+        let content = self.assignment.content.clone();
+        self.desired.send_replace(Some(Arc::new(Desired { generation, content })));
+    }
+
+    pub(super) fn generation(&self) -> Generation {
+        self.desired.borrow().as_ref().map(|desired| desired.generation).unwrap_or_default()
+    }
+
+    pub(super) fn content(&self) -> &DesiredContent {
+        &self.assignment.content
+    }
+
+    /// Whether the node has confirmed that it has nothing of what it was sent to lose.
+    fn is_clean(&self) -> bool {
+        let content = self.content();
+        let nothing_asked = content.bundles.is_empty() && content.keep.is_empty();
+        let nothing_left = self.reports.as_ref().is_some_and(|reports| reports.iter().all(is_gone));
+        let generation = self.generation();
+        nothing_asked
+            && nothing_left
+            && generation > Generation::default()
+            && self.reported >= generation
+    }
+
+    /// Whether a connected node still has to confirm that a type is gone.
+    pub(super) fn owes(&self, runtime: &RuntimeType) -> bool {
+        let content = self.content();
+        let asked = content.bundles.iter().any(|bundle| bundle.runtime() == runtime)
+            || content.keep.contains(runtime);
+        if asked || self.connection != Connection::Open {
+            return false;
+        }
+        let gone = self
+            .reports
+            .as_ref()
+            .is_some_and(|reports| reports.iter().all(|r| r.runtime != *runtime || is_gone(r)));
+        self.reported < self.generation() || !gone
+    }
+}
+
+fn is_gone(report: &BundleReport) -> bool {
+    report.phase == Phase::Removed
+}
+
+/// A label that a Node should get or lose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelChange {
+    /// The Node.
+    pub node: NodeName,
+    /// Whether it gets the label.
+    pub set: bool,
+}
+
+impl Index {
+    /// A node's stream begins; what it should have is none until enough is known.
+    ///
+    /// `held` is what the node's ledger holds.
+    ///
+    /// # Errors
+    /// When there is no such Node, or Nodes are not known yet.
+    pub fn connect(
+        &self,
+        id: &NodeId,
+        held: Option<(Generation, Digest)>,
+    ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
+        let known = self.lock().shoots.get(&id.shoot).is_some_and(|s| s.nodes_listed);
+        if !known {
+            return Err(Refused::NotSynced);
+        }
+        let connected = self.with_node(id, |node| {
+            node.held = held;
+            node.connection = Connection::Open;
+            node.reported = Generation::default();
+            if node.desired.borrow().is_some() {
+                node.publish();
+            }
+            node.desired.subscribe()
+        });
+        connected.ok_or(Refused::UnknownNode)
+    }
+
+    /// A node says where its bundles are, under a generation. A report replaces
+    /// the one before it.
+    pub fn report(&self, id: &NodeId, generation: Generation, reports: Vec<BundleReport>) {
+        self.with_node(id, |node| {
+            node.reported = generation;
+            node.reports = Some(reports);
+        });
+    }
+
+    /// A node has a generation in its ledger.
+    pub fn accepted(&self, id: &NodeId, generation: Generation) {
+        tracing::debug!(node = %id, generation = generation.0, "accepted");
+        self.with_node(id, |node| node.refused = None);
+    }
+
+    /// A node does not take a generation.
+    pub fn refused(&self, id: &NodeId, generation: Generation, reason: Reason, message: String) {
+        tracing::warn!(node = %id, generation = generation.0, %reason, message, "refused");
+        self.with_node(id, |node| node.refused = Some((reason, message)));
+    }
+
+    /// A node's last stream has ended.
+    pub fn disconnect(&self, id: &NodeId) {
+        self.with_node(id, |node| node.connection = Connection::Lost);
+    }
+
+    /// The Nodes of a shoot whose agent label is not as it should be.
+    pub fn label_changes(&self, shoot: &ShootName) -> Vec<LabelChange> {
+        let state = self.lock();
+        let Some(shoot) = state.shoots.get(shoot).filter(|_| state.seed_listed) else {
+            return Vec::new();
+        };
+        let changes = shoot.nodes.values().filter_map(|node| {
+            let has = node.object.has_agent_label();
+            let set = !node.content().bundles.is_empty() || (has && !node.is_clean());
+            (set != has).then(|| LabelChange { node: node.object.facts.name.clone(), set })
+        });
+        changes.collect()
+    }
+
+    fn with_node<T>(&self, id: &NodeId, change: impl FnOnce(&mut Node) -> T) -> Option<T> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let shoot = state.shoots.get_mut(&id.shoot)?;
+        let node = shoot.nodes.get_mut(&id.name).filter(|node| node.object.uid == id.uid)?;
+        let answer = change(node);
+        state.mark_dirty(&id.shoot);
+        self.raise();
+        Some(answer)
+    }
+}

@@ -1,0 +1,235 @@
+use k8s_openapi::api::core::v1::Node as NodeResource;
+use rootstock_core::assign::{AGENT_LABEL, Problem, ResolvedBundle};
+use rootstock_core::bundle::ConfigBlob;
+use rootstock_core::desired::Generation;
+use rootstock_core::digest::Digest;
+use rootstock_core::name::Architecture;
+use rootstock_core::rollup::ConditionStatus;
+use rootstock_core::status::{BundleReport, Phase, Reason};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::grpc::Refused;
+use crate::identity::NodeId;
+
+fn shoot() -> ShootName {
+    "shoot--garden--one".parse().unwrap()
+}
+
+fn gvisor() -> RuntimeType {
+    "gvisor".parse().unwrap()
+}
+
+fn runtime(selector: Value, deleted: bool) -> ContainerRuntime {
+    let mut object = json!({
+        "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",
+        "metadata": {"name": "gvisor-a", "namespace": "shoot--garden--one"},
+        "spec": {"type": "gvisor", "binaryPath": "/var/bin/containerruntimes",
+                 "workerPool": {"name": "a", "selector": selector}},
+    });
+    if deleted {
+        object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn pool_a() -> Value {
+    json!({"matchLabels": {"worker.gardener.cloud/pool": "a"}})
+}
+
+fn key() -> RuntimeKey {
+    RuntimeKey { shoot: shoot(), name: "gvisor-a".to_owned() }
+}
+
+fn node(uid: &str, agent: bool) -> NodeResource {
+    let mut node = json!({"metadata": {"name": "n1", "uid": uid, "labels": {
+        "worker.gardener.cloud/pool": "a",
+        "worker.gardener.cloud/cri-name": "containerd",
+        "containerruntime.worker.gardener.cloud/gvisor": "true",
+        "kubernetes.io/arch": "amd64",
+    }}});
+    if agent {
+        node["metadata"]["labels"][AGENT_LABEL] = "true".into();
+    }
+    serde_json::from_value(node).unwrap()
+}
+
+fn id(uid: &str) -> NodeId {
+    NodeId { shoot: shoot(), name: "n1".parse().unwrap(), uid: uid.parse().unwrap() }
+}
+
+fn resolved() -> Resolution {
+    let empty = Digest::of(b"");
+    let config = json!({
+        "type": "gvisor", "version": "1",
+        "files": [{"path": "runsc", "mode": "0755", "size": 0, "sha256": empty.hex(),
+                   "blob": empty.to_string(), "blobSize": 0}],
+        "entryPoints": ["runsc"],
+        "handlers": [{"name": "runsc", "runtimeType": "io.containerd.runsc.v1", "shim": "runsc"}],
+    });
+    let bundle = ResolvedBundle {
+        digest: Digest::of(b"gvisor"),
+        registry: "main".into(),
+        repository: "rootstock/gvisor".into(),
+        config: ConfigBlob::parse(config.to_string().as_bytes()).unwrap(),
+    };
+    Resolution::Resolved([(Architecture::Amd64, Ok(bundle))].into())
+}
+
+fn put_bundle(index: &Index, resolution: Resolution) {
+    let reference = [(gvisor(), "main/rootstock/gvisor:1".to_owned())].into();
+    index.put_bundles(reference, [(gvisor(), resolution)].into(), BTreeMap::new());
+}
+
+/// Everything is known, and the node has the agent's label.
+fn ready() -> Index {
+    let index = Index::new(BinaryRoots::default());
+    put_bundle(&index, resolved());
+    index.seed_listed(&[runtime(pool_a(), false)]);
+    index.nodes_listed(&shoot(), &[node("1", true)]);
+    index
+}
+
+fn report(phase: Phase) -> Vec<BundleReport> {
+    let mut report = BundleReport::new(gvisor(), phase);
+    report.digest = Some(Digest::of(b"gvisor"));
+    vec![report]
+}
+
+fn generation(index: &Index) -> Option<u64> {
+    let desired = index.connect(&id("1"), None).unwrap();
+    let desired = desired.borrow();
+    desired.as_ref().map(|desired| desired.generation.0)
+}
+
+#[test]
+fn a_node_is_sent_nothing_before_everything_is_known() {
+    let index = Index::new(BinaryRoots::default());
+    assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
+    index.nodes_listed(&shoot(), &[node("1", false)]);
+    assert_eq!(generation(&index), None, "the seed is not listed");
+    put_bundle(&index, Resolution::Pending);
+    index.seed_listed(&[runtime(pool_a(), false)]);
+    assert_eq!(generation(&index), None, "the bundle is being looked up");
+    put_bundle(&index, resolved());
+    assert_eq!(generation(&index), None, "the agent's label is not there");
+    let change = LabelChange { node: "n1".parse().unwrap(), set: true };
+    assert_eq!(index.label_changes(&shoot()), [change]);
+    index.put_node(&shoot(), &node("1", true));
+    assert_eq!(index.label_changes(&shoot()), []);
+    assert_eq!(generation(&index), Some(1));
+}
+
+#[test]
+fn generations_follow_what_the_node_holds() {
+    let index = ready();
+    let desired = index.connect(&id("1"), None).unwrap().borrow().clone().unwrap();
+    let hash = rootstock_proto::desired::content_hash(&desired.content);
+    // It holds this content under a higher number, from another control plane.
+    let same = index.connect(&id("1"), Some((Generation(7), hash))).unwrap();
+    assert_eq!(same.borrow().as_ref().unwrap().generation, Generation(7));
+    // It holds something else under a higher number.
+    let other = index.connect(&id("1"), Some((Generation(9), Digest::of(b"x")))).unwrap();
+    assert_eq!(other.borrow().as_ref().unwrap().generation, Generation(10));
+    assert_eq!(other.borrow().as_ref().unwrap().content, desired.content);
+}
+
+#[test]
+fn only_the_node_itself_is_let_in() {
+    let index = ready();
+    assert_eq!(index.connect(&id("2"), None).unwrap_err(), Refused::UnknownNode);
+    let old = index.connect(&id("1"), None).unwrap();
+    // Made anew under the same name: the old one's stream ends.
+    index.put_node(&shoot(), &node("2", true));
+    assert!(old.has_changed().is_err());
+    assert!(index.connect(&id("2"), None).is_ok());
+}
+
+#[test]
+fn a_bundle_that_fails_later_leaves_the_node_as_it_is() {
+    let index = ready();
+    let desired = index.connect(&id("1"), None).unwrap();
+    put_bundle(&index, Resolution::Failed(Problem::new(Reason::BundleNotFound, "gone")));
+    let content = desired.borrow().as_ref().unwrap().content.clone();
+    assert!(content.bundles.is_empty());
+    assert_eq!(content.keep, [gvisor()].into());
+    let [bundle, _, system] = index.summary(&key()).unwrap().conditions;
+    assert_eq!((bundle.reason.as_str(), system.status), ("BundleNotFound", ConditionStatus::False));
+}
+
+#[test]
+fn a_resource_that_becomes_unreadable_leaves_the_node_as_it_is() {
+    let index = ready();
+    let desired = index.connect(&id("1"), None).unwrap();
+    let bad = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
+    index.put_runtime(&runtime(bad, false));
+    assert_eq!(desired.borrow().as_ref().unwrap().content.keep, [gvisor()].into());
+    let [_, nodes, _] = index.summary(&key()).unwrap().conditions;
+    assert_eq!(nodes.reason, "SelectorInvalid");
+}
+
+#[test]
+fn a_deletion_is_done_when_the_node_has_said_so() {
+    let index = ready();
+    let desired = index.connect(&id("1"), None).unwrap();
+    let told = |d: &watch::Receiver<Option<std::sync::Arc<rootstock_core::desired::Desired>>>| {
+        d.borrow().as_ref().unwrap().generation
+    };
+    index.report(&id("1"), told(&desired), report(Phase::Loaded));
+    assert_eq!(index.summary(&key()).unwrap().conditions[1].status, ConditionStatus::True);
+    assert_eq!(index.removal_pending(&key()), []);
+
+    index.put_runtime(&runtime(pool_a(), true));
+    assert!(index.knows_deletion(&key()));
+    assert!(desired.borrow().as_ref().unwrap().content.bundles.is_empty());
+    let pending = || index.removal_pending(&key()).len();
+    assert_eq!(pending(), 1, "it was told and has not answered");
+    index.report(&id("1"), told(&desired), report(Phase::InUse));
+    assert_eq!(pending(), 1, "pods still use it");
+    assert_eq!(index.label_changes(&shoot()), [], "the agent stays until then");
+    index.report(&id("1"), told(&desired), report(Phase::Removed));
+    assert_eq!(pending(), 0);
+    let change = LabelChange { node: "n1".parse().unwrap(), set: false };
+    assert_eq!(index.label_changes(&shoot()), [change]);
+}
+
+#[test]
+fn a_node_that_is_away_holds_no_deletion_up() {
+    let index = ready();
+    index.connect(&id("1"), None).unwrap();
+    index.put_runtime(&runtime(pool_a(), true));
+    assert_eq!(index.removal_pending(&key()).len(), 1);
+    index.disconnect(&id("1"));
+    assert_eq!(index.removal_pending(&key()).len(), 0);
+    assert_eq!(index.label_changes(&shoot()), [], "its agent cleans up when it is back");
+}
+
+#[test]
+fn a_type_that_no_catalog_entry_names_is_a_problem_of_the_resource() {
+    let index = ready();
+    index.put_bundles(BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let problem = index.problem(&runtime(pool_a(), false)).unwrap();
+    assert_eq!(problem.reason, Reason::TypeUnknown);
+    let [_, nodes, system] = index.summary(&key()).unwrap().conditions;
+    assert_eq!((nodes.reason.as_str(), system.reason.as_str()), ("TypeUnknown", "TypeUnknown"));
+}
+
+#[test]
+fn shoots_do_not_see_each_other() {
+    let index = ready();
+    let other: ShootName = "shoot--garden--two".parse().unwrap();
+    index.nodes_listed(&other, &[node("1", true)]);
+    let foreign = NodeId { shoot: other, ..id("1") };
+    let desired = index.connect(&foreign, None).unwrap();
+    assert!(desired.borrow().as_ref().unwrap().content.bundles.is_empty());
+    assert!(index.page().nodes.iter().all(|node| node.shoot == "shoot--garden--one"));
+}
+
+#[test]
+fn what_may_have_changed_is_looked_at_once() {
+    let index = ready();
+    assert_eq!(index.take_dirty(), [key()]);
+    assert_eq!(index.take_dirty(), []);
+    index.connect(&id("1"), None).unwrap();
+    assert_eq!(index.take_dirty(), [key()]);
+}

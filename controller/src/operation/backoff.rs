@@ -1,0 +1,64 @@
+//! How long an object that failed is left alone.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::ResourceExt as _;
+
+use crate::api::ContainerRuntime;
+
+/// The first pause; it doubles. As in controller-runtime.
+const FIRST: Duration = Duration::from_millis(5);
+/// The longest pause.
+const LAST: Duration = Duration::from_secs(1000);
+
+/// Failures by object. A changed spec begins anew.
+#[derive(Debug, Default)]
+pub(super) struct Backoffs(Mutex<HashMap<String, Failures>>);
+
+#[derive(Debug)]
+struct Failures {
+    generation: Option<i64>,
+    count: u32,
+    until: Instant,
+}
+
+impl Backoffs {
+    /// Notes a failure and tells how long to wait.
+    pub(super) fn failed(&self, object: &ContainerRuntime) -> Duration {
+        let generation = object.metadata.generation;
+        let now = Instant::now();
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = failures.entry(object.uid().unwrap_or_default()).or_insert(Failures {
+            generation,
+            count: 0,
+            until: now,
+        });
+        if entry.generation != generation {
+            *entry = Failures { generation, count: 0, until: now };
+        }
+        let pause = FIRST.saturating_mul(2u32.saturating_pow(entry.count)).min(LAST);
+        entry.count += 1;
+        entry.until = now + pause;
+        pause
+    }
+
+    /// How long the object is still left alone: our own write of its failure
+    /// must not bring it back at once.
+    pub(super) fn remaining(&self, object: &ContainerRuntime) -> Option<Duration> {
+        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = failures.get(&object.uid()?)?;
+        if entry.generation != object.metadata.generation {
+            return None;
+        }
+        let left = entry.until.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Forgets an object's failures.
+    pub(super) fn succeeded(&self, object: &ContainerRuntime) {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.remove(&object.uid().unwrap_or_default());
+    }
+}

@@ -1,0 +1,90 @@
+//! Gardener's operations on a ContainerRuntime: create, reconcile, delete.
+//!
+//! An operation succeeds when the desired state is known and the shoot's
+//! objects in the seed are stored. No node and no registry is waited for:
+//! how far they are is in the conditions. Only a deletion waits for nodes,
+//! for a bounded time, and holds no worker meanwhile.
+//!
+//! * [`kind`]: which operation is due
+//! * [`status`]: how it is written, in Gardener's words
+
+mod backoff;
+mod kind;
+mod run;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use kube::runtime::Controller;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use rootstock_daemon::Shutdown;
+use rootstock_daemon::error::Chain;
+
+use crate::api::ContainerRuntime;
+use crate::index::Index;
+use crate::seed::Scope;
+use backoff::Backoffs;
+
+/// Carries out operations.
+pub(crate) struct Operations {
+    pub(crate) client: Client,
+    pub(crate) index: Arc<Index>,
+    pub(crate) scope: Scope,
+    pub(crate) deletion_timeout: Duration,
+    pub(crate) at_once: u16,
+}
+
+/// What one reconcile needs.
+struct Context {
+    client: Client,
+    index: Arc<Index>,
+    scope: Scope,
+    deletion_timeout: Duration,
+    backoffs: Backoffs,
+    events: Recorder,
+}
+
+impl Operations {
+    pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let api: Api<ContainerRuntime> = Api::all(self.client.clone());
+        let reporter = Reporter { controller: "rootstock-controller".to_owned(), instance: None };
+        let context = Arc::new(Context {
+            events: Recorder::new(self.client.clone(), reporter),
+            client: self.client,
+            index: self.index,
+            scope: self.scope,
+            deletion_timeout: self.deletion_timeout,
+            backoffs: Backoffs::default(),
+        });
+        let stop = shutdown.clone();
+        let mut reconciled = Controller::new(api, watcher::Config::default())
+            .with_config(Config::default().concurrency(self.at_once))
+            .graceful_shutdown_on(async move { stop.begun().await })
+            .run(run::reconcile, on_error, context)
+            .boxed();
+        while let Some(outcome) = reconciled.next().await {
+            if let Err(error) = outcome {
+                // An object that is gone before its turn is no trouble.
+                tracing::debug!(error = %Chain(&error), "reconcile");
+            }
+        }
+        if shutdown.has_begun() { Ok(()) } else { anyhow::bail!("the reconciler ended") }
+    }
+}
+
+fn on_error(
+    object: Arc<ContainerRuntime>,
+    error: &run::OperationError,
+    ctx: Arc<Context>,
+) -> Action {
+    let pause = ctx.backoffs.failed(&object);
+    let name = kube::ResourceExt::name_any(&*object);
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    tracing::warn!(namespace, name, error = %Chain(error), ?pause, "operation failed");
+    Action::requeue(pause)
+}

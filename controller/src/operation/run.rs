@@ -1,0 +1,180 @@
+//! One reconcile of one ContainerRuntime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource as _, ResourceExt as _};
+use rootstock_core::name::NodeName;
+use rootstock_daemon::error::Chain;
+use serde_json::{Value, json};
+
+use super::kind::{Due, due, is_asked};
+use super::{Context, status};
+use crate::api::{Cluster, ContainerRuntime, FINALIZER, OPERATION, OperationState, OperationType};
+use crate::index::RuntimeKey;
+use crate::shoot::secrets::{self, SecretError};
+
+/// How often a deletion looks whether its nodes have confirmed.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Why an operation did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OperationError {
+    /// The resource asks for something that can't be: its status says so.
+    #[error("the ContainerRuntime can't be carried out: {0}")]
+    Configuration(String),
+    /// The seed's API refused.
+    #[error("the seed's API refused")]
+    Api(#[from] kube::Error),
+    /// A Secret of the shoot is not as it should be.
+    #[error("the shoot's Secrets could not be prepared")]
+    Secret(#[from] SecretError),
+}
+
+/// Does what is due.
+pub(super) async fn reconcile(
+    object: Arc<ContainerRuntime>,
+    ctx: Arc<Context>,
+) -> Result<Action, OperationError> {
+    if !ctx.scope.has(&object) {
+        return Ok(Action::await_change());
+    }
+    let Some(key) = RuntimeKey::of(&object) else { return Ok(Action::await_change()) };
+    let kind = match due(&object) {
+        Due::Operation(kind) => kind,
+        Due::Nothing => return Ok(Action::await_change()),
+        Due::Unknown => {
+            tracing::warn!(shoot = %key.shoot, name = key.name, "this version does not migrate or restore");
+            return Ok(Action::await_change());
+        }
+    };
+    if let Some(pause) = ctx.backoffs.remaining(&object).filter(|_| !is_asked(&object)) {
+        return Ok(Action::requeue(pause));
+    }
+    let clusters: Api<Cluster> = Api::all(ctx.client.clone());
+    let cluster = clusters.get_opt(key.shoot.as_str()).await?;
+    let Some(cluster) = cluster.filter(|cluster| !cluster.is_failed()) else {
+        // Gardener asks again when the shoot can be worked on.
+        return Ok(Action::await_change());
+    };
+    let task =
+        Task { api: Api::namespaced(ctx.client.clone(), key.shoot.as_str()), key, ctx, object };
+    let action = if kind == OperationType::Delete {
+        task.delete(&cluster).await?
+    } else {
+        task.apply(kind).await?
+    };
+    task.ctx.backoffs.succeeded(&task.object);
+    Ok(action)
+}
+
+struct Task {
+    api: Api<ContainerRuntime>,
+    key: RuntimeKey,
+    ctx: Arc<Context>,
+    object: Arc<ContainerRuntime>,
+}
+
+impl Task {
+    /// Create and Reconcile. The order of writes is the generic controller's,
+    /// which tools and people are used to.
+    async fn apply(&self, kind: OperationType) -> Result<Action, OperationError> {
+        let name = self.key.name.as_str();
+        if is_asked(&self.object) {
+            self.merge(json!({"metadata": {"annotations": {OPERATION: null}}})).await?;
+        }
+        if !self.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+            let mut finalizers = self.object.finalizers().to_vec();
+            finalizers.push(FINALIZER.to_owned());
+            self.merge(json!({"metadata": {"finalizers": finalizers}})).await?;
+        }
+        self.write(status::processing(kind, Timestamp::now())).await?;
+        let generation = self.object.metadata.generation;
+        if let Some(problem) = self.ctx.index.problem(&self.object) {
+            let why = format!("{}; what to do: {}", problem.message, problem.reason.advice());
+            let codes = [status::CONFIGURATION_PROBLEM];
+            self.write(status::failed(kind, generation, &why, &codes, Timestamp::now())).await?;
+            return Err(OperationError::Configuration(why));
+        }
+        secrets::authority(&self.ctx.client, &self.key.shoot).await?;
+        secrets::request_access(&self.ctx.client, &self.key.shoot).await?;
+        self.write(status::succeeded(kind, generation, Timestamp::now())).await?;
+        tracing::info!(shoot = %self.key.shoot, name, ?kind, "reconciled");
+        Ok(Action::await_change())
+    }
+
+    /// Delete: done when the connected nodes have confirmed, or after a bound,
+    /// or at once when nobody is left to confirm.
+    async fn delete(&self, cluster: &Cluster) -> Result<Action, OperationError> {
+        let last = self.object.status.as_ref().and_then(|status| status.last_operation.as_ref());
+        let begun = last.is_some_and(|last| {
+            last.kind == OperationType::Delete && last.state == OperationState::Processing
+        });
+        if !begun {
+            self.write(status::processing(OperationType::Delete, Timestamp::now())).await?;
+        }
+        let nobody_left =
+            cluster.is_hibernated() || cluster.is_deleting() || cluster.is_force_deleted();
+        if !nobody_left {
+            let pending = self.ctx.index.removal_pending(&self.key);
+            let late = self.waited() >= self.ctx.deletion_timeout;
+            let known = self.ctx.index.knows_deletion(&self.key);
+            match pending.as_slice() {
+                [] if known => {}
+                nodes if known && late => self.announce_leftovers(nodes).await,
+                _ => return Ok(Action::requeue(LOOK)),
+            }
+        }
+        let generation = self.object.metadata.generation;
+        self.write(status::succeeded(OperationType::Delete, generation, Timestamp::now())).await?;
+        let rest: Vec<_> =
+            self.object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+        self.merge(json!({"metadata": {"finalizers": rest}})).await?;
+        tracing::info!(shoot = %self.key.shoot, name = self.key.name, "deleted");
+        Ok(Action::await_change())
+    }
+
+    fn waited(&self) -> Duration {
+        let since = self.object.metadata.deletion_timestamp.as_ref();
+        let since = since.map_or_else(Timestamp::now, |time| time.0);
+        Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default()
+    }
+
+    /// Says which nodes keep the runtime's files for now.
+    async fn announce_leftovers(&self, nodes: &[NodeName]) {
+        let names: Vec<_> = nodes.iter().take(10).map(NodeName::as_str).collect();
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "NodesNotConfirmed".to_owned(),
+            note: Some(format!(
+                "{} nodes have not confirmed in time that the runtime is gone and remove it when they can: {}",
+                nodes.len(),
+                names.join(", ")
+            )),
+            action: "Deleting".to_owned(),
+            secondary: None,
+        };
+        let object = self.object.object_ref(&());
+        if let Err(error) = self.ctx.events.publish(&event, &object).await {
+            // The Event is a courtesy; the log has it too.
+            tracing::debug!(error = %Chain(&error), "publishing an Event");
+        }
+        tracing::warn!(shoot = %self.key.shoot, name = self.key.name, ?names, "nodes have not confirmed in time");
+    }
+
+    async fn merge(&self, patch: Value) -> Result<(), kube::Error> {
+        let patch = Patch::Merge(patch);
+        self.api.patch_metadata(&self.key.name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    async fn write(&self, status: Value) -> Result<(), kube::Error> {
+        let patch = Patch::Merge(status);
+        self.api.patch_status(&self.key.name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! What the controller does for each shoot that has a ContainerRuntime.
+//!
+//! ```text
+//!  Clusters ─watch─▶ Shoots ─▶ one Shoot task each:
+//!      secrets   CA and access Secret in the seed, made where they are missing
+//!      access    kubeconfig + token ─▶ client of the shoot's API
+//!      nodes     Nodes ─watch─▶ Index
+//!      labels    Index ─▶ the agent's label on Nodes
+//!      Endpoints: the shoot by host name, for agents
+//! ```
+
+mod access;
+mod endpoints;
+mod labels;
+mod nodes;
+pub(crate) mod secrets;
+mod task;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+use rootstock_core::name::ShootName;
+use rootstock_daemon::Shutdown;
+use rootstock_daemon::error::Chain;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Cluster;
+use crate::index::Index;
+
+pub(crate) use endpoints::Endpoints;
+pub(crate) use tokens::Tokens;
+
+/// Runs one task for each shoot that has a ContainerRuntime.
+pub(crate) struct Shoots {
+    pub(crate) seed: Client,
+    pub(crate) index: Arc<Index>,
+    pub(crate) endpoints: Arc<Endpoints>,
+    pub(crate) tokens: watch::Receiver<tokens::ByShoot>,
+    pub(crate) domain: Option<String>,
+}
+
+struct Running {
+    cluster: watch::Sender<Arc<Cluster>>,
+    stop: CancellationToken,
+}
+
+impl Shoots {
+    pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let api: Api<Cluster> = Api::all(self.seed.clone());
+        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut changes = self.index.changes();
+        let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
+        let mut listed = BTreeMap::new();
+        let mut running: BTreeMap<ShootName, Running> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            // Cancel-safe: a stream's `next`, a watch's `changed`, a JoinSet's
+            // `join_next` and a token lose nothing when they are dropped.
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        take(event, &mut clusters, &mut listed);
+                    }
+                    Some(Err(error)) => tracing::warn!(error = %Chain(&error), "watching Clusters"),
+                    None => anyhow::bail!("the watch of Clusters ended"),
+                },
+                changed = changes.changed() => changed?,
+                Some(ended) = tasks.join_next() => {
+                    // A task ends when its shoot does; a panic ends the controller.
+                    let () = ended?;
+                }
+                () = shutdown.begun() => break,
+            }
+            running.retain(|name, task| {
+                let stays = clusters.contains_key(name);
+                if !stays {
+                    task.stop.cancel();
+                    self.index.remove_shoot(name);
+                }
+                stays
+            });
+            for (name, cluster) in &clusters {
+                if let Some(task) = running.get(name) {
+                    task.cluster.send_if_modified(|current| {
+                        let changed = !Arc::ptr_eq(current, cluster);
+                        current.clone_from(cluster);
+                        changed
+                    });
+                } else if self.index.has_shoot(name) {
+                    let task = self.start(name, cluster, &mut tasks, &shutdown);
+                    running.insert(name.clone(), task);
+                }
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        name: &ShootName,
+        cluster: &Arc<Cluster>,
+        tasks: &mut JoinSet<()>,
+        shutdown: &Shutdown,
+    ) -> Running {
+        let (sender, receiver) = watch::channel(Arc::clone(cluster));
+        let stop = shutdown.token().child_token();
+        let task = task::Shoot {
+            name: name.clone(),
+            seed: self.seed.clone(),
+            index: Arc::clone(&self.index),
+            endpoints: Arc::clone(&self.endpoints),
+            cluster: receiver,
+            tokens: self.tokens.clone(),
+            domain: self.domain.clone(),
+        };
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            // Cancel-safe: a shoot's task keeps nothing that must be finished;
+            // its writes are single requests.
+            tokio::select! {
+                () = task.run() => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        Running { cluster: sender, stop }
+    }
+}
+
+/// Takes an event of the watch into the map.
+fn take(
+    event: watcher::Event<Cluster>,
+    clusters: &mut BTreeMap<ShootName, Arc<Cluster>>,
+    listed: &mut BTreeMap<ShootName, Arc<Cluster>>,
+) {
+    let entry = |cluster: Cluster| {
+        let name = cluster.metadata.name.as_deref()?.parse().ok()?;
+        Some((name, Arc::new(cluster)))
+    };
+    match event {
+        watcher::Event::Apply(cluster) => clusters.extend(entry(cluster)),
+        watcher::Event::Delete(cluster) => {
+            if let Some((name, _)) = entry(cluster) {
+                clusters.remove(&name);
+            }
+        }
+        watcher::Event::Init => listed.clear(),
+        watcher::Event::InitApply(cluster) => listed.extend(entry(cluster)),
+        watcher::Event::InitDone => *clusters = std::mem::take(listed),
+    }
+}
