@@ -78,7 +78,7 @@ pub(super) async fn offer(
     Ok(tokio::fs::write(catalog, text).await?)
 }
 
-/// The CRDs that a seed serves.
-pub(super) fn crds() -> Vec<Value> {
-    rootstock_controller::crds()
+/// The CRDs that a seed serves, made from the controller's own types.
+pub(super) fn definitions() -> Result<Vec<Value>, serde_json::Error> {
+    rootstock_controller::api::definitions().iter().map(serde_json::to_value).collect()
 }

@@ -83,6 +83,9 @@ pub enum WorldError {
     /// A bundle or the catalog.
     #[error("offer the bundles")]
     Catalog(#[from] catalog::CatalogError),
+    /// The seed's CRDs.
+    #[error("write the definitions of Gardener's resources")]
+    Definitions(#[from] serde_json::Error),
     /// gardenlet or the Worker.
     #[error("create what Gardener creates for {shoot}")]
     Gardener {
@@ -370,6 +373,7 @@ async fn start_clusters(options: &Options) -> Result<Clusters, WorldError> {
             Some(RealControlPlane::start(assets, &options.dir.join("etcd")).await?)
         }
     };
+    let definitions = catalog::definitions()?;
     let start = async |name: &str, crds| {
         let options =
             ClusterOptions { name: name.to_owned(), dir: options.dir.join("kubeconfigs"), crds };
@@ -383,7 +387,7 @@ async fn start_clusters(options: &Options) -> Result<Clusters, WorldError> {
         Ok::<_, StartError>((Arc::new(shoot.clone()), cluster))
     });
     let shoots = futures_util::future::try_join_all(shoots);
-    let (seed, shoots) = tokio::try_join!(start("seed", catalog::crds()), shoots)?;
+    let (seed, shoots) = tokio::try_join!(start("seed", definitions), shoots)?;
     Ok((seed, shoots))
 }
 
@@ -399,6 +403,8 @@ fn controller_arguments(
         ("--kubeconfig", seed.kubeconfig_path().display().to_string()),
         ("--listen", listen.to_string()),
         ("--admin-listen", admin.to_string()),
+        // Every type: also one that the catalog lacks is answered.
+        ("--types", "*".to_owned()),
         ("--log-level", options.log_level.clone()),
     ]
     .into_iter()
