@@ -266,6 +266,8 @@ impl Supervisor {
     /// Stays with one incarnation until it has ended.
     async fn attend(&mut self, mut child: Child) -> io::Result<ExitStatus> {
         let pid = child.id();
+        // The leash: waiting for a child would close what it holds of its input.
+        let _leash = child.stdin.take();
         let before = self.state.borrow().usage;
         self.state.send_modify(|state| {
             state.pid = pid;
@@ -390,6 +392,20 @@ mod tests {
         process.stop().await;
         assert_eq!(process.pid(), None);
         assert!(logs.path().join("sleeper.log").exists());
+    }
+
+    #[tokio::test]
+    async fn a_leash_holds_as_long_as_the_handle() {
+        let (logs, processes) = sleepers();
+        let text = "echo up; read line; echo let go >&2";
+        let process = processes.start("leashed", script(text)).unwrap();
+        let log = logs.path().join("leashed.log");
+        while !std::fs::read_to_string(&log).unwrap().contains("up") {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(process.usage().starts, 1, "its input is open: {process:?}");
+        process.stop().await;
+        assert!(!std::fs::read_to_string(&log).unwrap().contains("let go"));
     }
 
     #[tokio::test]
