@@ -1,1 +1,207 @@
 //! A node's service manager and containerd, simulated at the agent's edge.
+//!
+//! All of its state is files below the node's root, so that an agent that is
+//! killed and started again, and the demo beside it, see the same node:
+//!
+//! ```text
+//!  <root>/etc/containerd/config.toml   what the agent edits, for real
+//!  <root>/run/simulated/running.json   what containerd started with, and how often it was started
+//!  <root>/run/simulated/sandboxes.json the pods on the node
+//!  <root>/run/simulated/faults.json    what goes wrong
+//! ```
+
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rootstock_agent::containerd;
+use rootstock_agent::host::{Containerd, Host, HostError, HostFuture, Sandbox};
+use rootstock_core::layout::HandlerTable;
+use rootstock_core::name::HandlerName;
+use serde::{Deserialize, Serialize};
+
+/// How long a containerd of an ordinary node takes to start.
+const START: Duration = Duration::from_millis(300);
+
+/// A simulated node.
+#[derive(Clone, Debug)]
+pub struct SimulatedHost {
+    root: PathBuf,
+    start: Duration,
+}
+
+/// What the running containerd started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Running {
+    version: String,
+    /// Starts since the node was made; the first one is none of the agent's.
+    starts: u64,
+    up: bool,
+    handlers: BTreeMap<HandlerName, Option<HandlerTable>>,
+}
+
+/// What goes wrong on a node, until it is taken back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HostFaults {
+    /// containerd does not come up.
+    pub start_fails: bool,
+    /// containerd comes up, but lists none of these handlers.
+    pub hidden_handlers: BTreeSet<HandlerName>,
+    /// Bytes that the disk has free; none for the truth.
+    pub free_space: Option<u64>,
+}
+
+/// A pod on a simulated node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SimulatedPod {
+    /// `namespace/name`.
+    pub pod: String,
+    /// Its handler.
+    pub handler: HandlerName,
+}
+
+impl SimulatedHost {
+    /// The node below this root.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), start: START }
+    }
+
+    /// The same with a containerd that takes this long to start.
+    pub fn with_start(self, start: Duration) -> Self {
+        Self { start, ..self }
+    }
+
+    /// Makes the files of a new node: the configuration that Gardener writes,
+    /// and a containerd that has started with it. An existing node stays.
+    pub async fn prepare(root: &Path) -> io::Result<()> {
+        let config = config_path(root);
+        if tokio::fs::try_exists(&config).await? {
+            return Ok(());
+        }
+        tokio::fs::create_dir_all(config.parent().unwrap_or(root)).await?;
+        tokio::fs::write(&config, include_str!("config.toml")).await?;
+        tokio::fs::create_dir_all(root.join("var/bin/containerruntimes")).await?;
+        let host = Self::new(root);
+        host.boot(&HostFaults::default()).await
+    }
+
+    /// How often containerd was restarted since the node was made.
+    pub async fn restarts(root: &Path) -> io::Result<u64> {
+        let running: Running = files::read(&simulated(root, "running")).await?;
+        Ok(running.starts.saturating_sub(1))
+    }
+
+    /// The handlers of the running containerd.
+    pub async fn loaded_handlers(root: &Path) -> io::Result<BTreeSet<HandlerName>> {
+        let running: Running = files::read(&simulated(root, "running")).await?;
+        Ok(running.handlers.into_keys().collect())
+    }
+
+    /// Sets the pods on the node.
+    pub async fn set_pods(root: &Path, pods: &[SimulatedPod]) -> io::Result<()> {
+        files::write(&simulated(root, "sandboxes"), &pods).await
+    }
+
+    /// Sets what goes wrong on the node.
+    pub async fn set_faults(root: &Path, faults: &HostFaults) -> io::Result<()> {
+        files::write(&simulated(root, "faults"), faults).await
+    }
+
+    /// Restarts containerd as someone else would.
+    pub async fn restart(root: &Path) -> io::Result<()> {
+        let faults = files::read(&simulated(root, "faults")).await?;
+        Self::new(root).boot(&faults).await
+    }
+
+    /// Starts containerd with the configuration as it is.
+    async fn boot(&self, faults: &HostFaults) -> io::Result<()> {
+        let path = simulated(&self.root, "running");
+        let before: Running = files::read(&path).await?;
+        let starts = before.starts + 1;
+        let mut running = Running { version: "2.1.4".to_owned(), starts, ..Running::default() };
+        let config = tokio::fs::read_to_string(config_path(&self.root)).await;
+        // What containerd can't read, it does not start with.
+        if let Ok(text) = config
+            && let Ok(tables) = containerd::tables(&text)
+            && !faults.start_fails
+        {
+            running.up = true;
+            running.handlers = tables;
+            running.handlers.retain(|handler, _| !faults.hidden_handlers.contains(handler));
+        }
+        files::write(&path, &running).await
+    }
+}
+
+fn config_path(root: &Path) -> PathBuf {
+    root.join(containerd::FOLDER.trim_start_matches('/')).join(containerd::FILE)
+}
+
+fn simulated(root: &Path, name: &str) -> PathBuf {
+    root.join("run/simulated").join(format!("{name}.json"))
+}
+
+fn unavailable(what: &str) -> impl FnOnce(io::Error) -> HostError {
+    let what = what.to_owned();
+    move |error| HostError::Unavailable { what, source: Box::new(error) }
+}
+
+impl Host for SimulatedHost {
+    fn containerd(&self) -> HostFuture<'_, Result<Containerd, HostError>> {
+        Box::pin(async {
+            let path = simulated(&self.root, "running");
+            let running: Running = files::read(&path).await.map_err(unavailable("ask containerd"))?;
+            if !running.up {
+                let refused = io::ErrorKind::ConnectionRefused.into();
+                return Err(unavailable("ask containerd")(refused));
+            }
+            let Running { version, starts, handlers, .. } = running;
+            Ok(Containerd { version, start: format!("start-{starts}"), handlers })
+        })
+    }
+
+    fn restart_containerd(&self) -> HostFuture<'_, Result<(), HostError>> {
+        Box::pin(async {
+            let faults: HostFaults = files::read(&simulated(&self.root, "faults"))
+                .await
+                .map_err(unavailable("restart containerd"))?;
+            tokio::time::sleep(self.start).await;
+            self.boot(&faults).await.map_err(unavailable("restart containerd"))?;
+            if faults.start_fails {
+                let evidence = "containerd.service: Failed with result 'exit-code'".to_owned();
+                return Err(HostError::Restart { evidence });
+            }
+            Ok(())
+        })
+    }
+
+    fn sandboxes(&self) -> HostFuture<'_, Result<Vec<Sandbox>, HostError>> {
+        Box::pin(async {
+            let pods: Vec<SimulatedPod> = files::read(&simulated(&self.root, "sandboxes"))
+                .await
+                .map_err(unavailable("list pod sandboxes"))?;
+            let sandbox =
+                |SimulatedPod { pod, handler }| Sandbox { pod, handler: Some(handler) };
+            Ok(pods.into_iter().map(sandbox).collect())
+        })
+    }
+
+    fn free_space<'a>(&'a self, path: &'a Path) -> HostFuture<'a, Result<u64, HostError>> {
+        Box::pin(async move {
+            let faults: HostFaults = files::read(&simulated(&self.root, "faults"))
+                .await
+                .map_err(unavailable("read the free space"))?;
+            match faults.free_space {
+                Some(free) => Ok(free),
+                None => rootstock_agent::host::free_space(path).await,
+            }
+        })
+    }
+}

@@ -1,0 +1,239 @@
+//! containerd's configuration: our runtime tables in `config.toml`, and nothing else of it.
+//!
+//! The text is edited, not written anew: keys, order and comments of others
+//! stay byte for byte. No drop-in files: containerd before 2.0 lets one replace
+//! the whole CRI table, and a node that goes back to 1.7 would then not start.
+//! Whose a table is stands in the journal, because other writers of this file
+//! drop comments.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rootstock_core::layout::{HandlerTable, toml_table};
+use rootstock_core::name::HandlerName;
+use rootstock_core::status::Reason;
+use serde_json::{Map, Value};
+use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike};
+
+/// The folder of the configuration on a node.
+pub const FOLDER: &str = "/etc/containerd";
+/// The configuration's name in it.
+pub const FILE: &str = "config.toml";
+/// The largest configuration that is read, in bytes; ordinary ones have 10 KiB.
+pub const MAX_SIZE: u64 = 4 << 20;
+
+/// Why the configuration can't be read or changed. It is then left as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not TOML.
+    #[error("{FOLDER}/{FILE} is no valid TOML: {0}")]
+    Syntax(String),
+    /// TOML, but not containerd's.
+    #[error("{FOLDER}/{FILE}: {0}")]
+    Shape(String),
+    /// A table of ours that TOML has no words for.
+    #[error("the table of handler {handler} can't be written: {why}")]
+    Table {
+        /// The handler.
+        handler: HandlerName,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// The reason that users see.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Syntax(_) | Self::Shape(_) => Reason::ContainerdConfigInvalid,
+            Self::Table { .. } => Reason::BundleInvalid,
+        }
+    }
+}
+
+/// The configuration of a node that has none: nothing but its version, the
+/// one that this containerd writes itself.
+pub fn minimal(containerd_version: &str) -> &'static str {
+    let version = containerd_version.trim_start_matches('v');
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_some_and(|major| major < 2) { "version = 2\n" } else { "version = 3\n" }
+}
+
+/// The runtime tables in a configuration; none where one is not of our form.
+pub fn tables(text: &str) -> Result<BTreeMap<HandlerName, Option<HandlerTable>>, ConfigError> {
+    let document = parse(text)?;
+    let mut at: &dyn TableLike = document.as_table();
+    for part in runtimes_path(&document)? {
+        match at.get(part) {
+            None => return Ok(BTreeMap::new()),
+            Some(item) => at = item.as_table_like().ok_or_else(|| no_table(part))?,
+        }
+    }
+    // Names that no RuntimeClass could ask for are no concern of ours.
+    let named = at.iter().filter_map(|(name, item)| Some((name.parse().ok()?, read(item))));
+    Ok(named.collect())
+}
+
+/// The configuration with these tables set and those taken out.
+pub fn edit(
+    text: &str,
+    set: &BTreeMap<HandlerName, HandlerTable>,
+    remove: &BTreeSet<HandlerName>,
+) -> Result<String, ConfigError> {
+    let there = tables(text)?;
+    let mut document = parse(text)?;
+    let path = runtimes_path(&document)?;
+    let remove: Vec<_> = remove.iter().filter(|name| there.contains_key(*name)).collect();
+    let set: Vec<_> = set
+        .iter()
+        .filter(|(name, table)| there.get(*name) != Some(&Some((*table).clone())))
+        .collect();
+    if remove.is_empty() && set.is_empty() {
+        return Ok(text.to_owned());
+    }
+    let (runtimes, inline) = runtimes_mut(&mut document, &path)?;
+    for name in remove {
+        runtimes.remove(name.as_str());
+    }
+    for (name, table) in set {
+        let mut new =
+            write(table).map_err(|why| ConfigError::Table { handler: name.clone(), why })?;
+        let item = if inline {
+            Item::Value(new.into_inline_table().into())
+        } else {
+            // A table that is replaced keeps its place and the comment above it.
+            if let Some(old) = runtimes.get(name.as_str()).and_then(Item::as_table) {
+                new.set_position(old.position());
+                *new.decor_mut() = old.decor().clone();
+            }
+            Item::Table(new)
+        };
+        runtimes.insert(name.as_str(), item);
+    }
+    Ok(document.to_string())
+}
+
+fn parse(text: &str) -> Result<DocumentMut, ConfigError> {
+    text.parse().map_err(|error: toml_edit::TomlError| {
+        // The message quotes the place; one line is enough.
+        ConfigError::Syntax(error.to_string().lines().next().unwrap_or_default().to_owned())
+    })
+}
+
+/// Where the runtimes stand, by the file's own version.
+fn runtimes_path(document: &DocumentMut) -> Result<[&'static str; 4], ConfigError> {
+    let version = match document.get("version") {
+        // containerd reads a file without a version as version 1.
+        None => 1,
+        Some(item) => item
+            .as_integer()
+            .ok_or_else(|| ConfigError::Shape("its version is no number".to_owned()))?,
+    };
+    let plugin = match version {
+        1 => "cri",
+        2 => "io.containerd.grpc.v1.cri",
+        3 | 4 => "io.containerd.cri.v1.runtime",
+        _ => return Err(ConfigError::Shape(format!("its version {version} is not known"))),
+    };
+    Ok(["plugins", plugin, "containerd", "runtimes"])
+}
+
+fn no_table(part: &str) -> ConfigError {
+    ConfigError::Shape(format!("its key {part:?} is no table"))
+}
+
+/// The table of runtimes, made where it is missing, and whether it is written inline.
+fn runtimes_mut<'a>(
+    document: &'a mut DocumentMut,
+    path: &[&str],
+) -> Result<(&'a mut dyn TableLike, bool), ConfigError> {
+    let mut at: &mut dyn TableLike = document.as_table_mut();
+    let mut inline = false;
+    for part in path {
+        if at.get(part).is_none() {
+            let item = if inline {
+                Item::Value(InlineTable::new().into())
+            } else {
+                let mut table = Table::new();
+                // Without a header of its own it leaves nothing behind.
+                table.set_implicit(true);
+                Item::Table(table)
+            };
+            at.insert(part, item);
+        }
+        let item = at.get_mut(part).ok_or_else(|| no_table(part))?;
+        inline |= item.is_inline_table();
+        at = item.as_table_like_mut().ok_or_else(|| no_table(part))?;
+    }
+    Ok((at, inline))
+}
+
+fn write(table: &HandlerTable) -> Result<Table, &'static str> {
+    let mut out = Table::new();
+    let mut put = |key: &str, value: toml_edit::Value| {
+        out.insert(key, Item::Value(value));
+    };
+    put("runtime_type", table.runtime_type.as_str().into());
+    if !table.runtime_path.is_empty() {
+        put("runtime_path", table.runtime_path.as_str().into());
+    }
+    if !table.pod_annotations.is_empty() {
+        let annotations: toml_edit::Array = table.pod_annotations.iter().collect();
+        put("pod_annotations", annotations.into());
+    }
+    if table.privileged_without_host_devices {
+        put("privileged_without_host_devices", true.into());
+    }
+    if !table.options.is_empty() {
+        out.insert("options", Item::Table(toml_table(&table.options)?));
+    }
+    Ok(out)
+}
+
+/// A table of exactly the keys that we write, or none.
+fn read(item: &Item) -> Option<HandlerTable> {
+    let mut out = HandlerTable::default();
+    for (key, item) in item.as_table_like()?.iter() {
+        match key {
+            "runtime_type" => out.runtime_type = item.as_str()?.to_owned(),
+            "runtime_path" => out.runtime_path = item.as_str()?.to_owned(),
+            "pod_annotations" => {
+                let texts = item.as_array()?.iter().map(|text| text.as_str().map(str::to_owned));
+                out.pod_annotations = texts.collect::<Option<_>>()?;
+            }
+            "privileged_without_host_devices" => {
+                out.privileged_without_host_devices = item.as_bool()?;
+            }
+            "options" => out.options = object(item.as_table_like()?)?,
+            _ => return None,
+        }
+    }
+    Some(out)
+}
+
+fn object(table: &dyn TableLike) -> Option<Map<String, Value>> {
+    table.iter().map(|(key, item)| Some((key.to_owned(), json(item)?))).collect()
+}
+
+fn json(item: &Item) -> Option<Value> {
+    if let Some(table) = item.as_table_like() {
+        return Some(Value::Object(object(table)?));
+    }
+    value(item.as_value()?)
+}
+
+fn value(value: &toml_edit::Value) -> Option<Value> {
+    Some(match value {
+        toml_edit::Value::String(text) => Value::String(text.value().clone()),
+        toml_edit::Value::Integer(number) => (*number.value()).into(),
+        toml_edit::Value::Float(number) => (*number.value()).into(),
+        toml_edit::Value::Boolean(value) => (*value.value()).into(),
+        toml_edit::Value::Array(items) => {
+            Value::Array(items.iter().map(self::value).collect::<Option<_>>()?)
+        }
+        toml_edit::Value::InlineTable(table) => Value::Object(object(table)?),
+        toml_edit::Value::Datetime(_) => return None,
+    })
+}

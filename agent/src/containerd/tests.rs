@@ -1,0 +1,138 @@
+use serde_json::json;
+
+use super::*;
+
+const V3: &str = r#"version = 3
+# how Gardener writes it
+imports = ["/etc/containerd/conf.d/*.toml"]
+
+[plugins]
+  [plugins.'io.containerd.cri.v1.images']
+    snapshotter = "overlayfs" # keep me
+    [plugins.'io.containerd.cri.v1.images'.pinned_images]
+      sandbox = "registry.k8s.io/pause:3.10"
+
+  [plugins.'io.containerd.cri.v1.runtime'.containerd]
+    default_runtime_name = "runc"
+
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+
+      [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+        SystemdCgroup = true
+
+# someone's own plugin
+[plugins."com.example.v1.thing"]
+  key = [1, 2,
+         3]
+# the end
+"#;
+
+const V2: &str = r#"version = 2
+[plugins."io.containerd.grpc.v1.cri".containerd]
+default_runtime_name = "runc"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "/etc/containerd/certs.d"
+"#;
+
+const V1: &str = "# old\n[plugins.cri.containerd]\nsnapshotter = \"overlayfs\"\n";
+
+const INLINE: &str = "version = 2\nplugins.\"io.containerd.grpc.v1.cri\" = { containerd = { runtimes = { runc = { runtime_type = \"io.containerd.runc.v2\" } } } }\n";
+
+fn name(name: &str) -> HandlerName {
+    name.parse().unwrap()
+}
+
+fn runsc(digest: &str) -> HandlerTable {
+    HandlerTable {
+        runtime_type: "io.containerd.runsc.v1".into(),
+        runtime_path: format!("/var/bin/c/.rootstock/gvisor/{digest}/containerd-shim-runsc-v1"),
+        options: json!({"TypeUrl": "io.containerd.runsc.v1.options", "ConfigPath": "/x \"y\"", "n": {"deep": [1, true]}})
+            .as_object()
+            .unwrap()
+            .clone(),
+        pod_annotations: vec!["dev.gvisor.*".into()],
+        privileged_without_host_devices: true,
+    }
+}
+
+fn set(text: &str, table: &HandlerTable) -> String {
+    edit(text, &[(name("runsc"), table.clone())].into(), &BTreeSet::new()).unwrap()
+}
+
+fn unset(text: &str) -> String {
+    edit(text, &BTreeMap::new(), &[name("runsc")].into()).unwrap()
+}
+
+#[test]
+fn every_version_of_the_file_is_edited_in_its_own_way() {
+    let table = [
+        (V1, "[plugins.cri.containerd.runtimes.runsc]"),
+        (V2, "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runsc]"),
+        (V3, ".containerd.runtimes.runsc]"),
+        (&V3.replace("version = 3", "version = 4"), ".containerd.runtimes.runsc]"),
+        ("version = 3\n", "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runsc]"),
+        (INLINE, "runsc = {"),
+        ("", "[plugins.cri.containerd.runtimes.runsc]"),
+    ];
+    for (text, want) in table {
+        let edited = set(text, &runsc("a"));
+        assert!(edited.contains(want), "{edited}");
+        assert_eq!(tables(&edited).unwrap()[&name("runsc")], Some(runsc("a")), "{edited}");
+        // Every line of others is there, in its order.
+        if text != INLINE {
+            let mut lines = edited.lines();
+            for line in text.lines() {
+                assert!(lines.any(|there| there == line), "{line:?} is gone from\n{edited}");
+            }
+        }
+        assert_eq!(set(&edited, &runsc("a")), edited, "a second edit changes nothing");
+        let upgraded = set(&edited, &runsc("b"));
+        assert_eq!(tables(&upgraded).unwrap()[&name("runsc")], Some(runsc("b")), "{upgraded}");
+        assert_eq!(upgraded.lines().count(), edited.lines().count(), "{upgraded}");
+        assert_eq!(unset(&edited).trim_end(), text.trim_end(), "removal restores the text");
+        assert_eq!(unset(&upgraded).trim_end(), text.trim_end());
+        assert_eq!(unset(text), text);
+    }
+}
+
+#[test]
+fn a_table_of_someone_else_is_taken_over_where_it_stands() {
+    let text = format!(
+        "{V3}\n# gvisor's own\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runsc]\n\
+         runtime_type = \"io.containerd.runsc.v1\"\nsnapshotter = \"x\"\n\
+         [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runsc.options]\nConfigPath = \"/etc/containerd/runsc.toml\"\n\n[last]\nx = 1\n"
+    );
+    assert_eq!(tables(&text).unwrap()[&name("runsc")], None, "it is not of our form");
+    assert!(tables(&text).unwrap()[&name("runc")].is_some());
+    let edited = set(&text, &runsc("a"));
+    assert_eq!(tables(&edited).unwrap()[&name("runsc")], Some(runsc("a")));
+    assert!(
+        !edited.contains("snapshotter = \"x\"") && !edited.contains("/etc/containerd/runsc.toml")
+    );
+    assert!(edited.contains("# gvisor's own") && edited.contains("[last]\nx = 1\n"));
+}
+
+#[test]
+fn what_can_not_be_understood_is_left_as_it_is() {
+    for (text, want) in [
+        ("version = ", "no valid TOML"),
+        ("version = 9\n", "version 9"),
+        ("version = \"2\"\n", "no number"),
+        ("version = 2\nplugins = 1\n", "\"plugins\" is no table"),
+    ] {
+        let error =
+            edit(text, &[(name("runsc"), runsc("a"))].into(), &BTreeSet::new()).unwrap_err();
+        assert_eq!(error.reason(), Reason::ContainerdConfigInvalid);
+        assert!(error.to_string().contains(want), "{error}");
+    }
+}
+
+#[test]
+fn a_node_without_a_configuration_gets_a_minimal_one() {
+    for (version, want) in
+        [("1.7.27", "version = 2\n"), ("v2.1.4", "version = 3\n"), ("", "version = 3\n")]
+    {
+        assert_eq!(minimal(version), want);
+    }
+}

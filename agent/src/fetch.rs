@@ -1,0 +1,231 @@
+//! Blobs from a registry into files, verified on the way.
+//!
+//! ```text
+//!  socket ─Bytes─▶ sift: count, sha256 of the blob, partial file, zstd
+//!                    ─plain chunks─▶ write: count, sha256 of the plain bytes, temporary file
+//!                                      ─▶ fsync ─▶ rename ─▶ fsync of the folder
+//! ```
+//! The stages run side by side with bounded channels between them; a file
+//! appears only when the blob and its plain bytes are what they should be.
+//!
+//! The compressed bytes of a large blob are kept until it is complete: they
+//! are what a range request continues, and feeding them again costs a fraction
+//! of fetching them again.
+
+mod client;
+mod error;
+mod pipe;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use client::{Client, Endpoint};
+pub use error::FetchError;
+use pipe::{Pipe, Verdict};
+use rootstock_core::desired::Registry;
+use rootstock_core::digest::Digest;
+use tokio::sync::mpsc;
+
+use crate::rootfs::{Entry, Folder};
+
+/// The smallest blob whose compressed bytes are kept for a range request:
+/// below it a new request costs less than the second file.
+const RESUME_FROM: u64 = 1 << 20;
+/// Answers that break in the middle before a source is given up for now.
+const CUTS: u32 = 5;
+
+/// One file to fetch.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The blob.
+    pub blob: Digest,
+    /// Its size in bytes.
+    pub blob_size: u64,
+    /// The digest of the plain bytes.
+    pub plain: Digest,
+    /// The size of the plain bytes.
+    pub plain_size: u64,
+    /// The file's name in its folder.
+    pub name: String,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// Fetches blobs of one repository. One connection is kept between blobs.
+#[derive(Debug)]
+pub struct Fetcher {
+    sources: Vec<Endpoint>,
+    client: Client,
+    partial: Arc<Folder>,
+}
+
+impl Fetcher {
+    /// A fetcher for a repository: the registry's mirrors in order, then the registry.
+    ///
+    /// `partial` is the folder for blobs that are not complete yet.
+    pub fn new(
+        registry: &Registry,
+        repository: &str,
+        partial: Arc<Folder>,
+    ) -> Result<Self, FetchError> {
+        let urls = registry.mirrors.iter().chain([&registry.url]);
+        let sources = urls
+            .map(|url| Endpoint::new(url, repository, registry.credential.as_ref()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { sources, client: Client::new(&registry.ca_bundle), partial })
+    }
+
+    /// Fetches a file into a folder. `progress` is told of every byte that
+    /// comes over the network.
+    ///
+    /// Dropped in the middle it leaves no file, but the bytes that came.
+    pub async fn fetch(
+        &mut self,
+        wanted: &Wanted,
+        into: &Arc<Folder>,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), FetchError> {
+        let result = self.try_sources(wanted, into, progress, 0).await;
+        match result {
+            // Bytes of one source may have been completed by another; the
+            // registry itself gets a chance that no mirror has spoiled.
+            Err(error) if error.is_content() && self.sources.len() > 1 => {
+                tracing::warn!(blob = %wanted.blob, %error, "a mirror is passed over");
+                self.try_sources(wanted, into, progress, self.sources.len() - 1).await
+            }
+            other => other,
+        }
+    }
+
+    async fn try_sources(
+        &mut self,
+        wanted: &Wanted,
+        into: &Arc<Folder>,
+        progress: &(dyn Fn(u64) + Send + Sync),
+        first: usize,
+    ) -> Result<(), FetchError> {
+        let resume = wanted.blob_size >= RESUME_FROM;
+        let have = if resume { self.have(wanted)? } else { 0 };
+        let partial = resume.then(|| Arc::clone(&self.partial));
+        let (mut pipe, bytes) = Pipe::start(wanted.clone(), Arc::clone(into), partial, have);
+        let mut fed = Feed { bytes, at: have, size: wanted.blob_size };
+        let mut outcome = Ok(());
+        for at in first..self.sources.len() {
+            outcome = self.from_source(at, wanted, &mut fed, progress).await;
+            // What the network says of one source, the next may make good.
+            if outcome.is_ok() || fed.bytes.is_closed() {
+                break;
+            }
+        }
+        let complete = outcome.is_ok();
+        // The channel's end tells the pipe that nothing more comes.
+        drop(fed);
+        match pipe.verdict(complete).await? {
+            Verdict::Written => Ok(()),
+            // The pipe was told that bytes are missing; why is known here.
+            Verdict::Incomplete => outcome,
+        }
+    }
+
+    /// How many bytes of the blob are here already.
+    fn have(&self, wanted: &Wanted) -> Result<u64, FetchError> {
+        match self.partial.entry(&wanted.blob.hex())? {
+            Some(Entry::File { size, .. }) if size <= wanted.blob_size => Ok(size),
+            None => Ok(0),
+            Some(_) => {
+                self.partial.remove(&wanted.blob.hex())?;
+                Ok(0)
+            }
+        }
+    }
+
+    async fn from_source(
+        &mut self,
+        at: usize,
+        wanted: &Wanted,
+        fed: &mut Feed,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), FetchError> {
+        let mut cuts = 0;
+        loop {
+            if fed.at == fed.size {
+                return Ok(());
+            }
+            let Err(error) = self.once(at, wanted, fed, progress).await else { continue };
+            if !error.is_cut() || fed.bytes.is_closed() {
+                return Err(error);
+            }
+            cuts += 1;
+            if cuts == CUTS && error.is_early_end() {
+                let (blob, size, declared) = (wanted.blob, fed.at, fed.size);
+                return Err(FetchError::Truncated { blob, size, declared });
+            }
+            if cuts == CUTS {
+                return Err(error);
+            }
+            tracing::debug!(blob = %wanted.blob, at = fed.at, %error, "a download goes on by range");
+        }
+    }
+
+    /// One request and what comes of it.
+    async fn once(
+        &mut self,
+        at: usize,
+        wanted: &Wanted,
+        fed: &mut Feed,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), FetchError> {
+        let mut body = self.client.get(&self.sources[at], &wanted.blob, fed.at).await?;
+        let mut skip = fed.at.saturating_sub(body.start());
+        if let Some(size) = body.length().filter(|size| body.start() + size > fed.size) {
+            let size = body.start() + size;
+            return Err(FetchError::TooLarge { blob: wanted.blob, size, declared: fed.size });
+        }
+        // The one place where payload leaves the socket: what paces a pull stands here.
+        while let Some(chunk) = body.next().await? {
+            progress(chunk.len() as u64);
+            let drop = skip.min(chunk.len() as u64);
+            skip -= drop;
+            // `drop` is at most the chunk's length.
+            let chunk = chunk.slice(usize::try_from(drop).unwrap_or(chunk.len())..);
+            fed.push(chunk, wanted).await?;
+        }
+        if fed.at < fed.size {
+            return Err(FetchError::Truncated {
+                blob: wanted.blob,
+                size: fed.at,
+                declared: fed.size,
+            });
+        }
+        self.client.keep(body);
+        Ok(())
+    }
+}
+
+/// The pipe's entrance.
+#[derive(Debug)]
+struct Feed {
+    bytes: mpsc::Sender<Bytes>,
+    at: u64,
+    size: u64,
+}
+
+impl Feed {
+    async fn push(&mut self, chunk: Bytes, wanted: &Wanted) -> Result<(), FetchError> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let size = self.at + chunk.len() as u64;
+        if size > self.size {
+            return Err(FetchError::TooLarge { blob: wanted.blob, size, declared: self.size });
+        }
+        // It closes only when the pipe has failed, which the verdict tells.
+        let closed = |_| FetchError::Io(io::ErrorKind::BrokenPipe.into());
+        self.bytes.send(chunk).await.map_err(closed)?;
+        self.at = size;
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+//! HTTP/1.1 as far as a registry's blobs need it.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HOST, HeaderMap, LOCATION, RANGE, USER_AGENT,
+};
+use http::uri::Scheme;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rootstock_core::desired::Credential;
+use rootstock_core::digest::Digest;
+use rustls_pki_types::ServerName;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use super::FetchError;
+use crate::net;
+
+/// How long a source may bring no byte. A registry that reads a blob from
+/// cold storage takes some seconds.
+const STALL: Duration = Duration::from_secs(30);
+/// Redirects that are followed for one blob.
+const REDIRECTS: usize = 3;
+
+/// One place that serves a repository.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    origin: Origin,
+    /// The path before the digest.
+    blobs: String,
+    authorization: Option<HeaderValue>,
+}
+
+/// Scheme, host and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    tls: bool,
+    host: String,
+    port: u16,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+impl Origin {
+    fn of(uri: &Uri) -> Result<Self, &'static str> {
+        let tls = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            _ => return Err("want a URL that begins with http:// or https://"),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or("it has no host")?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("a credential does not belong into it");
+        }
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Self { tls, host: host.to_owned(), port })
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        url: &str,
+        repository: &str,
+        credential: Option<&Credential>,
+    ) -> Result<Self, FetchError> {
+        let wrong = |why: &str| FetchError::Configuration { url: url.to_owned(), why: why.into() };
+        let uri: Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
+        let origin = Origin::of(&uri).map_err(wrong)?;
+        let base = uri.path().trim_end_matches('/');
+        let blobs = format!("{base}/v2/{repository}/blobs/");
+        let authorization = match credential {
+            None => None,
+            Some(credential) => Some(
+                authorization(credential)
+                    .map_err(|_| wrong("its credential has characters that HTTP does not take"))?,
+            ),
+        };
+        Ok(Self { origin, blobs, authorization })
+    }
+}
+
+fn authorization(credential: &Credential) -> Result<HeaderValue, http::Error> {
+    let Credential { username, secret } = credential;
+    let text = if username.is_empty() {
+        format!("Bearer {secret}")
+    } else {
+        format!("Basic {}", STANDARD.encode(format!("{username}:{secret}")))
+    };
+    let mut value = HeaderValue::from_str(&text)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// A client that keeps one connection.
+pub(super) struct Client {
+    ca_bundle: String,
+    idle: Option<Connection>,
+    /// What drives the connections; it ends with the client.
+    drivers: JoinSet<()>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("idle", &self.idle.is_some()).finish_non_exhaustive()
+    }
+}
+
+struct Connection {
+    origin: Origin,
+    sender: SendRequest<Empty<Bytes>>,
+}
+
+/// The payload of an answer.
+pub(super) struct Body {
+    connection: Connection,
+    incoming: Incoming,
+    start: u64,
+    length: Option<u64>,
+}
+
+impl Client {
+    pub(super) fn new(ca_bundle: &str) -> Self {
+        Self { ca_bundle: ca_bundle.to_owned(), idle: None, drivers: JoinSet::new() }
+    }
+
+    /// Asks for a blob from the byte `from` on.
+    pub(super) async fn get(
+        &mut self,
+        endpoint: &Endpoint,
+        blob: &Digest,
+        from: u64,
+    ) -> Result<Body, FetchError> {
+        let mut origin = endpoint.origin.clone();
+        let mut target = format!("{}{blob}", endpoint.blobs);
+        for _ in 0..=REDIRECTS {
+            let mut headers = HeaderMap::new();
+            if from > 0 {
+                headers.insert(RANGE, text(&origin, format!("bytes={from}-"))?);
+            }
+            // A credential is for the host that it was given for.
+            if origin == endpoint.origin
+                && let Some(value) = &endpoint.authorization
+            {
+                headers.insert(AUTHORIZATION, value.clone());
+            }
+            let (connection, response) = self.send(&origin, &target, headers).await?;
+            let url = format!("{origin}{target}");
+            let status = response.status();
+            match status {
+                StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
+                    return body(connection, response, from, url);
+                }
+                StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
+                    return Err(FetchError::Truncated {
+                        blob: *blob,
+                        size: from,
+                        declared: from + 1,
+                    });
+                }
+                _ if status.is_redirection() => {
+                    let refused =
+                        |why: &str| FetchError::Redirect { url: url.clone(), why: why.into() };
+                    let next = location(&origin, response.headers()).map_err(refused)?;
+                    if origin.tls && !next.0.tls {
+                        return Err(refused("it leads from https to http"));
+                    }
+                    (origin, target) = next;
+                }
+                _ => return Err(FetchError::Status { url, status: status.as_u16() }),
+            }
+        }
+        let why = format!("more than {REDIRECTS} redirects");
+        Err(FetchError::Redirect { url: format!("{origin}{target}"), why })
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub(super) fn keep(&mut self, body: Body) {
+        self.idle = Some(body.connection);
+    }
+
+    async fn send(
+        &mut self,
+        origin: &Origin,
+        target: &str,
+        headers: HeaderMap,
+    ) -> Result<(Connection, Response<Incoming>), FetchError> {
+        let request = || {
+            let mut request = Request::get(target)
+                .header(HOST, format!("{}:{}", origin.host, origin.port))
+                .header(USER_AGENT, concat!("rootstock-agent/", env!("CARGO_PKG_VERSION")))
+                .body(Empty::new())
+                .map_err(|error| FetchError::Configuration {
+                    url: format!("{origin}{target}"),
+                    why: error.to_string(),
+                })?;
+            request.headers_mut().extend(headers.clone());
+            Ok::<_, FetchError>(request)
+        };
+        if let Some(mut kept) = self.idle.take().filter(|kept| kept.origin == *origin)
+            && kept.sender.ready().await.is_ok()
+            // A server may close a kept connection at any time: then a new one is made.
+            && let Ok(Ok(response)) =
+                tokio::time::timeout(STALL, kept.sender.send_request(request()?)).await
+        {
+            return Ok((kept, response));
+        }
+        let mut connection = self.connect(origin).await?;
+        let response = stalled(origin, connection.sender.send_request(request()?)).await?;
+        Ok((connection, response))
+    }
+
+    async fn connect(&mut self, origin: &Origin) -> Result<Connection, FetchError> {
+        let failed = |source| FetchError::Connect { url: origin.to_string(), source };
+        // Connections that ended are let go.
+        while self.drivers.try_join_next().is_some() {}
+        let tls = if origin.tls { Some(self.tls(origin)?) } else { None };
+        let stream = net::connect(&origin.host, origin.port).await.map_err(failed)?;
+        let sender = if let Some((connector, name)) = tls {
+            let stream = tokio::time::timeout(STALL, connector.connect(name, stream))
+                .await
+                .unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late)))
+                .map_err(failed)?;
+            self.drive(origin, stream).await?
+        } else {
+            self.drive(origin, stream).await?
+        };
+        Ok(Connection { origin: origin.clone(), sender })
+    }
+
+    fn tls(&self, origin: &Origin) -> Result<(TlsConnector, ServerName<'static>), FetchError> {
+        let url = origin.to_string();
+        let tls = |source| FetchError::Tls { url: url.clone(), source };
+        let roots = net::authorities(self.ca_bundle.as_bytes()).map_err(tls)?;
+        let config = net::client_config(roots, None, b"http/1.1").map_err(tls)?;
+        let host = origin.host.trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(host).map_err(|error| FetchError::Configuration {
+            url: url.clone(),
+            why: error.to_string(),
+        })?;
+        Ok((TlsConnector::from(Arc::new(config)), name))
+    }
+
+    async fn drive(
+        &mut self,
+        origin: &Origin,
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<SendRequest<Empty<Bytes>>, FetchError> {
+        let (sender, connection) = stalled(origin, http1::handshake(TokioIo::new(stream))).await?;
+        self.drivers.spawn(async move {
+            // Its error reaches the request that it belongs to.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to a registry ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+fn text(origin: &Origin, value: String) -> Result<HeaderValue, FetchError> {
+    HeaderValue::try_from(value).map_err(|error| FetchError::Configuration {
+        url: origin.to_string(),
+        why: error.to_string(),
+    })
+}
+
+async fn stalled<T>(
+    origin: &Origin,
+    step: impl Future<Output = hyper::Result<T>>,
+) -> Result<T, FetchError> {
+    match tokio::time::timeout(STALL, step).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(FetchError::Broken {
+            url: origin.to_string(),
+            early: error.is_incomplete_message(),
+            source: Box::new(error),
+        }),
+        Err(_) => Err(FetchError::Broken {
+            url: origin.to_string(),
+            early: false,
+            source: format!("no byte for {STALL:?}").into(),
+        }),
+    }
+}
+
+fn number(
+    headers: &HeaderMap,
+    parse: impl Fn(&str) -> Option<u64>,
+    name: http::HeaderName,
+) -> Option<u64> {
+    headers.get(name).and_then(|value| value.to_str().ok()).and_then(parse)
+}
+
+fn body(
+    connection: Connection,
+    response: Response<Incoming>,
+    from: u64,
+    url: String,
+) -> Result<Body, FetchError> {
+    let headers = response.headers();
+    let length = number(headers, |value| value.parse().ok(), CONTENT_LENGTH);
+    let start = if response.status() == StatusCode::PARTIAL_CONTENT {
+        let parse = |value: &str| value.strip_prefix("bytes ")?.split('-').next()?.parse().ok();
+        match number(headers, parse, CONTENT_RANGE) {
+            Some(start) if start == from => start,
+            _ => {
+                let source = "it sends another range than was asked for".into();
+                return Err(FetchError::Broken { url, early: false, source });
+            }
+        }
+    } else {
+        // The whole blob, also where a range was asked for.
+        0
+    };
+    Ok(Body { connection, incoming: response.into_body(), start, length })
+}
+
+/// Where a redirect leads.
+fn location(origin: &Origin, headers: &HeaderMap) -> Result<(Origin, String), &'static str> {
+    let value = headers.get(LOCATION).ok_or("it does not say where to")?;
+    let uri: Uri = value.to_str().ok().and_then(|text| text.parse().ok()).ok_or("to no URL")?;
+    let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+    if uri.host().is_none() {
+        return if target.starts_with('/') {
+            Ok((origin.clone(), target))
+        } else {
+            Err("to a relative path")
+        };
+    }
+    Ok((Origin::of(&uri)?, target))
+}
+
+impl Body {
+    /// The byte of the blob that the body begins with.
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// How many bytes were announced.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// The next bytes; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        loop {
+            let frame = async { self.incoming.frame().await.transpose() };
+            match stalled(&self.connection.origin, frame).await? {
+                None => return Ok(None),
+                // Trailers are no payload.
+                Some(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The loop that makes the node what the ledger says.
+//!
+//! ```text
+//!  ledger ─watch─▶ observe ─▶ core::plan ─▶ pull what is missing ─┐
+//!                     ▲                     └▶ change, restart, collect ─▶ reports ─watch─▶ link
+//!                     └────── again until the plan is empty ◀─────┘
+//! ```
+//! Every step is idempotent and begins with looking, so it does not matter
+//! where the agent was killed. One bundle that can't be had holds back no
+//! other: failures are kept per type, each with its own time to try again.
+
+mod change;
+mod failure;
+mod observe;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use failure::Failures;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use observe::Seen;
+pub use report::{NodeReport, Reports};
+use rootstock_core::desired::{DesiredBundle, DesiredContent};
+use rootstock_core::layout::{Layout, TreeId};
+use rootstock_core::name::{Architecture, RuntimeType};
+use rootstock_core::path::BinaryRoots;
+use rootstock_core::plan::{Plan, plan};
+use rootstock_core::status::{Phase, Reason};
+use rootstock_daemon::Shutdown;
+use rootstock_daemon::error::Chain;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::host::Host;
+use crate::install::{self, InstallError, Progress};
+use crate::rootfs::{FsError, Rootfs};
+use crate::store::{Held, Journal, Ledger, Step, Store, StoreError, TreeRecord};
+
+/// How often everything is looked at again, every byte of every file too.
+const DRIFT: Duration = Duration::from_secs(3600);
+/// Rounds without a rest. Pull, change and a look afterwards are three; more
+/// means that something changes the node against us.
+const ROUNDS: usize = 8;
+/// The rest after that.
+const REST: Duration = Duration::from_secs(10);
+
+/// What the agent keeps on the node and changes there.
+#[derive(Debug)]
+pub struct Files {
+    /// The node's files.
+    pub rootfs: Arc<Rootfs>,
+    /// The agent's own folder.
+    pub store: Store,
+    /// The desired state.
+    pub ledger: Ledger,
+    journal: Mutex<Journal>,
+}
+
+impl Files {
+    /// Opens everything below the node's root. Blocking.
+    pub fn open(root: &Path, state: &str, roots: BinaryRoots) -> Result<Self, StoreError> {
+        let rootfs = Arc::new(Rootfs::open(root, roots)?);
+        let store = Store::open(&rootfs, state)?;
+        let ledger = Ledger::open(&store)?;
+        let journal = Mutex::new(Journal::open(&store)?);
+        Ok(Self { rootfs, store, ledger, journal })
+    }
+
+    /// Works with the journal. Never held across an await.
+    pub(crate) fn journal<T>(&self, work: impl FnOnce(&mut Journal) -> T) -> T {
+        // A panic in another thread leaves the last line that was written.
+        work(&mut self.journal.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The reconcile loop.
+#[derive(Debug)]
+pub struct Reconciler {
+    files: Arc<Files>,
+    host: Arc<dyn Host>,
+    architecture: Option<Architecture>,
+    reports: Reports,
+    held: watch::Receiver<Option<Arc<Held>>>,
+    retry: Arc<Notify>,
+    failures: Failures,
+    /// When every byte of a tree was looked at last.
+    verified: BTreeMap<TreeId, Instant>,
+}
+
+impl Reconciler {
+    /// A loop for a node of this architecture. `retry` forgets all failures.
+    pub fn new(
+        files: Arc<Files>,
+        host: Arc<dyn Host>,
+        architecture: Option<Architecture>,
+        reports: Reports,
+        retry: Arc<Notify>,
+    ) -> Self {
+        let held = files.ledger.watch();
+        let (failures, verified) = (Failures::default(), BTreeMap::new());
+        Self { files, host, architecture, reports, held, retry, failures, verified }
+    }
+
+    /// Runs until the shutdown begins.
+    pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
+        loop {
+            let held = self.held.borrow_and_update().clone();
+            let rest = tokio::select! {
+                // Dropping a round in the middle is what a kill does: the next start goes on.
+                () = shutdown.begun() => return Ok(()),
+                rest = self.round(held) => rest,
+            };
+            tokio::select! {
+                () = shutdown.begun() => return Ok(()),
+                // Cancel-safe: both keep what they have not told.
+                changed = self.held.changed() => {
+                    // The sender lives in `files`, which this loop holds.
+                    changed?;
+                    self.failures.forget();
+                }
+                () = self.retry.notified() => self.failures.forget(),
+                () = tokio::time::sleep(rest) => {}
+            }
+        }
+    }
+
+    /// Does what can be done now, and says when to look again.
+    pub async fn round(&mut self, held: Option<Arc<Held>>) -> Duration {
+        let Some(held) = held else { return DRIFT };
+        let generation = held.desired.generation;
+        let (content, refused) = self.eligible(&held.desired.content);
+        for _ in 0..ROUNDS {
+            let layouts = lay_out(&content);
+            let seen = match observe::look(self, &layouts).await {
+                Ok(seen) => seen,
+                Err(error) => {
+                    self.failures.node(Phase::Blocked, error.reason(), Chain(&error).to_string());
+                    self.reports.failed(generation, &held.desired.content, &self.failures);
+                    return self.failures.rest(DRIFT);
+                }
+            };
+            let whole = plan(&content, &seen.observed);
+            self.reports.outlook(generation, &whole, &content, &refused, &seen, &self.failures);
+            let due: Vec<&(DesiredBundle, Layout)> = layouts
+                .values()
+                .filter(|(bundle, layout)| {
+                    whole.pulls.contains(&layout.tree) && !self.failures.waits(bundle.runtime())
+                })
+                .collect();
+            if !due.is_empty() {
+                if !self.pull(&content, &due).await {
+                    // The wish has changed: what came so far is kept.
+                    return Duration::ZERO;
+                }
+                continue;
+            }
+            let mut work = self.without_failed(&content, &seen, whole);
+            work.pulls.clear();
+            if work.is_empty() {
+                self.failures.settle();
+            }
+            if work.is_empty() || self.failures.node_waits() {
+                return self.failures.rest(DRIFT);
+            }
+            self.change(&work, &layouts, &seen).await;
+        }
+        tracing::warn!("the node does not come to rest: something else changes it");
+        REST
+    }
+
+    /// Desired bundles that this node can take; the others stay as they are on it.
+    fn eligible(&self, desired: &DesiredContent) -> (DesiredContent, Refused) {
+        let mut content = desired.clone();
+        let mut refused = Refused::new();
+        content.bundles.retain(|bundle| {
+            let config = bundle.config.config();
+            let why =
+                match (config.architecture, self.architecture) {
+                    (Some(wants), Some(is)) if wants != is => Some((
+                        Phase::Unsupported,
+                        Reason::ArchitectureMismatch,
+                        format!("the bundle is for {wants}, the node is {is}"),
+                    )),
+                    _ => {
+                        self.files.rootfs.binary_roots().check(&bundle.binary_path).err().map(
+                            |error| (Phase::Failed, Reason::BinaryPathRefused, error.to_string()),
+                        )
+                    }
+                };
+            let Some(why) = why else { return true };
+            content.keep.insert(bundle.runtime().clone());
+            refused.insert(bundle.runtime().clone(), why);
+            false
+        });
+        (content, refused)
+    }
+
+    /// The plan with what has just failed left as it is.
+    fn without_failed(&self, content: &DesiredContent, seen: &Seen, whole: Plan) -> Plan {
+        let waiting: BTreeSet<RuntimeType> = content
+            .bundles
+            .iter()
+            .map(|bundle| bundle.runtime().clone())
+            .filter(|runtime| self.failures.waits(runtime))
+            .collect();
+        if waiting.is_empty() {
+            return whole;
+        }
+        let mut content = content.clone();
+        content.bundles.retain(|bundle| !waiting.contains(bundle.runtime()));
+        content.keep.extend(waiting);
+        plan(&content, &seen.observed)
+    }
+
+    /// Fetches bundles side by side, each to its end or failure. False when
+    /// the desired state changed in the meantime.
+    async fn pull(&mut self, content: &DesiredContent, due: &[&(DesiredBundle, Layout)]) -> bool {
+        if let Err(error) = self.announce(due).await {
+            self.failures.node(Phase::Blocked, error.reason(), Chain(&error).to_string());
+            return true;
+        }
+        let (files, host, reports) = (&self.files, &self.host, &self.reports);
+        let pulls: FuturesUnordered<_> = due
+            .iter()
+            .map(|(bundle, layout)| async move {
+                let outcome = install(files, &**host, bundle, content, reports).await;
+                (bundle, &layout.tree, outcome)
+            })
+            .collect();
+        let ended = tokio::select! {
+            ended = pulls.collect::<Vec<_>>() => ended,
+            // Cancel-safe: dropping the pulls keeps the bytes that came.
+            _ = self.held.changed() => {
+                self.held.mark_changed();
+                return false;
+            }
+        };
+        for (bundle, tree, outcome) in ended {
+            let runtime = bundle.runtime();
+            match outcome {
+                Ok(()) => {
+                    tracing::info!(%runtime, digest = %tree.digest, "every byte is on the node");
+                    self.failures.over(runtime);
+                    self.verified.insert(tree.clone(), Instant::now());
+                }
+                Err(error) => {
+                    let message = Chain(&error).to_string();
+                    tracing::warn!(%runtime, reason = %error.reason(), message, "a bundle does not come");
+                    self.failures.pull(runtime, error.reason(), message);
+                }
+            }
+        }
+        true
+    }
+
+    /// Writes into the journal which folders are about to be made.
+    async fn announce(&self, due: &[&(DesiredBundle, Layout)]) -> Result<(), InstallError> {
+        let records: Vec<TreeRecord> = due
+            .iter()
+            .map(|(bundle, layout)| TreeRecord {
+                id: layout.tree.clone(),
+                version: bundle.config.config().version.clone(),
+                handlers: layout.tables.keys().cloned().collect(),
+            })
+            .collect();
+        let files = Arc::clone(&self.files);
+        let write = move || {
+            files.journal(|journal| {
+                journal.write(Step::Install, |state| {
+                    records.into_iter().for_each(|record| state.put_tree(record));
+                })
+            })
+        };
+        match tokio::task::spawn_blocking(write).await? {
+            Ok(()) => Ok(()),
+            Err(StoreError::Fs(error)) => Err(error.into()),
+            Err(error) => Err(FsError::Io {
+                what: "write",
+                path: "the journal".to_owned(),
+                source: std::io::Error::other(error),
+            }
+            .into()),
+        }
+    }
+}
+
+/// Bundles that this node can't take, and why.
+type Refused = BTreeMap<RuntimeType, (Phase, Reason, String)>;
+
+/// What each bundle means on the node; those that mean nothing are told by the plan.
+fn lay_out(content: &DesiredContent) -> BTreeMap<RuntimeType, (DesiredBundle, Layout)> {
+    let laid = content.bundles.iter().filter_map(|bundle| {
+        let layout = Layout::of(bundle).ok()?;
+        Some((bundle.runtime().clone(), (bundle.clone(), layout)))
+    });
+    laid.collect()
+}
+
+async fn install(
+    files: &Files,
+    host: &dyn Host,
+    bundle: &DesiredBundle,
+    content: &DesiredContent,
+    reports: &Reports,
+) -> Result<(), InstallError> {
+    let partial = Arc::new(files.store.partial()?);
+    let progress = |progress: Progress| reports.progress(bundle, progress);
+    install::install(&files.rootfs, &partial, host, bundle, &content.registries, &progress).await
+}

@@ -1,0 +1,166 @@
+//! What failed, and when it is tried again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rootstock_core::name::RuntimeType;
+use rootstock_core::status::{Phase, Reason};
+use tokio::time::Instant;
+
+use crate::rootfs::random;
+
+/// One thing that failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) phase: Phase,
+    pub(super) reason: Reason,
+    pub(super) message: String,
+    /// How often in a row.
+    count: u32,
+    again: Instant,
+}
+
+/// Failures of types, and of the node as a whole.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    types: BTreeMap<RuntimeType, Failure>,
+    node: Option<Failure>,
+}
+
+impl Failures {
+    /// A bundle's files did not come.
+    pub(super) fn pull(&mut self, runtime: &RuntimeType, reason: Reason, message: String) {
+        // What is outside the bundle is in its way, or the bundle itself is wrong.
+        let outside = matches!(
+            reason,
+            Reason::RegistryUnreachable | Reason::RegistryUnauthorized | Reason::NoSpace
+        );
+        let phase = if outside { Phase::Blocked } else { Phase::Failed };
+        // A registry that returns is noticed within 15 s; wrong bytes are asked for rarely.
+        let most = Duration::from_secs(if outside { 15 } else { 300 });
+        let before = self.types.get(runtime).map_or(0, |failure| failure.count);
+        let first = Duration::from_millis(500);
+        let failure = Failure::new(phase, reason, message, before, first, most);
+        self.types.insert(runtime.clone(), failure);
+    }
+
+    /// A bundle could not be activated, which may have cost a restart.
+    pub(super) fn activation(&mut self, runtime: &RuntimeType, reason: Reason, message: String) {
+        let before = self.types.get(runtime).map_or(0, |failure| failure.count);
+        let (first, most) = (Duration::from_secs(30), Duration::from_secs(3600));
+        let failure = Failure::new(Phase::Failed, reason, message, before, first, most);
+        self.types.insert(runtime.clone(), failure);
+    }
+
+    /// Nothing can be changed on this node.
+    pub(super) fn node(&mut self, phase: Phase, reason: Reason, message: String) {
+        tracing::warn!(%reason, message, "the node can't be changed");
+        let before = self.node.as_ref().map_or(0, |failure| failure.count);
+        // Each attempt may restart containerd.
+        let (first, most) = (Duration::from_secs(2), Duration::from_secs(600));
+        self.node = Some(Failure::new(phase, reason, message, before, first, most));
+    }
+
+    /// The type has no failure any more.
+    pub(super) fn over(&mut self, runtime: &RuntimeType) {
+        self.types.remove(runtime);
+    }
+
+    /// The node has no failure any more.
+    pub(super) fn node_over(&mut self) {
+        self.node = None;
+    }
+
+    /// Nothing is left to be done: what may be tried again needs it no more.
+    pub(super) fn settle(&mut self) {
+        self.types.retain(|_, failure| failure.waits());
+        self.node.take_if(|failure| !failure.waits());
+    }
+
+    /// Everything may be tried again at once.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn of(&self, runtime: &RuntimeType) -> Option<&Failure> {
+        self.types.get(runtime)
+    }
+
+    pub(super) fn of_node(&self) -> Option<&Failure> {
+        self.node.as_ref()
+    }
+
+    /// Whether the type's time has not come yet.
+    pub(super) fn waits(&self, runtime: &RuntimeType) -> bool {
+        self.types.get(runtime).is_some_and(Failure::waits)
+    }
+
+    /// Whether the node's time has not come yet.
+    pub(super) fn node_waits(&self) -> bool {
+        self.node.as_ref().is_some_and(Failure::waits)
+    }
+
+    /// The time until the first of them is tried again, or `otherwise`.
+    pub(super) fn rest(&self, otherwise: Duration) -> Duration {
+        let now = Instant::now();
+        let all = self.types.values().chain(&self.node);
+        all.map(|failure| failure.again.saturating_duration_since(now)).min().unwrap_or(otherwise)
+    }
+}
+
+impl Failure {
+    fn new(
+        phase: Phase,
+        reason: Reason,
+        message: String,
+        before: u32,
+        first: Duration,
+        most: Duration,
+    ) -> Self {
+        let again = Instant::now() + backoff(before, first, most);
+        Self { phase, reason, message, count: before + 1, again }
+    }
+
+    fn waits(&self) -> bool {
+        self.again > Instant::now()
+    }
+}
+
+/// `first` doubled for each failure before, at most `most`, and then between
+/// three and five quarters of it, so that a fleet does not come back as one.
+pub(crate) fn backoff(before: u32, first: Duration, most: Duration) -> Duration {
+    let delay = first.saturating_mul(1 << before.min(16)).min(most);
+    // 1024 steps of jitter.
+    let jitter = u32::try_from(random() % 1024).unwrap_or(0);
+    delay * 3 / 4 + delay * jitter / 2048
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_a_bound_and_never_vanish() {
+        let (first, most) = (Duration::from_millis(500), Duration::from_secs(15));
+        for before in 0..40 {
+            let delay = backoff(before, first, most);
+            assert!(delay >= first * 3 / 4 && delay <= most * 5 / 4, "{delay:?}");
+        }
+        assert!(backoff(3, first, most) >= Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_tried_again_later_and_the_node_rests_until_then() {
+        let runtime: RuntimeType = "gvisor".parse().unwrap();
+        let mut failures = Failures::default();
+        failures.pull(&runtime, Reason::DigestMismatch, "x".into());
+        assert!(failures.waits(&runtime));
+        let rest = failures.rest(Duration::from_secs(3600));
+        assert!(rest <= Duration::from_secs(1), "{rest:?}");
+        tokio::time::advance(rest + Duration::from_millis(1)).await;
+        assert!(!failures.waits(&runtime));
+        assert_eq!(failures.of(&runtime).unwrap().phase, Phase::Failed);
+        failures.over(&runtime);
+        assert_eq!(failures.rest(Duration::from_secs(9)), Duration::from_secs(9));
+    }
+}

@@ -1,0 +1,265 @@
+//! Looking at the node: its disk, its containerd, its pods.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rootstock_core::bundle::BundleConfig;
+use rootstock_core::desired::DesiredBundle;
+use rootstock_core::layout::{FOLDER, Layout, Link, RenderedId, TreeId};
+use rootstock_core::name::RuntimeType;
+use rootstock_core::path::BinaryPath;
+use rootstock_core::plan::{LinkState, Observed, Rendered, Tree, TreeState};
+use rootstock_core::status::Reason;
+use tokio::time::Instant;
+
+use super::{DRIFT, Files, Reconciler};
+use crate::containerd::{self, ConfigError};
+use crate::host::{Containerd, HostError};
+use crate::install::is_intact;
+use crate::rootfs::{Entry, FsError};
+use crate::store::Record;
+
+/// Why the node can't be looked at as a whole.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    #[error("look at the node's files")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+impl LookError {
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Thread(_) => Reason::Internal,
+        }
+    }
+}
+
+/// What was seen.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) observed: Observed,
+    /// containerd's configuration; none where there is no file.
+    pub(super) config: Result<Option<String>, Obstacle>,
+    /// The running containerd.
+    pub(super) containerd: Result<Containerd, Obstacle>,
+    /// Folders in the journal that are on the disk no more.
+    pub(super) stale: BTreeSet<TreeId>,
+    /// Folders of config files in the journal that are on the disk no more.
+    pub(super) stale_rendered: BTreeSet<RenderedId>,
+}
+
+/// Something that keeps the node from being changed.
+#[derive(Clone, Debug)]
+pub(super) struct Obstacle {
+    pub(super) reason: Reason,
+    pub(super) message: String,
+}
+
+impl Obstacle {
+    fn fs(error: &FsError) -> Self {
+        Self { reason: error.reason(), message: chain(error) }
+    }
+
+    fn config(error: &ConfigError) -> Self {
+        Self { reason: error.reason(), message: chain(error) }
+    }
+
+    fn host(error: &HostError) -> Self {
+        Self { reason: Reason::ContainerdUnknown, message: chain(error) }
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    rootstock_daemon::error::Chain(error).to_string()
+}
+
+type Layouts = BTreeMap<RuntimeType, (DesiredBundle, Layout)>;
+
+/// Looks at everything.
+pub(super) async fn look(
+    reconciler: &mut Reconciler,
+    layouts: &Layouts,
+) -> Result<Seen, LookError> {
+    let now = Instant::now();
+    let due: BTreeSet<TreeId> = layouts
+        .values()
+        .map(|(_, layout)| layout.tree.clone())
+        .filter(|tree| reconciler.verified.get(tree).is_none_or(|at| now - *at >= DRIFT))
+        .collect();
+    let (files, wanted, deep) = (Arc::clone(&reconciler.files), layouts.clone(), due.clone());
+    let disk = tokio::task::spawn_blocking(move || disk(&files, &wanted, &deep)).await?;
+    let Disk { mut observed, config, record, stale, stale_rendered } = disk;
+    for tree in due {
+        if observed.trees.get(&tree).is_some_and(|tree| tree.state == TreeState::Complete) {
+            reconciler.verified.insert(tree, now);
+        }
+    }
+    let containerd = match ask(reconciler, &mut observed, &record).await {
+        Ok(containerd) => Ok(containerd),
+        Err(error) => Err(Obstacle::host(&error)),
+    };
+    Ok(Seen { observed, config, containerd, stale, stale_rendered })
+}
+
+async fn ask(
+    reconciler: &Reconciler,
+    observed: &mut Observed,
+    record: &Record,
+) -> Result<Containerd, HostError> {
+    let containerd = reconciler.host.containerd().await?;
+    observed.loaded = containerd.handlers.clone();
+    // Where containerd does not tell, this agent knows if it started it.
+    if let Some(loaded) = record.loaded.as_ref().filter(|at| at.start == containerd.start) {
+        for (handler, table) in &mut observed.loaded {
+            if table.is_none() {
+                *table = loaded.tables.get(handler).cloned();
+            }
+        }
+    }
+    for sandbox in reconciler.host.sandboxes().await? {
+        if let Some(handler) = sandbox.handler {
+            observed.sandboxes.entry(handler).or_default().push(sandbox.pod);
+        }
+    }
+    Ok(containerd)
+}
+
+struct Disk {
+    observed: Observed,
+    config: Result<Option<String>, Obstacle>,
+    record: Record,
+    stale: BTreeSet<TreeId>,
+    stale_rendered: BTreeSet<RenderedId>,
+}
+
+/// Looks at the files. What can't be read of a desired bundle counts as not
+/// there: installing it then says why. Blocking.
+fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>) -> Disk {
+    let record = files.journal(|journal| journal.state().clone());
+    let mut observed = Observed {
+        owned: record.owned.clone(),
+        activation_open: record.activation.is_some(),
+        ..Observed::default()
+    };
+    let (mut stale, mut stale_rendered) = (BTreeSet::new(), BTreeSet::new());
+    let known = record.trees.iter().map(|tree| (tree.id.clone(), tree.handlers.clone()));
+    let wanted = layouts
+        .values()
+        .map(|(_, layout)| (layout.tree.clone(), layout.tables.keys().cloned().collect()));
+    let trees: BTreeMap<TreeId, _> = known.chain(wanted).collect();
+    for (id, handlers) in trees {
+        let bundle = layouts
+            .get(&id.runtime)
+            .filter(|(_, layout)| layout.tree == id)
+            .map(|(bundle, _)| bundle.config.config());
+        match tree_state(files, &id, bundle, deep.contains(&id)) {
+            Ok(Some(state)) => {
+                observed.trees.insert(id, Tree { state, handlers });
+            }
+            Ok(None) => {
+                stale.insert(id);
+            }
+            Err(error) => {
+                tracing::debug!(tree = %id, error = chain(&error), "a folder can't be read")
+            }
+        }
+    }
+    let wanted: BTreeMap<_, _> =
+        layouts.values().filter_map(|(_, layout)| layout.rendered.clone()).collect();
+    for id in record.rendered.iter().chain(wanted.keys()) {
+        match rendered_state(files, id, wanted.get(id)) {
+            Ok(Some(state)) => {
+                observed.rendered.insert(id.clone(), state);
+            }
+            Ok(None) => {
+                stale_rendered.insert(id.clone());
+            }
+            Err(error) => {
+                tracing::debug!(
+                    folder = id.absolute(),
+                    error = chain(&error),
+                    "a folder can't be read"
+                );
+            }
+        }
+    }
+    let mut paths = record.binary_paths();
+    paths.extend(layouts.values().map(|(_, layout)| layout.tree.binary_path.clone()));
+    for path in paths {
+        if let Err(error) = links(files, &path, layouts, &mut observed) {
+            tracing::debug!(%path, error = chain(&error), "links can't be read");
+        }
+    }
+    let config = read_config(files).map_err(|error| Obstacle::fs(&error));
+    let config = config.and_then(|text| {
+        if let Some(text) = &text {
+            observed.tables = containerd::tables(text).map_err(|error| Obstacle::config(&error))?;
+        }
+        Ok(text)
+    });
+    Disk { observed, config, record, stale, stale_rendered }
+}
+
+/// containerd's configuration as it is now.
+pub(super) fn read_config(files: &Files) -> Result<Option<String>, FsError> {
+    let Some(folder) = files.rootfs.folder(containerd::FOLDER)? else { return Ok(None) };
+    let bytes = folder.read(containerd::FILE, containerd::MAX_SIZE)?;
+    // What is no UTF-8 is no TOML either, and is then refused as such.
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn tree_state(
+    files: &Files,
+    id: &TreeId,
+    bundle: Option<&BundleConfig>,
+    deep: bool,
+) -> Result<Option<TreeState>, FsError> {
+    let Some(top) = files.rootfs.binary_path(&id.binary_path)? else { return Ok(None) };
+    let Some(parent) = top.open(&id.parent())? else { return Ok(None) };
+    if let Some(folder) = parent.open(&id.name())? {
+        let intact = bundle.map_or(Ok(true), |bundle| is_intact(&folder, bundle, deep))?;
+        return Ok(Some(if intact { TreeState::Complete } else { TreeState::Damaged }));
+    }
+    Ok(parent.entry(&id.temp_name())?.map(|_| TreeState::Partial))
+}
+
+fn rendered_state(
+    files: &Files,
+    id: &RenderedId,
+    content: Option<&BTreeMap<rootstock_core::path::BundlePath, String>>,
+) -> Result<Option<Rendered>, FsError> {
+    let Some(top) = files.rootfs.binary_path(&id.tree.binary_path)? else { return Ok(None) };
+    let Some(folder) = top.open(&id.relative())? else { return Ok(None) };
+    for (name, text) in content.into_iter().flatten() {
+        let there = folder.read(name.as_str(), text.len() as u64);
+        match there {
+            Ok(Some(bytes)) if bytes == text.as_bytes() => {}
+            Ok(_) | Err(FsError::Refused { .. }) => return Ok(Some(Rendered::Damaged)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(Rendered::Intact))
+}
+
+fn links(
+    files: &Files,
+    path: &BinaryPath,
+    layouts: &Layouts,
+    observed: &mut Observed,
+) -> Result<(), FsError> {
+    let Some(folder) = files.rootfs.binary_path(path)? else { return Ok(()) };
+    let wanted: BTreeSet<&Link> =
+        layouts.values().flat_map(|(_, layout)| layout.links.keys()).collect();
+    for name in folder.names()? {
+        let link = Link { binary_path: path.clone(), name };
+        let state = match folder.entry(&link.name)? {
+            Some(Entry::Link(target)) if target.starts_with(&format!("{FOLDER}/")) => {
+                LinkState::Ours(target)
+            }
+            Some(_) if wanted.contains(&link) => LinkState::Foreign,
+            Some(_) | None => continue,
+        };
+        observed.links.insert(link, state);
+    }
+    Ok(())
+}

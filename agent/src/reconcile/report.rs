@@ -1,0 +1,278 @@
+//! What the node says of itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rootstock_core::desired::{DesiredBundle, DesiredContent, Generation};
+use rootstock_core::digest::Digest;
+use rootstock_core::name::RuntimeType;
+use rootstock_core::plan::{Observed, Outlook, Plan};
+use rootstock_core::status::{BundleReport, Phase, Reason};
+use tokio::sync::watch;
+
+use super::Refused;
+use super::failure::{Failure, Failures};
+use super::observe::Seen;
+use crate::install::Progress;
+
+/// Pods that a message names before it counts the rest.
+const NAMED_PODS: usize = 5;
+
+/// Where every bundle is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeReport {
+    /// The generation that this is about.
+    pub generation: Generation,
+    /// By type.
+    pub bundles: BTreeMap<RuntimeType, BundleReport>,
+    /// The pods that keep a type from being taken away.
+    pub in_use: BTreeMap<RuntimeType, Vec<String>>,
+    /// containerd's version; empty while it is not known.
+    pub containerd_version: String,
+    /// What is on the node, also of types that are not desired; whether a table names it.
+    pub installed: Vec<(RuntimeType, Digest, bool)>,
+    /// Whether nothing more is to be done now, for better or worse.
+    pub settled: bool,
+}
+
+/// The reports: the latest counts, nobody waits for who reads them.
+#[derive(Clone, Debug)]
+pub struct Reports(Arc<watch::Sender<NodeReport>>);
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(NodeReport::default())))
+    }
+}
+
+impl Reports {
+    /// The report, and each time that it changes.
+    pub fn watch(&self) -> watch::Receiver<NodeReport> {
+        self.0.subscribe()
+    }
+
+    /// How everything stands, after a look at the node.
+    pub(super) fn outlook(
+        &self,
+        generation: Generation,
+        plan: &Plan,
+        content: &DesiredContent,
+        refused: &Refused,
+        seen: &Seen,
+        failures: &Failures,
+    ) {
+        self.change(|report| {
+            let before = std::mem::take(&mut report.bundles);
+            report.generation = generation;
+            report.in_use.clear();
+            report.settled = true;
+            for (runtime, outlook) in &plan.outlook {
+                let bundle = content.bundles.iter().find(|bundle| bundle.runtime() == runtime);
+                let mut now = match bundle {
+                    Some(bundle) => of_bundle(bundle, before.get(runtime)),
+                    None => of_node(runtime, &seen.observed, before.get(runtime)),
+                };
+                say(&mut now, outlook, refused.get(runtime), &seen.observed, failures);
+                if let Outlook::InUse(pods) = outlook {
+                    report.in_use.insert(runtime.clone(), pods.clone());
+                }
+                report.settled &= !matches!(
+                    now.phase,
+                    Phase::Waiting
+                        | Phase::Pulling
+                        | Phase::Verified
+                        | Phase::Activating
+                        | Phase::Removing
+                );
+                report.bundles.insert(runtime.clone(), now);
+            }
+            // What was removed stays said until it is asked for again.
+            for (runtime, last) in before {
+                if matches!(last.phase, Phase::Removed | Phase::Removing | Phase::InUse) {
+                    report.bundles.entry(runtime).or_insert(BundleReport {
+                        phase: Phase::Removed,
+                        reason: None,
+                        message: String::new(),
+                        handlers: Vec::new(),
+                        ..last
+                    });
+                }
+            }
+            if let Ok(containerd) = &seen.containerd {
+                report.containerd_version.clone_from(&containerd.version);
+            }
+            report.installed = installed(&seen.observed);
+        });
+    }
+
+    /// The node can't even be looked at.
+    pub(super) fn failed(
+        &self,
+        generation: Generation,
+        content: &DesiredContent,
+        failures: &Failures,
+    ) {
+        let Some(failure) = failures.of_node() else { return };
+        self.change(|report| {
+            report.generation = generation;
+            report.settled = true;
+            for bundle in &content.bundles {
+                let mut now = of_bundle(bundle, report.bundles.get(bundle.runtime()));
+                fail(&mut now, failure);
+                report.bundles.insert(bundle.runtime().clone(), now);
+            }
+        });
+    }
+
+    /// containerd is about to be changed for these types.
+    pub(super) fn activating(&self, types: impl Iterator<Item = RuntimeType>) {
+        self.change(|report| {
+            for runtime in types {
+                if let Some(bundle) = report.bundles.get_mut(&runtime) {
+                    bundle.phase = Phase::Activating;
+                    bundle.reason = None;
+                    bundle.message.clear();
+                }
+            }
+        });
+    }
+
+    /// Bytes of a bundle came.
+    pub(super) fn progress(&self, bundle: &DesiredBundle, progress: Progress) {
+        self.change(|report| {
+            let now = report
+                .bundles
+                .entry(bundle.runtime().clone())
+                .or_insert_with(|| of_bundle(bundle, None));
+            now.phase = Phase::Pulling;
+            match progress {
+                Progress::Here(bytes) => {
+                    now.bytes_done = bytes;
+                    now.reason = None;
+                    now.message.clear();
+                }
+                Progress::Pulled(bytes) => {
+                    now.bytes_done = now.bytes_total.min(now.bytes_done + bytes);
+                    now.bytes_pulled += bytes;
+                }
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut NodeReport)) {
+        self.0.send_if_modified(|report| {
+            let before = report.clone();
+            change(report);
+            *report != before
+        });
+    }
+}
+
+fn of_bundle(bundle: &DesiredBundle, before: Option<&BundleReport>) -> BundleReport {
+    let config = bundle.config.config();
+    let same = before.filter(|before| before.digest == Some(bundle.digest));
+    BundleReport {
+        digest: Some(bundle.digest),
+        version: config.version.clone(),
+        bytes_done: same.map_or(0, |before| before.bytes_done),
+        bytes_total: config.blob_bytes(),
+        bytes_pulled: same.map_or(0, |before| before.bytes_pulled),
+        ..BundleReport::new(config.runtime.clone(), Phase::Waiting)
+    }
+}
+
+/// A type that the desired state says nothing of, by what is on the node.
+fn of_node(runtime: &RuntimeType, seen: &Observed, before: Option<&BundleReport>) -> BundleReport {
+    let active = installed(seen).into_iter().filter(|(of, _, _)| of == runtime);
+    let digest = active.max_by_key(|(_, _, active)| *active).map(|(_, digest, _)| digest);
+    match before.filter(|before| digest.is_none() || before.digest == digest) {
+        Some(before) => BundleReport { handlers: Vec::new(), ..before.clone() },
+        None => BundleReport { digest, ..BundleReport::new(runtime.clone(), Phase::Waiting) },
+    }
+}
+
+fn installed(seen: &Observed) -> Vec<(RuntimeType, Digest, bool)> {
+    let named = |id: &rootstock_core::layout::TreeId| {
+        seen.tables.values().flatten().any(|table| id.holds(&table.runtime_path))
+    };
+    seen.trees.keys().map(|id| (id.runtime.clone(), id.digest, named(id))).collect()
+}
+
+fn say(
+    now: &mut BundleReport,
+    outlook: &Outlook,
+    refused: Option<&(Phase, Reason, String)>,
+    seen: &Observed,
+    failures: &Failures,
+) {
+    now.handlers = seen
+        .owned
+        .iter()
+        .filter(|(handler, of)| **of == now.runtime && seen.loaded.contains_key(*handler))
+        .map(|(handler, _)| handler.to_string())
+        .collect();
+    now.reason = None;
+    now.message.clear();
+    if let Some((phase, reason, message)) = refused {
+        now.phase = *phase;
+        now.reason = Some(*reason);
+        now.message.clone_from(message);
+        return;
+    }
+    match outlook {
+        Outlook::Pull => {
+            let begun = now.bytes_done > 0;
+            now.phase = if begun { Phase::Pulling } else { Phase::Waiting };
+        }
+        Outlook::Activate => {
+            now.phase = Phase::Verified;
+            now.bytes_done = now.bytes_total;
+        }
+        Outlook::Loaded { foreign } => {
+            now.phase = Phase::Loaded;
+            now.bytes_done = now.bytes_total;
+            if !foreign.is_empty() {
+                let names: Vec<&str> = foreign.iter().map(|link| link.name.as_str()).collect();
+                now.message = format!("files of others stay beside it: {}", names.join(", "));
+            }
+        }
+        Outlook::Kept => {
+            now.phase = if now.handlers.is_empty() { Phase::Waiting } else { Phase::Loaded };
+        }
+        Outlook::Refused(reason, message) => {
+            now.phase = Phase::Failed;
+            now.reason = Some(*reason);
+            now.message.clone_from(message);
+        }
+        Outlook::InUse(pods) => {
+            now.phase = Phase::InUse;
+            now.reason = Some(Reason::PodsRunning);
+            now.message = name_pods(pods);
+        }
+        Outlook::Removing => now.phase = Phase::Removing,
+        Outlook::Removed => now.phase = Phase::Removed,
+    }
+    if matches!(outlook, Outlook::Pull | Outlook::Activate | Outlook::Removing) {
+        let own = failures.of(&now.runtime);
+        // A pull does not need containerd.
+        let node = failures.of_node().filter(|_| *outlook != Outlook::Pull);
+        if let Some(failure) = own.or(node) {
+            fail(now, failure);
+        }
+    }
+}
+
+fn fail(now: &mut BundleReport, failure: &Failure) {
+    now.phase = failure.phase;
+    now.reason = Some(failure.reason);
+    // 1 KiB in all; the rest of a chain is in the agent's log.
+    now.message = failure.message.chars().take(900).collect();
+}
+
+fn name_pods(pods: &[String]) -> String {
+    let named = pods.iter().take(NAMED_PODS).cloned().collect::<Vec<_>>().join(", ");
+    match pods.len().saturating_sub(NAMED_PODS) {
+        0 => format!("used by {named}"),
+        more => format!("used by {named} and {more} more"),
+    }
+}

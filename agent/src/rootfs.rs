@@ -1,0 +1,388 @@
+//! The node's files, below one capability directory and never through a link.
+//!
+//! A [`Folder`] is a handle that was reached step by step without following
+//! anything, so what is done with it can't be led elsewhere by a link that
+//! someone puts in the way in the meantime. Files appear whole or not at all:
+//! temporary file beside its place → fsync → rename → fsync of the folder.
+
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
+use cap_std_ext::dirext::CapStdExtDirExt as _;
+use rootstock_core::layout::TEMP_PREFIX;
+use rootstock_core::path::{BinaryPath, BinaryPathRefused, BinaryRoots};
+use rootstock_core::status::Reason;
+use rustix::fs::{Mode, OFlags};
+
+/// The node's root and the folders in it that may hold runtimes.
+#[derive(Debug)]
+pub struct Rootfs {
+    root: Folder,
+    host: PathBuf,
+    binary_roots: BinaryRoots,
+}
+
+/// A folder on the node.
+#[derive(Debug)]
+pub struct Folder {
+    dir: Dir,
+    /// As people on the node know it.
+    path: String,
+}
+
+/// A file that is not yet where it should be; it goes away unless it is kept.
+#[derive(Debug)]
+pub struct TempFile<'a> {
+    folder: &'a Folder,
+    name: String,
+    file: File,
+    kept: bool,
+}
+
+/// What stands at a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A regular file with its size in bytes and its permission bits.
+    File {
+        /// Bytes.
+        size: u64,
+        /// `0o777` at most, or with the bits that we never set.
+        mode: u32,
+    },
+    /// A folder.
+    Folder,
+    /// A link and where it leads.
+    Link(String),
+    /// A device, socket or pipe.
+    Other,
+}
+
+/// Why something on the node could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// The binaryPath is not among the allowed ones.
+    #[error(transparent)]
+    BinaryPath(#[from] BinaryPathRefused),
+    /// Something is in the way.
+    #[error("{path} on the node is refused: {why}")]
+    Refused {
+        /// On the node.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The disk or the kernel said no.
+    #[error("{what} {path} on the node")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On the node.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl FsError {
+    /// The reason that users see.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::BinaryPath(_) => Reason::BinaryPathRefused,
+            Self::Refused { .. } => Reason::PathRefused,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Reason::NoSpace,
+                // What the kernel says to O_NOFOLLOW when a link was put in the way.
+                io::ErrorKind::NotADirectory => Reason::PathRefused,
+                _ => Reason::HostError,
+            },
+        }
+    }
+}
+
+impl Rootfs {
+    /// Opens the node's root.
+    pub fn open(host: &Path, binary_roots: BinaryRoots) -> Result<Self, FsError> {
+        let dir = Dir::open_ambient_dir(host, ambient_authority()).map_err(|source| {
+            FsError::Io { what: "open the root", path: host.display().to_string(), source }
+        })?;
+        let root = Folder { dir, path: String::new() };
+        Ok(Self { root, host: host.to_owned(), binary_roots })
+    }
+
+    /// The node's root as this process sees it.
+    pub fn host(&self) -> &Path {
+        &self.host
+    }
+
+    /// The folders below which runtimes may lie.
+    pub fn binary_roots(&self) -> &BinaryRoots {
+        &self.binary_roots
+    }
+
+    /// A folder by its absolute path on the node; none where it is not there.
+    pub fn folder(&self, path: &str) -> Result<Option<Folder>, FsError> {
+        self.root.open(path.trim_start_matches('/'))
+    }
+
+    /// A folder by its absolute path on the node, made where it is missing.
+    pub fn make_folder(&self, path: &str) -> Result<Folder, FsError> {
+        self.root.make(path.trim_start_matches('/'))
+    }
+
+    /// The folder of a binaryPath; none where it is not there.
+    pub fn binary_path(&self, path: &BinaryPath) -> Result<Option<Folder>, FsError> {
+        self.binary_roots.check(path)?;
+        self.root.open(path.below_root())
+    }
+
+    /// The folder of a binaryPath, made where it is missing.
+    pub fn make_binary_path(&self, path: &BinaryPath) -> Result<Folder, FsError> {
+        self.binary_roots.check(path)?;
+        self.root.make(path.below_root())
+    }
+}
+
+impl Folder {
+    /// Its path on the node.
+    pub fn path(&self) -> &str {
+        if self.path.is_empty() { "/" } else { &self.path }
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    fn io(&self, what: &'static str, name: &str) -> impl FnOnce(io::Error) -> FsError {
+        let path = self.at(name);
+        move |source| FsError::Io { what, path, source }
+    }
+
+    /// A folder below, by a path of plain parts; none where it is not there.
+    pub fn open(&self, relative: &str) -> Result<Option<Self>, FsError> {
+        self.walk(relative, false)
+    }
+
+    /// A folder below, made where it is missing (mode 0755).
+    pub fn make(&self, relative: &str) -> Result<Self, FsError> {
+        let made = self.walk(relative, true)?;
+        // `walk` makes what is missing, so it is only absent when it was taken away at once.
+        made.ok_or_else(|| FsError::Refused {
+            path: self.at(relative),
+            why: "it vanished while it was opened",
+        })
+    }
+
+    fn walk(&self, relative: &str, make: bool) -> Result<Option<Self>, FsError> {
+        let dir = self.dir.try_clone().map_err(self.io("open", relative))?;
+        let mut at = Self { dir, path: self.path.clone() };
+        for part in relative.split('/').filter(|part| !part.is_empty()) {
+            match at.entry(part)? {
+                Some(Entry::Folder) => {}
+                Some(Entry::Link(_)) => {
+                    return Err(FsError::Refused { path: at.at(part), why: "it is a link" });
+                }
+                Some(Entry::File { .. } | Entry::Other) => {
+                    return Err(FsError::Refused { path: at.at(part), why: "it is not a folder" });
+                }
+                None if !make => return Ok(None),
+                None => match at.dir.create_dir(part) {
+                    Ok(()) => at.sync()?,
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(at.io("make folder", part)(error)),
+                },
+            }
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+            let fd = rustix::fs::openat(&at.dir, part, flags, Mode::empty())
+                .map_err(|errno| at.io("open folder", part)(errno.into()))?;
+            let path = at.at(part);
+            at = Self { dir: Dir::from_std_file(fd.into()), path };
+        }
+        Ok(Some(at))
+    }
+
+    /// What stands at a name; none where nothing does.
+    pub fn entry(&self, name: &str) -> Result<Option<Entry>, FsError> {
+        let Some(meta) =
+            self.dir.symlink_metadata_optional(name).map_err(self.io("look at", name))?
+        else {
+            return Ok(None);
+        };
+        Ok(Some(if meta.is_dir() {
+            Entry::Folder
+        } else if meta.is_symlink() {
+            // `read_link_contents` also reads links that lead out, without following.
+            let target = self.dir.read_link_contents(name).map_err(self.io("read link", name))?;
+            Entry::Link(target.to_string_lossy().into_owned())
+        } else if meta.is_file() {
+            Entry::File { size: meta.len(), mode: meta.permissions().mode() & 0o7777 }
+        } else {
+            Entry::Other
+        }))
+    }
+
+    /// The names in it, sorted.
+    pub fn names(&self) -> Result<Vec<String>, FsError> {
+        let mut names = Vec::new();
+        for entry in self.dir.entries().map_err(self.io("list", ""))? {
+            let entry = entry.map_err(self.io("list", ""))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Opens a regular file for reading; none where nothing stands there.
+    pub fn read_file(&self, name: &str) -> Result<Option<File>, FsError> {
+        match self.entry(name)? {
+            None => return Ok(None),
+            Some(Entry::File { .. }) => {}
+            Some(Entry::Folder | Entry::Link(_) | Entry::Other) => {
+                return Err(FsError::Refused { path: self.at(name), why: "it is no regular file" });
+            }
+        }
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NONBLOCK;
+        match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(File::from_std(fd.into()))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.io("open", name)(errno.into())),
+        }
+    }
+
+    /// A regular file's bytes, `limit` at most; none where nothing stands there.
+    pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, FsError> {
+        let Some(file) = self.read_file(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(self.io("read", name))?;
+        if bytes.len() as u64 > limit {
+            return Err(FsError::Refused { path: self.at(name), why: "it is too large" });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Opens a file of our own to append to, made where it is missing (mode 0600).
+    pub fn append(&self, name: &str) -> Result<File, FsError> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600);
+        self.no_link(name)?;
+        self.dir.open_with(name, &options).map_err(self.io("open", name))
+    }
+
+    fn no_link(&self, name: &str) -> Result<(), FsError> {
+        match self.entry(name)? {
+            None | Some(Entry::File { .. }) => Ok(()),
+            Some(Entry::Link(_)) => {
+                Err(FsError::Refused { path: self.at(name), why: "it is a link" })
+            }
+            Some(Entry::Folder | Entry::Other) => {
+                Err(FsError::Refused { path: self.at(name), why: "it is no regular file" })
+            }
+        }
+    }
+
+    /// A temporary file in this folder (mode 0600).
+    pub fn temp_file(&self) -> Result<TempFile<'_>, FsError> {
+        let name = format!("{TEMP_PREFIX}{:016x}", random());
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = self.dir.open_with(&name, &options).map_err(self.io("create", &name))?;
+        Ok(TempFile { folder: self, name, file, kept: false })
+    }
+
+    /// Puts a file with these bytes and this mode in place of what is there.
+    pub fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+        let mut temp = self.temp_file()?;
+        temp.file().write_all(bytes).map_err(self.io("write", name))?;
+        temp.persist(name, mode)
+    }
+
+    /// Puts a link in place of the link that is there, if one is.
+    pub fn link(&self, name: &str, target: &str) -> Result<(), FsError> {
+        match self.entry(name)? {
+            None | Some(Entry::Link(_)) => {}
+            Some(Entry::File { .. } | Entry::Folder | Entry::Other) => {
+                return Err(FsError::Refused {
+                    path: self.at(name),
+                    why: "it was not made by Rootstock",
+                });
+            }
+        }
+        let temp = format!("{TEMP_PREFIX}{:016x}", random());
+        self.dir.symlink(target, &temp).map_err(self.io("link", name))?;
+        self.rename(&temp, name)
+    }
+
+    /// Renames in this folder, replacing what is at `to`.
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), FsError> {
+        self.dir.rename(from, &self.dir, to).map_err(self.io("rename to", to))?;
+        self.sync()
+    }
+
+    /// Removes a file, a link, or a folder with everything in it, without
+    /// following a link. Whether there was something.
+    pub fn remove(&self, name: &str) -> Result<bool, FsError> {
+        let there = self.dir.remove_all_optional(name).map_err(self.io("remove", name))?;
+        if there {
+            self.sync()?;
+        }
+        Ok(there)
+    }
+
+    /// Brings the folder's own entries to disk.
+    pub fn sync(&self) -> Result<(), FsError> {
+        let sync = || self.dir.reopen_as_ownedfd().and_then(|fd| Ok(rustix::fs::fsync(fd)?));
+        sync().map_err(self.io("sync", ""))
+    }
+
+    /// Removes our temporary files and links, not our temporary folders: what
+    /// is in those was verified and is used again.
+    pub fn sweep(&self) -> Result<(), FsError> {
+        for name in self.names()?.into_iter().filter(|name| name.starts_with(TEMP_PREFIX)) {
+            if self.entry(&name)?.is_some_and(|entry| entry != Entry::Folder) {
+                self.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TempFile<'_> {
+    /// The open file.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Puts it at its place, with everything on disk when this returns.
+    pub fn persist(mut self, name: &str, mode: u32) -> Result<(), FsError> {
+        let permissions = cap_std::fs::Permissions::from_mode(mode);
+        let done = self.file.set_permissions(permissions).and_then(|()| self.file.sync_all());
+        done.map_err(self.folder.io("write", name))?;
+        if self.folder.entry(name)? == Some(Entry::Folder) {
+            return Err(FsError::Refused { path: self.folder.at(name), why: "it is a folder" });
+        }
+        self.folder.rename(&self.name, name)?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for TempFile<'_> {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = self.folder.dir.remove_file(&self.name)
+        {
+            // The sweep at the next start takes it.
+            tracing::debug!(name = self.name, %error, "could not remove a temporary file");
+        }
+    }
+}
+
+/// A number that two processes or moments don't share; no secret.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,108 @@
+//! What the agent keeps on the node between two lives: `/var/lib/rootstock`.
+//!
+//! * `lock`: one agent per node
+//! * `ledger.json`: the desired state that it accepted last ([`Ledger`])
+//! * `journal.jsonl`: what it has done and is about to do ([`Journal`])
+//! * `partial/`: blobs that are not complete yet
+
+mod journal;
+mod ledger;
+
+use std::fs::TryLockError;
+
+pub use journal::{Activation, Journal, Loaded, Record, Step, TreeRecord};
+pub use ledger::{Held, Ledger};
+use rootstock_core::status::Reason;
+
+use crate::rootfs::{Folder, FsError, Rootfs};
+
+/// The folder of blobs that are not complete yet.
+pub const PARTIAL: &str = "partial";
+
+/// The agent's own folder, which is held for as long as this lives.
+#[derive(Debug)]
+pub struct Store {
+    folder: Folder,
+    _lock: std::fs::File,
+}
+
+/// Why the agent's own folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The node's disk.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// Another agent works on this node.
+    #[error("another agent holds {path}/lock; only one may work on a node")]
+    Held {
+        /// The folder on the node.
+        path: String,
+    },
+    /// The lock itself failed.
+    #[error("lock {path}/lock")]
+    Lock {
+        /// The folder on the node.
+        path: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A later version wrote it.
+    #[error("{path} has version {version}, this agent reads up to {known}: use a newer agent")]
+    Version {
+        /// The file on the node.
+        path: String,
+        /// The file's version.
+        version: u32,
+        /// What this agent reads.
+        known: u32,
+    },
+    /// What is to be written has no JSON form.
+    #[error("write {what} as JSON")]
+    Json {
+        /// The file.
+        what: &'static str,
+        /// Why not.
+        source: serde_json::Error,
+    },
+}
+
+impl StoreError {
+    /// The reason that users see.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Fs(error) => error.reason(),
+            Self::Held { .. } | Self::Lock { .. } | Self::Version { .. } => Reason::HostError,
+            Self::Json { .. } => Reason::Internal,
+        }
+    }
+}
+
+impl Store {
+    /// Opens the folder, makes it where it is missing, and sweeps what a killed agent left.
+    pub fn open(rootfs: &Rootfs, path: &str) -> Result<Self, StoreError> {
+        let folder = rootfs.make_folder(path)?;
+        let lock = folder.append("lock")?.into_std();
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Held { path: folder.path().to_owned() });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(StoreError::Lock { path: folder.path().to_owned(), source });
+            }
+        }
+        folder.sweep()?;
+        folder.make(PARTIAL)?.sweep()?;
+        Ok(Self { folder, _lock: lock })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// The folder of blobs that are not complete yet.
+    pub fn partial(&self) -> Result<Folder, FsError> {
+        self.folder.make(PARTIAL)
+    }
+}

@@ -1,0 +1,436 @@
+//! What an agent should do next on its node: desired and observed in, a plan out.
+//!
+//! Laws, which the tests hold it to: a plan that was carried out leaves an
+//! empty plan; it never has more than one restart, however many runtimes it
+//! serves; nothing foreign is touched; nothing in use is taken away.
+//!
+//! ```text
+//!  1  pull      trees that are not complete
+//!  2  render    config files of complete trees
+//!  3  tables    one edit of containerd's configuration
+//!  4  links     for people
+//!  5  restart   once, if the running containerd lacks what it should have
+//!  6  collect   what nothing leads to any more
+//! ```
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::desired::{DesiredBundle, DesiredContent};
+use crate::layout::{HandlerTable, Layout, Link, RenderedId, TreeId};
+use crate::name::{HandlerName, RuntimeType};
+use crate::status::Reason;
+
+/// What an agent sees on its node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The folders of files that it made, or that a desired bundle needs.
+    pub trees: BTreeMap<TreeId, Tree>,
+    /// The folders of rendered files that it made; whether each is as it should be.
+    pub rendered: BTreeMap<RenderedId, Rendered>,
+    /// The links in its binaryPaths.
+    pub links: BTreeMap<Link, LinkState>,
+    /// The tables in containerd's configuration; none where one is not of our form.
+    pub tables: BTreeMap<HandlerName, Option<HandlerTable>>,
+    /// Whose the tables are that it put there.
+    pub owned: BTreeMap<HandlerName, RuntimeType>,
+    /// The handlers of the running containerd, with the tables that it started
+    /// with; none where that can't be told.
+    pub loaded: BTreeMap<HandlerName, Option<HandlerTable>>,
+    /// The pods that use each handler.
+    pub sandboxes: BTreeMap<HandlerName, Vec<String>>,
+    /// Whether an activation began and its health was never proven.
+    pub activation_open: bool,
+}
+
+/// A folder of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// How far it is.
+    pub state: TreeState,
+    /// The handlers that lead into it.
+    pub handlers: BTreeSet<HandlerName>,
+}
+
+/// How far a folder of files is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TreeState {
+    /// It was never finished, so nothing ever led to it.
+    Partial,
+    /// It was complete, and a file is missing or has other bytes by now.
+    Damaged,
+    /// Every file is there and has the right bytes.
+    Complete,
+}
+
+/// A folder of rendered files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rendered {
+    /// Every file is as it was written.
+    Intact,
+    /// A file is missing or has other bytes.
+    Damaged,
+}
+
+/// What stands where a link should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// A link into our folder, and where it leads.
+    Ours(String),
+    /// A file, folder or link of someone else.
+    Foreign,
+}
+
+/// What to do, field by field in the order in which it is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Trees whose files have to be fetched.
+    pub pulls: BTreeSet<TreeId>,
+    /// Folders of config files to write.
+    pub renders: BTreeSet<RenderedId>,
+    /// Tables to set, and for which type.
+    pub set_tables: BTreeMap<HandlerName, (RuntimeType, HandlerTable)>,
+    /// Tables to take out.
+    pub remove_tables: BTreeSet<HandlerName>,
+    /// Handlers whose table is not ours any more: only the record of it goes.
+    pub disown: BTreeSet<HandlerName>,
+    /// Links to set, and where they lead.
+    pub set_links: BTreeMap<Link, String>,
+    /// Links to take away.
+    pub remove_links: BTreeSet<Link>,
+    /// Why containerd has to be restarted, if it has to.
+    pub restart: Option<Restart>,
+    /// Trees to delete.
+    pub collect_trees: BTreeSet<TreeId>,
+    /// Folders of config files to delete.
+    pub collect_rendered: BTreeSet<RenderedId>,
+    /// How each type stands. This is no work: an empty plan has it too.
+    pub outlook: BTreeMap<RuntimeType, Outlook>,
+}
+
+/// Why containerd has to be restarted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// An earlier attempt died before it was proven.
+    Unproven,
+    /// The running containerd lacks these handlers, or has them in another form.
+    Handlers(BTreeSet<HandlerName>),
+}
+
+/// How one type stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Its files have to come first.
+    Pull,
+    /// Its files are there; containerd has to learn of it.
+    Activate,
+    /// containerd lists its handlers as desired.
+    Loaded {
+        /// Files of others that stand where its links should.
+        foreign: Vec<Link>,
+    },
+    /// It stays as it is, for nothing more can be said of it.
+    Kept,
+    /// It can't be laid out; what the node has of it stays as it is.
+    Refused(Reason, String),
+    /// It should go, but these pods use it.
+    InUse(Vec<String>),
+    /// It is being taken away.
+    Removing,
+    /// It is out of the configuration; its files wait for containerd's next start.
+    Removed,
+}
+
+impl Plan {
+    /// Whether nothing has to be done.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            pulls,
+            renders,
+            set_tables,
+            remove_tables,
+            disown,
+            set_links,
+            remove_links,
+            restart,
+            collect_trees,
+            collect_rendered,
+            outlook: _,
+        } = self;
+        pulls.is_empty()
+            && renders.is_empty()
+            && set_tables.is_empty()
+            && remove_tables.is_empty()
+            && disown.is_empty()
+            && set_links.is_empty()
+            && remove_links.is_empty()
+            && restart.is_none()
+            && collect_trees.is_empty()
+            && collect_rendered.is_empty()
+    }
+}
+
+/// What to do so that the node becomes as desired.
+pub fn plan(desired: &DesiredContent, observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    let mut kept = desired.keep.clone();
+    let mut layouts = BTreeMap::new();
+    for (bundle, layout) in lay_out(desired, observed) {
+        let runtime = bundle.runtime().clone();
+        match layout {
+            Ok(layout) => {
+                layouts.insert(runtime, layout);
+            }
+            Err((reason, message)) => {
+                plan.outlook.insert(runtime.clone(), Outlook::Refused(reason, message));
+                kept.insert(runtime);
+            }
+        }
+    }
+    for runtime in &desired.keep {
+        if !layouts.contains_key(runtime) {
+            plan.outlook.entry(runtime.clone()).or_insert(Outlook::Kept);
+        }
+    }
+    let mut active = BTreeMap::new();
+    for (runtime, layout) in &layouts {
+        if observed.trees.get(&layout.tree).is_some_and(|tree| tree.state == TreeState::Complete) {
+            active.insert(runtime.clone(), layout);
+        } else {
+            plan.pulls.insert(layout.tree.clone());
+            plan.outlook.insert(runtime.clone(), Outlook::Pull);
+            // What is there of it serves until the new one is complete.
+            kept.insert(runtime.clone());
+        }
+    }
+    let mut wanting = BTreeSet::new();
+    for (runtime, layout) in &active {
+        activate(runtime, layout, observed, &mut plan, &mut wanting);
+    }
+    remove(&active, &kept, observed, &mut plan);
+    if observed.activation_open {
+        plan.restart = Some(Restart::Unproven);
+    } else if !wanting.is_empty() {
+        plan.restart = Some(Restart::Handlers(wanting));
+    }
+    collect(&active, &layouts, &kept, observed, &mut plan);
+    plan
+}
+
+type Laid<'a> = (&'a DesiredBundle, Result<Layout, (Reason, String)>);
+
+/// Lays out every desired bundle; of two that want one place, the one that has it keeps it.
+fn lay_out<'a>(desired: &'a DesiredContent, observed: &Observed) -> Vec<Laid<'a>> {
+    let holds = |bundle: &DesiredBundle| observed.owned.values().any(|r| r == bundle.runtime());
+    let mut bundles: Vec<&DesiredBundle> = desired.bundles.iter().collect();
+    bundles.sort_by_key(|bundle| (!holds(bundle), bundle.runtime()));
+    let mut handlers: BTreeMap<HandlerName, RuntimeType> = observed
+        .owned
+        .iter()
+        .filter(|(_, runtime)| desired.keep.contains(runtime))
+        .map(|(handler, runtime)| (handler.clone(), runtime.clone()))
+        .collect();
+    let mut links: BTreeMap<Link, RuntimeType> = BTreeMap::new();
+    let mut types = BTreeSet::new();
+    let mut laid = Vec::new();
+    for bundle in bundles {
+        let runtime = bundle.runtime();
+        if !types.insert(runtime) {
+            continue;
+        }
+        let layout = Layout::of(bundle)
+            .map_err(|error| (error.reason(), error.to_string()))
+            .and_then(|layout| {
+                let taken = |name: &str, what: &str, by: &RuntimeType| {
+                    let text = format!("{what} {name} of {runtime} belongs to {by} on this node");
+                    Err((Reason::SettingsConflict, text))
+                };
+                for handler in layout.tables.keys() {
+                    if let Some(by) = handlers.get(handler).filter(|by| *by != runtime) {
+                        return taken(handler.as_str(), "handler", by);
+                    }
+                }
+                for link in layout.links.keys() {
+                    if let Some(by) = links.get(link) {
+                        return taken(&link.name, "entry point", by);
+                    }
+                }
+                Ok(layout)
+            });
+        if let Ok(layout) = &layout {
+            handlers.extend(layout.tables.keys().map(|name| (name.clone(), runtime.clone())));
+            links.extend(layout.links.keys().map(|link| (link.clone(), runtime.clone())));
+        }
+        laid.push((bundle, layout));
+    }
+    laid
+}
+
+fn activate(
+    runtime: &RuntimeType,
+    layout: &Layout,
+    observed: &Observed,
+    plan: &mut Plan,
+    wanting: &mut BTreeSet<HandlerName>,
+) {
+    if let Some((id, _)) = &layout.rendered
+        && observed.rendered.get(id) != Some(&Rendered::Intact)
+    {
+        plan.renders.insert(id.clone());
+    }
+    for (handler, table) in &layout.tables {
+        let there = observed.tables.get(handler).and_then(Option::as_ref) == Some(table);
+        if !there || observed.owned.get(handler) != Some(runtime) {
+            plan.set_tables.insert(handler.clone(), (runtime.clone(), table.clone()));
+        }
+        if observed.loaded.get(handler).and_then(Option::as_ref) != Some(table) {
+            wanting.insert(handler.clone());
+        }
+    }
+    let mut foreign = Vec::new();
+    for (link, target) in &layout.links {
+        match observed.links.get(link) {
+            Some(LinkState::Foreign) => foreign.push(link.clone()),
+            Some(LinkState::Ours(at)) if at == target => {}
+            Some(LinkState::Ours(_)) | None => {
+                plan.set_links.insert(link.clone(), target.clone());
+            }
+        }
+    }
+    let loaded =
+        layout.tables.keys().all(|handler| !wanting.contains(handler)) && !observed.activation_open;
+    let outlook = if loaded { Outlook::Loaded { foreign } } else { Outlook::Activate };
+    plan.outlook.insert(runtime.clone(), outlook);
+}
+
+/// Takes out tables and links that are desired no more.
+fn remove(
+    active: &BTreeMap<RuntimeType, &Layout>,
+    kept: &BTreeSet<RuntimeType>,
+    observed: &Observed,
+    plan: &mut Plan,
+) {
+    let wanted_handlers: BTreeSet<&HandlerName> =
+        active.values().flat_map(|layout| layout.tables.keys()).collect();
+    let wanted_links: BTreeSet<&Link> =
+        active.values().flat_map(|layout| layout.links.keys()).collect();
+    // Of a type that goes as a whole; a handler that only its new version lacks is no such.
+    let mut gone: BTreeSet<&RuntimeType> = observed.owned.values().collect();
+    gone.extend(observed.trees.keys().map(|tree| &tree.runtime));
+    gone.retain(|runtime| !active.contains_key(*runtime) && !kept.contains(*runtime));
+    let mut held = BTreeSet::new();
+    for runtime in gone {
+        let pods = pods_of(runtime, observed);
+        if pods.is_empty() {
+            plan.outlook.insert(runtime.clone(), Outlook::Removed);
+        } else {
+            plan.outlook.insert(runtime.clone(), Outlook::InUse(pods));
+            held.insert(runtime.clone());
+        }
+    }
+    for (handler, runtime) in &observed.owned {
+        if wanted_handlers.contains(handler) || kept.contains(runtime) || held.contains(runtime) {
+            continue;
+        }
+        if observed.sandboxes.get(handler).is_some_and(|pods| !pods.is_empty()) {
+            continue;
+        }
+        let ours = |table: &HandlerTable| leads_into(runtime, &table.runtime_path);
+        match observed.tables.get(handler) {
+            Some(Some(table)) if ours(table) => {
+                plan.remove_tables.insert(handler.clone());
+                if let Some(outlook @ Outlook::Removed) = plan.outlook.get_mut(runtime) {
+                    *outlook = Outlook::Removing;
+                }
+            }
+            // Gone already, or someone else's by now.
+            _ => {
+                plan.disown.insert(handler.clone());
+            }
+        }
+    }
+    for (link, state) in &observed.links {
+        let LinkState::Ours(target) = state else { continue };
+        let Some(runtime) = type_of_target(target) else { continue };
+        let stays = wanted_links.contains(link) || kept.contains(&runtime);
+        if !stays && !held.contains(&runtime) {
+            plan.remove_links.insert(link.clone());
+        }
+    }
+}
+
+fn leads_into(runtime: &RuntimeType, path: &str) -> bool {
+    path.contains(&format!("/{}/{runtime}/", crate::layout::FOLDER))
+}
+
+fn type_of_target(target: &str) -> Option<RuntimeType> {
+    let rest = target.strip_prefix(crate::layout::FOLDER)?.strip_prefix('/')?;
+    rest.split('/').next()?.parse().ok()
+}
+
+/// The pods that use a handler which any version of the type ever had here.
+///
+/// A sandbox tells its handler and not its version, so it counts for all.
+fn pods_of(runtime: &RuntimeType, observed: &Observed) -> Vec<String> {
+    let owned = observed.owned.iter().filter(|(_, r)| *r == runtime).map(|(handler, _)| handler);
+    let trees = observed.trees.iter().filter(|(id, _)| id.runtime == *runtime);
+    let handlers: BTreeSet<&HandlerName> =
+        owned.chain(trees.flat_map(|(_, tree)| &tree.handlers)).collect();
+    let pods = handlers.into_iter().filter_map(|handler| observed.sandboxes.get(handler));
+    pods.flatten().cloned().collect()
+}
+
+/// Deletes what nothing leads to once the rest of the plan is done.
+fn collect(
+    active: &BTreeMap<RuntimeType, &Layout>,
+    layouts: &BTreeMap<RuntimeType, Layout>,
+    kept: &BTreeSet<RuntimeType>,
+    observed: &Observed,
+    plan: &mut Plan,
+) {
+    let mut tables = observed.tables.clone();
+    for handler in &plan.remove_tables {
+        tables.remove(handler);
+    }
+    for (handler, (_, table)) in &plan.set_tables {
+        tables.insert(handler.clone(), Some(table.clone()));
+    }
+    // After a restart the running containerd knows these tables and no others.
+    let loaded = if plan.restart.is_some() { &tables } else { &observed.loaded };
+    let paths: Vec<&str> =
+        tables.values().chain(loaded.values()).flatten().flat_map(HandlerTable::paths).collect();
+    let unknown = |tree: &Tree| tree.handlers.iter().any(|h| loaded.get(h) == Some(&None));
+    let busy = |tree: &Tree| {
+        tree.handlers.iter().any(|h| observed.sandboxes.get(h).is_some_and(|p| !p.is_empty()))
+    };
+    let wanted: BTreeSet<&TreeId> = layouts.values().map(|layout| &layout.tree).collect();
+    for (id, tree) in &observed.trees {
+        let free = !wanted.contains(id)
+            && (!kept.contains(&id.runtime) || superseded(id, tree, layouts))
+            && !paths.iter().any(|path| id.concerns(path))
+            && (tree.state == TreeState::Partial || !(unknown(tree) || busy(tree)));
+        if free {
+            plan.collect_trees.insert(id.clone());
+        }
+    }
+    let rendered: BTreeSet<&RenderedId> =
+        active.values().filter_map(|layout| Some(&layout.rendered.as_ref()?.0)).collect();
+    for id in observed.rendered.keys() {
+        let tree = observed.trees.get(&id.tree);
+        let free = !rendered.contains(id)
+            && !kept.contains(&id.tree.runtime)
+            && !paths.iter().any(|path| id.holds(path))
+            && !tree.is_some_and(|tree| unknown(tree) || busy(tree));
+        if free {
+            plan.collect_rendered.insert(id.clone());
+        }
+    }
+}
+
+/// Whether a tree was begun for a digest that is desired no more, and never finished.
+fn superseded(id: &TreeId, tree: &Tree, layouts: &BTreeMap<RuntimeType, Layout>) -> bool {
+    tree.state == TreeState::Partial
+        && layouts.get(&id.runtime).is_some_and(|layout| layout.tree != *id)
+}
