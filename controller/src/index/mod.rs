@@ -45,6 +45,8 @@ pub struct Index {
     roots: BinaryRoots,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
+    /// Raised with each shoot that is new.
+    new_shoots: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -63,12 +65,18 @@ impl Index {
     /// An index that knows nothing.
     pub fn new(roots: BinaryRoots) -> Self {
         let (changed, _) = watch::channel(0);
-        Self { state: Mutex::default(), roots, changed }
+        let (new_shoots, _) = watch::channel(0);
+        Self { state: Mutex::default(), roots, changed, new_shoots }
     }
 
     /// Sees every change from here on. What changed is asked of the index.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Sees every shoot that is new from here on.
+    pub fn new_shoots(&self) -> watch::Receiver<u64> {
+        self.new_shoots.subscribe()
     }
 
     /// A ContainerRuntime is there, or has changed.
@@ -186,6 +194,9 @@ impl Index {
 
     fn change(&self, name: &ShootName, change: impl FnOnce(&mut Shoot)) {
         let mut state = self.lock();
+        if !state.shoots.contains_key(name) {
+            self.new_shoots.send_modify(|count| *count += 1);
+        }
         change(state.shoots.entry(name.clone()).or_default());
         state.assign(name, None);
         self.raise();

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, Resource as _};
 use rootstock_core::name::NodeName;
 use rootstock_daemon::error::Chain;
 use serde_json::{Value, json};
@@ -84,13 +84,14 @@ impl Task {
     /// which tools and people are used to.
     async fn apply(&self, kind: OperationType) -> Result<Action, OperationError> {
         let name = self.key.name.as_str();
+        let mut metadata = self.object.metadata.clone();
         if is_asked(&self.object) {
-            self.merge(json!({"metadata": {"annotations": {OPERATION: null}}})).await?;
+            metadata = self.merge(json!({"annotations": {OPERATION: null}})).await?;
         }
-        if !self.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-            let mut finalizers = self.object.finalizers().to_vec();
+        let mut finalizers = metadata.finalizers.unwrap_or_default();
+        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
             finalizers.push(FINALIZER.to_owned());
-            self.merge(json!({"metadata": {"finalizers": finalizers}})).await?;
+            self.write_finalizers(&finalizers, metadata.resource_version).await?;
         }
         self.write(status::processing(kind, Timestamp::now())).await?;
         let generation = self.object.metadata.generation;
@@ -130,10 +131,11 @@ impl Task {
             }
         }
         let generation = self.object.metadata.generation;
-        self.write(status::succeeded(OperationType::Delete, generation, Timestamp::now())).await?;
-        let rest: Vec<_> =
-            self.object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-        self.merge(json!({"metadata": {"finalizers": rest}})).await?;
+        let done = status::succeeded(OperationType::Delete, generation, Timestamp::now());
+        let metadata = self.write(done).await?;
+        let mut finalizers = metadata.finalizers.unwrap_or_default();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        self.write_finalizers(&finalizers, metadata.resource_version).await?;
         tracing::info!(shoot = %self.key.shoot, name = self.key.name, "deleted");
         Ok(Action::await_change())
     }
@@ -166,15 +168,25 @@ impl Task {
         tracing::warn!(shoot = %self.key.shoot, name = self.key.name, ?names, "nodes have not confirmed in time");
     }
 
-    async fn merge(&self, patch: Value) -> Result<(), kube::Error> {
-        let patch = Patch::Merge(patch);
-        self.api.patch_metadata(&self.key.name, &PatchParams::default(), &patch).await?;
+    /// Writes the whole list, over the one that was read and over no other.
+    async fn write_finalizers(
+        &self,
+        finalizers: &[String],
+        read: Option<String>,
+    ) -> Result<(), kube::Error> {
+        self.merge(json!({"finalizers": finalizers, "resourceVersion": read})).await?;
         Ok(())
     }
 
-    async fn write(&self, status: Value) -> Result<(), kube::Error> {
+    async fn merge(&self, metadata: Value) -> Result<ObjectMeta, kube::Error> {
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        let name = &self.key.name;
+        Ok(self.api.patch_metadata(name, &PatchParams::default(), &patch).await?.metadata)
+    }
+
+    async fn write(&self, status: Value) -> Result<ObjectMeta, kube::Error> {
         let patch = Patch::Merge(status);
-        self.api.patch_status(&self.key.name, &PatchParams::default(), &patch).await?;
-        Ok(())
+        let name = &self.key.name;
+        Ok(self.api.patch_status(name, &PatchParams::default(), &patch).await?.metadata)
     }
 }

@@ -14,6 +14,8 @@ use serde_json::json;
 
 use crate::index::{Index, LabelChange};
 
+/// Changes are gathered for so long: nodes report several times a second while they pull.
+const GATHER: Duration = Duration::from_millis(50);
 /// The pause after a refused change: until the controller's role is there, a
 /// refusal means wait.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,6 +39,7 @@ pub(super) async fn keep(client: Client, shoot: ShootName, index: Arc<Index>) ->
             // The index lives as long as the controller does.
             std::future::pending::<()>().await;
         }
+        tokio::time::sleep(GATHER).await;
     }
 }
 

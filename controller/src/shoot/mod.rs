@@ -54,7 +54,7 @@ impl Shoots {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let api: Api<Cluster> = Api::all(self.seed.clone());
         let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
-        let mut changes = self.index.changes();
+        let mut new_shoots = self.index.new_shoots();
         let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
         let mut listed = BTreeMap::new();
         let mut running: BTreeMap<ShootName, Running> = BTreeMap::new();
@@ -70,7 +70,7 @@ impl Shoots {
                     Some(Err(error)) => tracing::warn!(error = %Chain(&error), "watching Clusters"),
                     None => anyhow::bail!("the watch of Clusters ended"),
                 },
-                changed = changes.changed() => changed?,
+                new = new_shoots.changed() => new?,
                 Some(ended) = tasks.join_next() => {
                     // A task ends when its shoot does; a panic ends the controller.
                     let () = ended?;

@@ -9,7 +9,9 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use rootstock_core::name::ShootName;
 use rootstock_daemon::error::Chain;
+use tokio::time::Instant;
 
+use super::task::PATIENCE;
 use crate::index::{Index, ShootState};
 
 /// Feeds the index with the Nodes of a shoot. Does not end by itself.
@@ -26,6 +28,7 @@ pub(super) async fn follow(client: Client, shoot: ShootName, index: Arc<Index>) 
         .default_backoff()
         .boxed();
     let mut listed = Vec::new();
+    let mut since = Instant::now();
     loop {
         match events.next().await {
             Some(Ok(watcher::Event::Apply(node))) => index.put_node(&shoot, &node),
@@ -39,13 +42,15 @@ pub(super) async fn follow(client: Client, shoot: ShootName, index: Arc<Index>) 
             Some(Ok(watcher::Event::InitDone)) => {
                 tracing::debug!(%shoot, nodes = listed.len(), "nodes listed");
                 index.nodes_listed(&shoot, &listed);
+                since = Instant::now();
                 listed = Vec::new();
             }
             Some(Err(error)) => {
                 tracing::warn!(%shoot, error = %Chain(&error), "watching Nodes");
-                // A watch that is cut off is opened again at once; only what
-                // keeps the nodes from being listed is worth a condition.
-                if matches!(error, watcher::Error::InitialListFailed(_)) {
+                // A watch that is cut off is opened again at once, and a new
+                // shoot's roles take a moment; only what lasts is worth a condition.
+                let lasts = since.elapsed() >= PATIENCE;
+                if lasts && matches!(error, watcher::Error::InitialListFailed(_)) {
                     let why = Chain(&error).to_string();
                     index.put_shoot_state(&shoot, ShootState::Unreachable(why));
                 }

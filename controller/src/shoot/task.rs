@@ -22,7 +22,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(200);
 /// The longest pause.
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// A new shoot's token takes a moment; only what lasts longer is worth a condition.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One shoot.
 pub(super) struct Shoot {

@@ -13,11 +13,12 @@
 //! ```
 //!
 //! The embedded one keeps all objects in memory behind one lock, which no task
-//! holds over an await. It knows the kinds of one table ([`kinds`]) and of the CRDs
+//! holds over an await. It knows the kinds of one table (`kinds`) and of the CRDs
 //! it is given. Controllers that a cluster would have are not played here.
 
 mod access;
 mod api;
+mod delete;
 mod discovery;
 mod events;
 mod failure;

@@ -4,12 +4,12 @@
 //! to log files; a start that fails quotes their last lines. Children end with their
 //! handle.
 
+mod process;
+
 use std::{
     ffi::OsString,
     io,
-    net::TcpListener,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -21,19 +21,14 @@ use kube::{
     api::{ApiResource, DynamicObject, ListParams, PostParams},
     core::GroupVersionKind,
 };
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
-use tokio::process::{Child, Command};
 
+use self::process::{Process, free_port};
 use super::tls::Identity;
 
 /// Twenty times what it takes on an idle machine with two cores.
 const START: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(100);
-/// After that a child is killed.
-const GRACE: Duration = Duration::from_secs(5);
-/// Bytes of a log that an error quotes.
-const TAIL: usize = 2000;
 
 /// Why the real server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -265,75 +260,4 @@ async fn served(client: &Client, path: &str) -> bool {
         Ok(request) => client.request_text(request).await.is_ok(),
         Err(_) => false,
     }
-}
-
-/// A child process that ends with its handle.
-#[derive(Debug)]
-struct Process {
-    program: &'static str,
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    async fn start(
-        program: &'static str,
-        assets: &Path,
-        dir: &Path,
-        log: &str,
-        flags: &[(&str, OsString)],
-    ) -> Result<Self, RealError> {
-        let log = dir.join(format!("{log}.log"));
-        let open = async {
-            tokio::fs::create_dir_all(dir).await?;
-            let file = tokio::fs::File::create(&log).await?.into_std().await;
-            Ok((file.try_clone()?, file))
-        };
-        let (out, err) =
-            open.await.map_err(|source| RealError::File { path: log.clone(), source })?;
-        let path = assets.join(program);
-        let mut command = Command::new(&path);
-        for (flag, value) in flags {
-            let mut argument = OsString::from(flag);
-            argument.push("=");
-            argument.push(value);
-            command.arg(argument);
-        }
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            // Ctrl-C at the terminal is for us: we end the children in order.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|source| RealError::Run { program: path, source })?;
-        Ok(Self { program, child, log })
-    }
-
-    async fn failed(&self, what: String) -> RealError {
-        let text = tokio::fs::read(&self.log).await.unwrap_or_default();
-        let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL)..]).into_owned();
-        RealError::NotReady { program: self.program, what, log: self.log.clone(), tail }
-    }
-
-    async fn stop(&mut self) {
-        let group = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        if let Some(group) = group
-            && let Err(error) = kill_process_group(group, Signal::TERM)
-        {
-            tracing::debug!(%error, program = self.program, "already ended");
-        }
-        if tokio::time::timeout(GRACE, self.child.wait()).await.is_err()
-            && let Err(error) = self.child.kill().await
-        {
-            tracing::debug!(%error, program = self.program, "can't be killed");
-        }
-    }
-}
-
-/// A port that was free a moment ago: these programs can't tell which one the system gave them.
-fn free_port() -> Result<u16, RealError> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(RealError::Port)?;
-    Ok(listener.local_addr().map_err(RealError::Port)?.port())
 }

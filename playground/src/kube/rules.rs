@@ -329,3 +329,6 @@ fn suffix(uid: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

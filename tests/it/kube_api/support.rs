@@ -87,10 +87,9 @@ pub(super) fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
 
 /// The code and reason of a refusal.
 pub(super) fn refused<T: std::fmt::Debug>(result: kube::Result<T>) -> (u16, String) {
-    match result.unwrap_err() {
-        kube::Error::Api(status) => (status.code, status.reason.clone()),
-        other => panic!("no answer of the API: {other:?}"),
-    }
+    let error = result.unwrap_err();
+    let kube::Error::Api(status) = error else { panic!("no answer of the API: {error:?}") };
+    (status.code, status.reason.clone())
 }
 
 /// A pod that a DaemonSet might have made.
