@@ -80,8 +80,7 @@ impl World {
         let repository = format!("rootstock/{}", tiny.runtime).parse().unwrap();
         let tag = tiny.version.parse().unwrap();
         client.push(&repository, &tag, &[built]).await.unwrap();
-        let resolved =
-            client.resolve(&repository, &Version::Tag(tag), architecture).await.unwrap();
+        let resolved = client.resolve(&repository, &Version::Tag(tag), architecture).await.unwrap();
         DesiredBundle {
             digest: resolved.manifest,
             binary_path: BINARY_PATH.parse().unwrap(),
@@ -132,13 +131,8 @@ impl Agent {
         let (reports, retry) = (Reports::default(), Arc::new(Notify::new()));
         let watch = reports.watch();
         let architecture = Architecture::of_this_machine();
-        let reconciler = Reconciler::new(
-            Arc::clone(&files),
-            host,
-            architecture,
-            reports,
-            Arc::clone(&retry),
-        );
+        let reconciler =
+            Reconciler::new(Arc::clone(&files), host, architecture, reports, Arc::clone(&retry));
         let mut tasks = JoinSet::new();
         tasks.spawn(reconciler.run(Shutdown::new()));
         Self { files, reports: watch, retry, _tasks: tasks }
@@ -609,9 +603,8 @@ async fn an_agent_that_is_stopped_anywhere_comes_to_the_same_end() {
         for bundle in wish {
             agent.until(bundle.runtime().as_str(), Phase::Loaded).await;
         }
-        let settled = |report: &NodeReport| {
-            report.settled && report.generation == Generation(generation)
-        };
+        let settled =
+            |report: &NodeReport| report.settled && report.generation == Generation(generation);
         let found = agent.reports.wait_for(settled);
         tokio::time::timeout(LIMIT, found).await.unwrap().unwrap();
         agent.stop().await;
@@ -625,7 +618,10 @@ async fn an_agent_that_is_stopped_anywhere_comes_to_the_same_end() {
         let clean = async {
             loop {
                 let files = tree(&world.binaries());
-                let old = |name: &String| !name.ends_with('/') && !wanted.iter().any(|w| name.contains(w) || files[name].contains(w));
+                let old = |name: &String| {
+                    !name.ends_with('/')
+                        && !wanted.iter().any(|w| name.contains(w) || files[name].contains(w))
+                };
                 if !files.keys().any(old) {
                     break;
                 }

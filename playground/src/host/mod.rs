@@ -157,7 +157,8 @@ impl Host for SimulatedHost {
     fn containerd(&self) -> HostFuture<'_, Result<Containerd, HostError>> {
         Box::pin(async {
             let path = simulated(&self.root, "running");
-            let running: Running = files::read(&path).await.map_err(unavailable("ask containerd"))?;
+            let running: Running =
+                files::read(&path).await.map_err(unavailable("ask containerd"))?;
             if !running.up {
                 let refused = io::ErrorKind::ConnectionRefused.into();
                 return Err(unavailable("ask containerd")(refused));
@@ -187,8 +188,7 @@ impl Host for SimulatedHost {
             let pods: Vec<SimulatedPod> = files::read(&simulated(&self.root, "sandboxes"))
                 .await
                 .map_err(unavailable("list pod sandboxes"))?;
-            let sandbox =
-                |SimulatedPod { pod, handler }| Sandbox { pod, handler: Some(handler) };
+            let sandbox = |SimulatedPod { pod, handler }| Sandbox { pod, handler: Some(handler) };
             Ok(pods.into_iter().map(sandbox).collect())
         })
     }

@@ -27,8 +27,7 @@ async fn faults_befall_it() {
     let root = tempfile::tempdir().unwrap();
     SimulatedHost::prepare(root.path()).await.unwrap();
     let host = SimulatedHost::new(root.path()).with_start(Duration::ZERO);
-    let faults =
-        HostFaults { start_fails: true, free_space: Some(7), ..HostFaults::default() };
+    let faults = HostFaults { start_fails: true, free_space: Some(7), ..HostFaults::default() };
     SimulatedHost::set_faults(root.path(), &faults).await.unwrap();
     assert_eq!(host.free_space(root.path()).await.unwrap(), 7);
     assert!(host.restart_containerd().await.is_err());

@@ -165,7 +165,7 @@ impl Kubelet {
     fn arguments(&self, endpoint: &str) -> Vec<String> {
         let machine = &self.machine;
         let path = |path: PathBuf| path.display().to_string();
-        let mut arguments = vec!["agent".to_owned(), LEASH.to_owned()];
+        let mut arguments = ["agent", "--simulated", LEASH].map(str::to_owned).to_vec();
         for (flag, value) in [
             ("--endpoint", endpoint.to_owned()),
             ("--ca-file", path(machine.volumes.join("ca.crt"))),

@@ -1,5 +1,6 @@
 //! One running shoot: its API, its nodes' roots and the actors that serve it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use super::status::StatusPage;
 use super::token_requestor::TokenRequestor;
 use super::worker::Worker;
 use super::world::{Options, agent_name};
+use crate::host::SimulatedHost;
 use crate::kube::Cluster;
 
 /// The version that a shoot's nodes and Cluster name.
@@ -71,6 +73,14 @@ impl RunningShoot {
             shoot: Arc::clone(&self.shoot),
             kubernetes_version: KUBERNETES_VERSION.to_owned(),
         }
+    }
+
+    /// Boots its machines: each gets a root as an image would have it, unless it has one.
+    pub(super) async fn boot(&self) -> io::Result<()> {
+        for (_, node) in self.shoot.nodes() {
+            SimulatedHost::prepare(&self.root(&node.name)).await?;
+        }
+        Ok(())
     }
 
     /// What Gardener does once when a shoot is created.
@@ -141,15 +151,15 @@ impl RunningShoot {
             ..snapshot::Node::default()
         };
         let read = tokio::task::spawn_blocking(move || {
-            let runtimes = snapshot::node_runtimes(&root, &binary_path, &page, &shoot, &name);
-            (runtimes, crate::host::restarts(&root))
+            snapshot::node_runtimes(&root, &binary_path, &page, &shoot, &name)
         });
         match read.await {
-            Ok((runtimes, restarts)) => {
-                seen.runtimes = runtimes;
-                seen.containerd_restarts = restarts;
-            }
+            Ok(runtimes) => seen.runtimes = runtimes,
             Err(error) => tracing::warn!(%error, node = node.name, "could not be read"),
+        }
+        match SimulatedHost::restarts(&seen.root).await {
+            Ok(restarts) => seen.containerd_restarts = restarts,
+            Err(error) => tracing::warn!(%error, node = node.name, "has no containerd"),
         }
         seen
     }

@@ -1,7 +1,7 @@
 //! The state of the whole world as one document, from what anybody could look
 //! at: the seed's API, the controller's status page and the nodes' disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use kube::ResourceExt as _;
@@ -175,10 +175,12 @@ impl ContainerRuntime {
 
 /// Why a ContainerRuntime is not healthy, in one line.
 pub fn why_unhealthy(resource: &ContainerRuntime) -> String {
+    let mut said = BTreeSet::new();
     let conditions: Vec<_> = resource
         .conditions
         .iter()
-        .filter(|condition| condition.status != "True")
+        // The summary often repeats what another condition says.
+        .filter(|condition| condition.status != "True" && said.insert(&condition.message))
         .map(|condition| format!("{}: {}: {}", condition.kind, condition.reason, condition.message))
         .collect();
     match &resource.last_operation {

@@ -180,6 +180,8 @@ impl World {
         let name = running.name().to_owned();
         let failed =
             |source| WorldError::Gardener { shoot: name.clone(), source: Box::new(source) };
+        let root = running.root("");
+        running.boot().await.map_err(|source| prepare(&root, source))?;
         running.reconcile(&self.seed()).await.map_err(failed)?;
         running.play(
             &self.seed(),

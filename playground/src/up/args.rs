@@ -37,7 +37,7 @@ pub(super) enum Command {
 
     /// An agent on a simulated host, as `up` starts it.
     #[command(hide = true)]
-    Agent(Box<Leashed<crate::host::AgentArgs>>),
+    Agent(Box<Leashed<AgentArgs>>),
 }
 
 /// A program that can be made to end with its parent.
@@ -49,6 +49,17 @@ pub(super) struct Leashed<A: clap::Args> {
 
     #[command(flatten)]
     pub(super) args: A,
+}
+
+/// The flags of an agent on a simulated host.
+#[derive(Debug, clap::Args)]
+pub(super) struct AgentArgs {
+    /// Simulate the node's service manager and containerd; there is nothing else here.
+    #[arg(long, required = true)]
+    simulated: bool,
+
+    #[command(flatten)]
+    pub(super) run: rootstock_agent::RunArgs,
 }
 
 /// `up`'s flags.

@@ -15,10 +15,12 @@ mod step;
 mod tables;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use rootstock_daemon::error::Chain;
 
+use crate::host::SimulatedHost;
 use crate::seed::processes::end_with_parent;
 use args::{Cli, Command};
 
@@ -35,7 +37,9 @@ pub fn main() -> ExitCode {
         }
         Command::Agent(program) => {
             leash(program.leash);
-            let work = async { crate::host::run_agent(program.args).await.map(|()| 0) };
+            let run = program.args.run;
+            let host = Arc::new(SimulatedHost::new(&run.host_root));
+            let work = async { rootstock_agent::run(run, host).await.map(|()| 0) };
             // As the agent's own program runs.
             on(tokio::runtime::Builder::new_current_thread(), work)
         }

@@ -70,7 +70,10 @@ async fn everything_arrives(world: &Fixture) {
         let node = node(&document, ONE, name);
         assert_eq!(node.containerd_restarts, 0, "{node:#?}");
         assert!(node.runtimes.is_empty(), "{node:#?}");
-        assert!(!node.root.join("var/bin").exists(), "{node:#?}");
+        let binaries = node.root.join("var/bin/containerruntimes");
+        let left = std::fs::read_dir(&binaries).into_iter().flatten().count();
+        assert_eq!(left, 0, "{node:#?}");
+        assert!(!node.root.join("var/lib/rootstock").exists(), "{node:#?}");
         assert!(world.agent(ONE, name).is_none(), "no agent on {name}");
     }
 
