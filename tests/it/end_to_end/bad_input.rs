@@ -1,6 +1,7 @@
 //! Each says what is wrong with whom, and the rest goes on.
 
 use rootstock_core::name::Architecture;
+use rootstock_playground::host::{HostFaults, SimulatedHost};
 use rootstock_playground::registry::{Fault, Target};
 use rootstock_playground::samples::tiny::Tiny;
 use rootstock_playground::seed::landscape::{Shoot, this_architecture};
@@ -26,6 +27,7 @@ fn shoot() -> Shoot {
         .pool("foreign", &["foreign"], 1)
         .pool("outside", &["gvisor"], 1)
         .with(|pool| pool.binary_path = "/etc/rootstock".to_owned())
+        .pool("full", &["gvisor"], 1)
         .pool("selector", &["gvisor"], 1)
 }
 
@@ -42,6 +44,7 @@ async fn world() -> Fixture {
     plan = plan.offer("escape", vec![hostile.await.unwrap()]);
     let foreign = Tiny::new("foreign", "1.0.0").on(other_architecture()).build(&work).await;
     plan = plan.offer("foreign", vec![foreign.unwrap()]);
+    plan = plan.without_room(ONE, "full-1").await;
     let faults = [
         ("corrupt", Fault::Corrupt),
         ("truncated", Fault::Truncate { after: 1000 }),
@@ -63,7 +66,7 @@ async fn is_named_with_what_to_do_and_the_rest_goes_on() {
     let world = world().await;
     world.node_has(ONE, "good-1", &["gvisor"]).await;
 
-    let table: [(&str, &str, &[&str]); 8] = [
+    let table: [(&str, &str, &[&str]); 9] = [
         ("nonsense-unknown", "TypeUnknown", &["nonsense", "catalog"]),
         ("absent-missing", "BundleNotFound", &["rootstock/absent", "push the bundle"]),
         ("corrupt-corrupt", "DigestMismatch", &["corrupt-1", "push the bundle again"]),
@@ -72,6 +75,7 @@ async fn is_named_with_what_to_do_and_the_rest_goes_on() {
         ("escape-escape", "PathRefused", &["build the bundle again"]),
         ("foreign-foreign", "ArchitectureMismatch", &["foreign-1", this_architecture()]),
         ("gvisor-outside", "BinaryPathRefused", &["outside-1", "--binary-roots"]),
+        ("gvisor-full", "NoSpace", &["full-1", "free space"]),
     ];
     for (name, reason, words) in table {
         world.complains(name, reason, words).await;
@@ -79,6 +83,7 @@ async fn is_named_with_what_to_do_and_the_rest_goes_on() {
     nothing_is_half_done(&world);
     a_malformed_selector_is_refused_and_corrected(&world).await;
     a_registry_that_heals_needs_no_hand(&world).await;
+    room_is_found_by_itself(&world).await;
     a_registry_may_be_away_for_a_while(&world).await;
     world.stop().await;
 }
@@ -86,7 +91,7 @@ async fn is_named_with_what_to_do_and_the_rest_goes_on() {
 fn nothing_is_half_done(world: &Fixture) {
     let good = configured_handlers(&world.shoot(ONE).root("good-1"));
     assert!(good.contains(&"gvisor".to_owned()), "{good:?}");
-    for pool in ["corrupt", "truncated", "larger", "escape", "foreign", "outside"] {
+    for pool in ["corrupt", "truncated", "larger", "escape", "foreign", "outside", "full"] {
         let root = world.shoot(ONE).root(&format!("{pool}-1"));
         let handlers = configured_handlers(&root);
         assert!(!handlers.contains(&pool.to_owned()), "{pool}: {handlers:?}");
@@ -115,6 +120,12 @@ async fn a_registry_that_heals_needs_no_hand(world: &Fixture) {
     for name in ["corrupt-corrupt", "truncated-truncated", "larger-larger"] {
         healthy(world, name).await;
     }
+}
+
+async fn room_is_found_by_itself(world: &Fixture) {
+    let root = world.shoot(ONE).root("full-1");
+    SimulatedHost::set_faults(&root, &HostFaults::default()).await.unwrap();
+    healthy(world, "gvisor-full").await;
 }
 
 async fn a_registry_may_be_away_for_a_while(world: &Fixture) {

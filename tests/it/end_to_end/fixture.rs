@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams};
+use rootstock_playground::host::{HostFaults, SimulatedHost};
 use rootstock_playground::samples::Sample;
 use rootstock_playground::samples::tiny::Tiny;
 use rootstock_playground::seed::catalog::Offer;
@@ -85,6 +86,15 @@ impl Plan {
         self
     }
 
+    /// Makes a node whose disk has no room.
+    pub(super) async fn without_room(self, shoot: &str, node: &str) -> Self {
+        let root = self.dir.path().join("nodes").join(shoot).join(node);
+        SimulatedHost::prepare(&root).await.unwrap();
+        let faults = HostFaults { free_space: Some(0), ..HostFaults::default() };
+        SimulatedHost::set_faults(&root, &faults).await.unwrap();
+        self
+    }
+
     /// The digests of the blobs that were built for a type, with their titles.
     pub(super) fn blobs(&self, runtime: &str) -> Vec<rootstock_bundle::build::Blob> {
         let offer = self.offers.iter().find(|offer| offer.runtime == runtime).unwrap();
@@ -98,7 +108,7 @@ impl Plan {
             api: self.api,
             shoots: self.shoots,
             offers: self.offers,
-            log_level: "debug".to_owned(),
+            log_level: "info,rootstock_controller=debug,rootstock_agent=debug".to_owned(),
             agent_flags: Vec::new(),
         };
         let world = World::start(options).await.unwrap();
