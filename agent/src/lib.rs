@@ -1,7 +1,9 @@
 pub mod containerd;
 pub mod fetch;
 pub mod host;
+pub mod identity;
 pub mod install;
+pub mod link;
 mod net;
 pub mod reconcile;
 pub mod rootfs;
