@@ -120,10 +120,17 @@ impl Fetcher {
                 break;
             }
         }
-        let complete = outcome.is_ok();
+        if outcome.is_ok() {
+            pipe.complete();
+        }
         // The channel's end tells the pipe that nothing more comes.
         drop(fed);
-        match pipe.verdict(complete).await? {
+        let verdict = pipe.verdict().await?;
+        if let Err(FetchError::TooLarge { .. }) = &outcome {
+            // The bytes before the surplus may be right, but nothing of such an answer is used.
+            self.partial.remove(&wanted.blob.hex())?;
+        }
+        match verdict {
             Verdict::Written => Ok(()),
             // The pipe was told that bytes are missing; why is known here.
             Verdict::Incomplete => outcome,

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 
 const BINARY_PATH: &str = "/var/bin/containerruntimes";
 /// Far beyond what anything here takes, also on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A registry and a node.
 struct World {
@@ -149,8 +149,10 @@ impl Agent {
             report.bundles.get(&runtime).filter(|bundle| bundle.phase == phase).cloned()
         };
         let found = self.reports.wait_for(|report| said(report).is_some());
-        match tokio::time::timeout(LIMIT, found).await {
-            Ok(report) => said(&report.unwrap()).unwrap(),
+        let found = tokio::time::timeout(LIMIT, found).await;
+        let report = found.map(|report| report.unwrap().clone());
+        match report {
+            Ok(report) => said(&report).unwrap(),
             Err(_) => panic!("no {phase} of {runtime}: {:#?}", self.reports.borrow()),
         }
     }
@@ -181,16 +183,18 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
     fn walk(root: &Path, at: &Path, out: &mut BTreeMap<String, String>) {
         for entry in std::fs::read_dir(at).into_iter().flatten() {
             let path = entry.unwrap().path();
-            let meta = path.symlink_metadata().unwrap();
+            // An agent at work may take it away meanwhile.
+            let Ok(meta) = path.symlink_metadata() else { continue };
             let name = path.strip_prefix(root).unwrap().display().to_string();
             if meta.is_symlink() {
-                let target = std::fs::read_link(&path).unwrap();
+                let Ok(target) = std::fs::read_link(&path) else { continue };
                 out.insert(name, format!("-> {}", target.display()));
             } else if meta.is_dir() {
                 out.insert(format!("{name}/"), String::new());
                 walk(root, &path, out);
             } else {
-                let digest = Digest::of(&std::fs::read(&path).unwrap());
+                let Ok(bytes) = std::fs::read(&path) else { continue };
+                let digest = Digest::of(&bytes);
                 out.insert(name, format!("{:o} {digest}", meta.permissions().mode() & 0o7777));
             }
         }

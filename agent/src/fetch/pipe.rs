@@ -68,12 +68,16 @@ impl Pipe {
         (Self { complete: Some(complete), sift, write }, bytes)
     }
 
-    /// What became of it, once the channel is closed.
-    pub(super) async fn verdict(&mut self, complete: bool) -> Result<Verdict, FetchError> {
-        if let Some(sender) = self.complete.take().filter(|_| complete) {
+    /// Says, before the channel is closed, that all bytes went into it.
+    pub(super) fn complete(&mut self) {
+        if let Some(sender) = self.complete.take() {
             // The thread may have failed and gone.
             let _ = sender.send(());
         }
+    }
+
+    /// What became of it, once the channel is closed.
+    pub(super) async fn verdict(&mut self) -> Result<Verdict, FetchError> {
         let panicked = |error| FetchError::Io(io::Error::other(error));
         let sifted = (&mut self.sift).await.map_err(panicked)?;
         let written = (&mut self.write).await.map_err(panicked)?;
@@ -127,7 +131,7 @@ impl<'a> Sift<'a> {
         let result = self.sift(&mut compressed, have);
         let ended = result.and_then(|size| {
             // Dropped in the middle, or the network gave up: the partial file stays.
-            if size < self.wanted.blob_size && completed.try_recv().is_err() {
+            if completed.try_recv().is_err() {
                 return Ok(Verdict::Incomplete);
             }
             self.finish(size).map(|()| Verdict::Written)
