@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
@@ -56,7 +56,7 @@ impl DaemonSets {
         }
     }
 
-    async fn reconcile(&mut self) -> kube::Result<()> {
+    async fn reconcile(&self) -> kube::Result<()> {
         let api = self.client.within::<Pod>(NAMESPACE);
         // What was created a moment ago need not have come through the watch yet.
         let pods = api.list(&ListParams::default()).await?;
@@ -80,9 +80,43 @@ impl DaemonSets {
             for pod in by_node.into_values() {
                 delete(&api, pod).await?;
             }
+            let wanted = self.nodes.objects().filter(|node| selects(daemon_set, node)).count();
+            let owned = pods.items.iter().filter(|pod| owned_by(pod, daemon_set));
+            self.report(daemon_set, wanted, &owned.collect::<Vec<_>>()).await?;
         }
         Ok(())
     }
+
+    /// Writes what `kubectl get daemonsets` shows.
+    async fn report(
+        &self,
+        daemon_set: &DaemonSet,
+        wanted: usize,
+        pods: &[&Pod],
+    ) -> kube::Result<()> {
+        let ready = pods.iter().filter(|pod| is_running(pod)).count();
+        let status = json!({
+            "desiredNumberScheduled": wanted, "currentNumberScheduled": pods.len(),
+            "updatedNumberScheduled": pods.len(), "numberMisscheduled": 0,
+            "numberReady": ready, "numberAvailable": ready,
+            "observedGeneration": daemon_set.metadata.generation,
+        });
+        let known = serde_json::to_value(&daemon_set.status).map_err(kube::Error::SerdeError)?;
+        if status
+            .as_object()
+            .is_some_and(|s| s.iter().all(|(key, value)| known.get(key) == Some(value)))
+        {
+            return Ok(());
+        }
+        let api = self.client.within::<DaemonSet>(NAMESPACE);
+        let patch = Patch::Merge(json!({"status": status}));
+        api.patch_status(&daemon_set.name_any(), &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+}
+
+fn is_running(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
 fn owned_by(pod: &Pod, daemon_set: &DaemonSet) -> bool {

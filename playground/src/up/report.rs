@@ -54,7 +54,10 @@ fn try_next(out: &mut impl Write, document: &Document, ended: bool) -> io::Resul
         let seed = path("seed");
         let shoot = document.kubeconfigs.keys().find(|name| *name != "seed");
         let shoot = shoot.map_or("", String::as_str);
-        let resource = document.container_runtimes.last();
+        // One of the shoot that has two runtimes, so that one stays when it is deleted.
+        let all = &document.container_runtimes;
+        let first = all.first().map(|resource| &resource.namespace);
+        let resource = all.iter().rfind(|resource| Some(&resource.namespace) == first);
         let name = resource.map_or("", |resource| resource.name.as_str());
         let namespace = resource.map_or("", |resource| resource.namespace.as_str());
         let kubectl = format!("kubectl --kubeconfig {seed}");

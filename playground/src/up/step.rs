@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rootstock_core::status::Phase;
+use rootstock_core::status::{Phase, Reason};
 
 use crate::seed::status::{NodeBundle, NodeEntry, StatusPage};
 
@@ -52,6 +52,7 @@ impl Step {
         if let Some(bundle) = unresolved.next() {
             return match &bundle.reason {
                 None => Self::Resolving,
+                Some(reason) if reason == Reason::BundlePending.as_str() => Self::Resolving,
                 Some(reason) => Self::Failed {
                     what: bundle.runtime.clone(),
                     reason: reason.clone(),
