@@ -151,8 +151,7 @@ impl Kubelet {
             return Ok(());
         }
         let lifetime = project_token(&self.client, pod, volumes).await?;
-        let endpoint = data.get("endpoint").cloned().unwrap_or_default();
-        let process = self.processes.start(&self.machine.process, self.arguments(&endpoint))?;
+        let process = self.processes.start(&self.machine.process, self.arguments())?;
         self.running = Some(Running {
             pod: pod.name_any(),
             uid: pod.uid().unwrap_or_default(),
@@ -162,12 +161,12 @@ impl Kubelet {
         self.report_running(pod).await
     }
 
-    fn arguments(&self, endpoint: &str) -> Vec<String> {
+    fn arguments(&self) -> Vec<String> {
         let machine = &self.machine;
         let path = |path: PathBuf| path.display().to_string();
         let mut arguments = ["agent", "--simulated", LEASH].map(str::to_owned).to_vec();
         for (flag, value) in [
-            ("--endpoint", endpoint.to_owned()),
+            ("--endpoint", path(machine.volumes.join("endpoint"))),
             ("--ca-file", path(machine.volumes.join("ca.crt"))),
             ("--token-file", path(machine.volumes.join("token"))),
             ("--host-root", path(machine.root.clone())),

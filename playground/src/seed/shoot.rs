@@ -119,7 +119,6 @@ impl RunningShoot {
         let root = self.root(&node.name);
         let mut agent_flags = options.agent_flags.clone();
         for (flag, value) in [
-            ("--state-dir", root.join("var/lib/rootstock").display().to_string()),
             ("--admin-listen", "127.0.0.1:0".to_owned()),
             ("--log-level", options.log_level.clone()),
         ] {
