@@ -54,22 +54,29 @@ pub struct Wanted {
     pub mode: u32,
 }
 
+/// Where blobs are kept until they are complete.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    /// The folder.
+    pub folder: Arc<Folder>,
+    /// The largest blob that is kept there, in bytes.
+    pub limit: u64,
+}
+
 /// Fetches blobs of one repository. One connection is kept between blobs.
 #[derive(Debug)]
 pub struct Fetcher {
     sources: Vec<Endpoint>,
     client: Client,
-    partial: Arc<Folder>,
+    partial: Partial,
 }
 
 impl Fetcher {
     /// A fetcher for a repository: the registry's mirrors in order, then the registry.
-    ///
-    /// `partial` is the folder for blobs that are not complete yet.
     pub fn new(
         registry: &Registry,
         repository: &str,
-        partial: Arc<Folder>,
+        partial: Partial,
     ) -> Result<Self, FetchError> {
         let urls = registry.mirrors.iter().chain([&registry.url]);
         let sources = urls
@@ -107,14 +114,14 @@ impl Fetcher {
         progress: &(dyn Fn(u64) + Send + Sync),
         first: usize,
     ) -> Result<(), FetchError> {
-        let resume = wanted.blob_size >= RESUME_FROM;
+        let resume = (RESUME_FROM..=self.partial.limit).contains(&wanted.blob_size);
         let have = if resume { self.have(wanted)? } else { 0 };
-        let partial = resume.then(|| Arc::clone(&self.partial));
+        let partial = resume.then(|| Arc::clone(&self.partial.folder));
         let (mut pipe, bytes) = Pipe::start(wanted.clone(), Arc::clone(into), partial, have);
         let mut fed = Feed { bytes, at: have, size: wanted.blob_size };
         let mut outcome = Ok(());
         for at in first..self.sources.len() {
-            outcome = self.from_source(at, wanted, &mut fed, progress).await;
+            outcome = self.pull_from(at, wanted, &mut fed, progress).await;
             // What the network says of one source, the next may make good.
             if outcome.is_ok() || fed.bytes.is_closed() {
                 break;
@@ -128,7 +135,7 @@ impl Fetcher {
         let verdict = pipe.verdict().await?;
         if let Err(FetchError::TooLarge { .. }) = &outcome {
             // The bytes before the surplus may be right, but nothing of such an answer is used.
-            self.partial.remove(&wanted.blob.hex())?;
+            self.partial.folder.remove(&wanted.blob.hex())?;
         }
         match verdict {
             Verdict::Written => Ok(()),
@@ -139,17 +146,17 @@ impl Fetcher {
 
     /// How many bytes of the blob are here already.
     fn have(&self, wanted: &Wanted) -> Result<u64, FetchError> {
-        match self.partial.entry(&wanted.blob.hex())? {
+        match self.partial.folder.entry(&wanted.blob.hex())? {
             Some(Entry::File { size, .. }) if size <= wanted.blob_size => Ok(size),
             None => Ok(0),
             Some(_) => {
-                self.partial.remove(&wanted.blob.hex())?;
+                self.partial.folder.remove(&wanted.blob.hex())?;
                 Ok(0)
             }
         }
     }
 
-    async fn from_source(
+    async fn pull_from(
         &mut self,
         at: usize,
         wanted: &Wanted,

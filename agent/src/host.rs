@@ -3,6 +3,9 @@
 //! Everything that is not a file goes through [`Host`]. [`systemd`] is the real
 //! one; the playground has another.
 
+mod cri;
+pub mod systemd;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;

@@ -15,7 +15,7 @@ use rootstock_core::layout::TreeId;
 use rootstock_core::status::Reason;
 use sha2::{Digest as _, Sha256};
 
-use crate::fetch::{FetchError, Fetcher, Wanted};
+use crate::fetch::{FetchError, Fetcher, Partial, Wanted};
 use crate::host::{Host, HostError};
 use crate::rootfs::{Entry, Folder, FsError, Rootfs};
 
@@ -86,7 +86,7 @@ pub enum Progress {
 /// Dropped in the middle it leaves what is verified for the next time.
 pub async fn install(
     rootfs: &Arc<Rootfs>,
-    partial: &Arc<Folder>,
+    partial: &Partial,
     host: &dyn Host,
     desired: &DesiredBundle,
     registries: &[Registry],
@@ -118,7 +118,7 @@ pub async fn install(
         }
         let failed =
             |file: &BundleFile, source| InstallError::Fetch { file: file.path.to_string(), source };
-        let mut fetcher = Fetcher::new(registry, &desired.repository, Arc::clone(partial))
+        let mut fetcher = Fetcher::new(registry, &desired.repository, partial.clone())
             .map_err(|source| failed(&at.missing[0], source))?;
         for file in &at.missing {
             let folder = match file.path.folders().last() {

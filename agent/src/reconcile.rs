@@ -35,6 +35,7 @@ use rootstock_daemon::error::Chain;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::fetch::Partial;
 use crate::host::Host;
 use crate::install::{self, InstallError, Progress};
 use crate::rootfs::{FsError, Rootfs};
@@ -58,6 +59,8 @@ pub struct Files {
     /// The desired state.
     pub ledger: Ledger,
     journal: Mutex<Journal>,
+    /// Bytes that downloads which are not complete may take.
+    store_limit: u64,
 }
 
 impl Files {
@@ -67,7 +70,24 @@ impl Files {
         let store = Store::open(&rootfs, state)?;
         let ledger = Ledger::open(&store)?;
         let journal = Mutex::new(Journal::open(&store)?);
-        Ok(Self { rootfs, store, ledger, journal })
+        Ok(Self { rootfs, store, ledger, journal, store_limit: u64::MAX })
+    }
+
+    /// The same with so many bytes for downloads that are not complete.
+    #[must_use]
+    pub fn with_store_limit(self, store_limit: u64) -> Self {
+        Self { store_limit, ..self }
+    }
+
+    /// Deletes what came of blobs that nobody wants any more. Blocking.
+    fn sweep_partial(&self, wanted: &BTreeSet<String>) -> Result<(), FsError> {
+        let folder = self.store.partial()?;
+        for name in folder.names()? {
+            if !wanted.contains(&name) {
+                folder.remove(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Works with the journal. Never held across an await.
@@ -224,10 +244,12 @@ impl Reconciler {
             return true;
         }
         let (files, host, reports) = (&self.files, &self.host, &self.reports);
+        // They run side by side, each with one incomplete blob.
+        let limit = files.store_limit / u64::try_from(due.len()).unwrap_or(1).max(1);
         let pulls: FuturesUnordered<_> = due
             .iter()
             .map(|(bundle, layout)| async move {
-                let outcome = install(files, &**host, bundle, content, reports).await;
+                let outcome = install(files, &**host, bundle, content, reports, limit).await;
                 (bundle, &layout.tree, outcome)
             })
             .collect();
@@ -268,7 +290,10 @@ impl Reconciler {
             })
             .collect();
         let files = Arc::clone(&self.files);
+        let blobs = due.iter().flat_map(|(bundle, _)| &bundle.config.config().files);
+        let wanted: BTreeSet<String> = blobs.map(|file| file.blob.hex()).collect();
         let write = move || {
+            files.sweep_partial(&wanted)?;
             files.journal(|journal| {
                 journal.write(Step::Install, |state| {
                     records.into_iter().for_each(|record| state.put_tree(record));
@@ -306,8 +331,9 @@ async fn install(
     bundle: &DesiredBundle,
     content: &DesiredContent,
     reports: &Reports,
+    limit: u64,
 ) -> Result<(), InstallError> {
-    let partial = Arc::new(files.store.partial()?);
+    let partial = Partial { folder: Arc::new(files.store.partial()?), limit };
     let progress = |progress: Progress| reports.progress(bundle, progress);
     install::install(&files.rootfs, &partial, host, bundle, &content.registries, &progress).await
 }

@@ -19,6 +19,7 @@ use rootstock_core::layout::TEMP_PREFIX;
 use rootstock_core::path::{BinaryPath, BinaryPathRefused, BinaryRoots};
 use rootstock_core::status::Reason;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// The node's root and the folders in it that may hold runtimes.
 #[derive(Debug)]
@@ -95,12 +96,14 @@ impl FsError {
         match self {
             Self::BinaryPath(_) => Reason::BinaryPathRefused,
             Self::Refused { .. } => Reason::PathRefused,
-            Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Reason::NoSpace,
-                // What the kernel says to O_NOFOLLOW when a link was put in the way.
-                io::ErrorKind::NotADirectory => Reason::PathRefused,
-                _ => Reason::HostError,
-            },
+            Self::Io { source, .. } => {
+                match Errno::from_io_error(source) {
+                    Some(Errno::NOSPC | Errno::DQUOT) => Reason::NoSpace,
+                    // What the kernel says to O_NOFOLLOW when a link was put in the way.
+                    Some(Errno::NOTDIR | Errno::LOOP) => Reason::PathRefused,
+                    _ => Reason::HostError,
+                }
+            }
         }
     }
 }
@@ -249,7 +252,7 @@ impl Folder {
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NONBLOCK;
         match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(File::from_std(fd.into()))),
-            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.io("open", name)(errno.into())),
         }
     }

@@ -7,6 +7,7 @@
 
 mod access;
 mod kubectl;
+mod lifecycle;
 mod objects;
 mod patches;
 mod support;

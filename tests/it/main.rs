@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod agent;
+mod agent_link;
 mod bundle;
 mod end_to_end;
 mod kube_api;

@@ -74,7 +74,8 @@ impl Node {
     }
 
     async fn fetch(&self, registry: &Registry, wanted: &Wanted) -> Result<(), FetchError> {
-        let mut fetcher = Fetcher::new(registry, "rootstock/gvisor", Arc::clone(&self.partial))?;
+        let partial = Partial { folder: Arc::clone(&self.partial), limit: 1 << 30 };
+        let mut fetcher = Fetcher::new(registry, "rootstock/gvisor", partial)?;
         let progress = |bytes| {
             self.pulled.fetch_add(bytes, Ordering::Relaxed);
         };

@@ -1,244 +1,231 @@
-//! One stream to the controller.
+//! One stream: what the controller wants, and what the node says.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rootstock_core::desired::{Desired, Offer};
+use rootstock_core::desired::{Desired, Generation, Offer};
 use rootstock_core::name::Architecture;
 use rootstock_core::status::Reason;
 use rootstock_daemon::error::Chain;
 use rootstock_proto::desired::content_hash;
+use rootstock_proto::error::Invalid;
 use rootstock_proto::report::cut;
-use rootstock_proto::v1;
-use rootstock_proto::v1::controller_message::Kind as FromController;
+use rootstock_proto::v1::controller_message::Kind as Said;
 use rootstock_proto::v1::fleet_client::FleetClient;
-use rootstock_proto::v1::node_message::Kind as FromNode;
-use rootstock_proto::{MAX_CONTROLLER_MESSAGE, MAX_NODE_MESSAGE, PROTOCOL};
-use tokio::sync::{Notify, mpsc, watch};
+use rootstock_proto::v1::node_message::Kind;
+use rootstock_proto::{MAX_CONTROLLER_MESSAGE, MAX_NODE_MESSAGE, PROTOCOL, v1};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::reconcile::{Files, NodeReport};
+use crate::reconcile::{Files, NodeReport, Reports};
 use crate::store::{Held, StoreError};
 
-/// Reports are no more frequent than this: a person sees no difference, and
-/// ten thousand nodes that pull at once are 50,000 small messages a second.
-const REPORT: Duration = Duration::from_millis(200);
-/// Answers and one report that wait for the network.
-const OUTBOUND: usize = 8;
-/// How long the controller may take to open the stream.
-const OPEN: Duration = Duration::from_secs(30);
+/// How long the controller may take to open the stream, and one message to go out.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The least time between two reports. A person who watches sees ten a
+/// second; a pull changes the report a thousand times.
+const PACE: Duration = Duration::from_millis(100);
+/// Messages that may wait to go out: an answer and a report, and one of each
+/// behind them.
+const DEPTH: usize = 4;
+/// The longest message to a person, in bytes.
+const MESSAGE: usize = 1024;
+/// The longest time that a goodbye keeps an agent away.
+const AWAY: Duration = Duration::from_secs(300);
 
-/// One stream.
-pub(super) struct Session<'a> {
+/// Why a stream ended, and that was all right.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The controller asked to come back after that time.
+    Goodbye(Duration),
+    /// The certificate is to be renewed.
+    RenewalDue,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error("stream: {} ({:?})", .0.message(), .0.code())]
+    Status(Status),
+    #[error("stream: the controller does not answer within {PATIENCE:?}")]
+    Late,
+    #[error("stream: the controller ended it")]
+    Ended,
+    #[error("write the ledger")]
+    Ledger(#[from] StoreError),
+    #[error("a thread of the agent failed")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// What a session works with.
+pub(super) struct Parts<'a> {
     pub(super) files: &'a Arc<Files>,
-    pub(super) reports: &'a mut watch::Receiver<NodeReport>,
+    pub(super) reports: &'a Reports,
     pub(super) retry: &'a Notify,
     pub(super) architecture: Option<Architecture>,
     pub(super) renew_at: Instant,
 }
 
-/// How a stream ended.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// The certificate gets old.
-    Renew,
-    /// The controller asked to come back after this time.
-    Goodbye(Duration),
-    /// It broke off, or was refused.
-    Closed {
-        /// Whether the controller had said anything.
-        useful: bool,
-        /// What it said.
-        status: Option<Status>,
-    },
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Renew => write!(f, "the certificate is due for renewal"),
-            Self::Goodbye(after) => write!(f, "the controller asks to come back after {after:?}"),
-            Self::Closed { status: Some(status), .. } => {
-                write!(f, "{:?}: {}", status.code(), status.message())
-            }
-            Self::Closed { status: None, .. } => write!(f, "the controller closed it"),
-        }
-    }
-}
-
-impl Session<'_> {
-    pub(super) async fn run(self, channel: Channel) -> Ended {
-        let mut useful = false;
-        let ended = self.exchange(channel, &mut useful).await;
-        ended.unwrap_or_else(|status| Ended::Closed { useful, status })
-    }
-
-    async fn exchange(self, channel: Channel, useful: &mut bool) -> Result<Ended, Option<Status>> {
-        let (out, outbound) = mpsc::channel(OUTBOUND);
-        let report = self.reports.borrow_and_update().clone();
-        // The channel is new and has room.
-        let _ = out.try_send(message(FromNode::Hello(self.hello(&report))));
-        let mut client = FleetClient::new(channel)
-            .max_decoding_message_size(MAX_CONTROLLER_MESSAGE)
-            .max_encoding_message_size(MAX_NODE_MESSAGE);
-        let opening = client.sync(ReceiverStream::new(outbound));
-        let opened = tokio::time::timeout(OPEN, opening).await;
-        let mut inbound = opened
-            .map_err(|_| Some(Status::deadline_exceeded("the controller did not open the stream")))?
-            .map_err(Some)?
-            .into_inner();
-        tracing::info!("connected to the controller");
-        // Before the first look at the node there is nothing to say, and an
-        // empty report would take back what was said before.
-        let mut report_at = (report != NodeReport::default()).then(Instant::now);
-        loop {
-            // Cancel-safe: a stream's `message` and a watch's `changed` lose
-            // nothing, a permit that was not used is given back, and a deadline
-            // is one more time the same.
-            tokio::select! {
-                received = inbound.message() => match received.map_err(Some)? {
-                    None => return Err(None),
-                    Some(received) => {
-                        *useful = true;
-                        if let Some(ended) = self.receive(received, &out, &mut report_at).await? {
-                            return Ok(ended);
-                        }
-                    }
-                },
-                changed = self.reports.changed(), if report_at.is_none() => {
-                    // The loop that reports ends with the agent.
-                    changed.map_err(|_| None)?;
-                    report_at = Some(Instant::now() + REPORT);
-                }
-                permit = permit_at(&out, report_at), if report_at.is_some() => {
-                    let permit = permit?;
-                    let report = self.reports.borrow_and_update();
-                    permit.send(message(FromNode::Report(report_message(&report))));
-                    report_at = None;
-                }
-                () = tokio::time::sleep_until(self.renew_at) => return Ok(Ended::Renew),
-            }
-        }
-    }
-
-    async fn receive(
-        &self,
-        received: v1::ControllerMessage,
-        out: &mpsc::Sender<v1::NodeMessage>,
-        report_at: &mut Option<Instant>,
-    ) -> Result<Option<Ended>, Option<Status>> {
-        match received.kind {
-            Some(FromController::Desired(desired)) => {
-                let generation = desired.generation;
-                let answer = match self.take(desired).await {
-                    Ok(()) => FromNode::Accept(v1::Accept { generation }),
-                    Err((reason, message)) => {
-                        tracing::warn!(generation, %reason, message, "desired state refused");
-                        let item = v1::RefusedItem {
-                            r#type: String::new(),
-                            reason: reason.to_string(),
-                            message: cut(&message, 1024),
-                        };
-                        FromNode::Refuse(v1::Refuse { generation, items: vec![item] })
-                    }
+/// Holds a stream until it ends.
+pub(super) async fn run(channel: Channel, parts: Parts<'_>) -> Result<Ended, SessionError> {
+    let (out, messages) = mpsc::channel(DEPTH);
+    let mut reports = parts.reports.watch();
+    let hello = hello(&parts, &reports.borrow());
+    send(&out, Kind::Hello(hello)).await?;
+    let mut client = FleetClient::new(channel)
+        .max_decoding_message_size(MAX_CONTROLLER_MESSAGE)
+        .max_encoding_message_size(MAX_NODE_MESSAGE);
+    let opened = tokio::time::timeout(PATIENCE, client.sync(ReceiverStream::new(messages)));
+    let mut said =
+        opened.await.map_err(|_| SessionError::Late)?.map_err(SessionError::Status)?.into_inner();
+    tracing::info!("the stream to the controller is open");
+    // What is known is said at once, and then each change of it.
+    reports.mark_changed();
+    let mut next_report = Instant::now();
+    loop {
+        tokio::select! {
+            // Cancel-safe: tonic keeps a message that has partly come.
+            message = said.message() => {
+                let Some(message) = message.map_err(SessionError::Status)? else {
+                    return Err(SessionError::Ended);
                 };
-                // A closed channel shows as the end of the stream.
-                out.send(message(answer)).await.map_err(|_| None)?;
+                if let Some(ended) = answer(&parts, &out, message).await? {
+                    return Ok(ended);
+                }
             }
-            Some(FromController::Retry(_)) => self.retry.notify_one(),
-            Some(FromController::Resync(_)) => *report_at = Some(Instant::now()),
-            Some(FromController::Goodbye(goodbye)) => {
-                tracing::info!(reason = goodbye.reason, "the controller says goodbye");
-                let after = goodbye.reconnect_after.unwrap_or_default();
-                let seconds = u64::try_from(after.seconds).unwrap_or_default();
-                let nanos = u32::try_from(after.nanos).unwrap_or_default();
-                return Ok(Some(Ended::Goodbye(Duration::new(seconds, nanos.min(999_999_999)))));
+            // Cancel-safe: a change that was not told is told again; then it waits its time.
+            changed = async {
+                tokio::time::sleep_until(next_report).await;
+                reports.changed().await
+            } => {
+                // The sender lives as long as the agent.
+                if changed.is_err() {
+                    return Err(SessionError::Ended);
+                }
+                let report = report(&reports.borrow_and_update());
+                next_report = Instant::now() + PACE;
+                if let Some(report) = report {
+                    send(&out, Kind::Report(report)).await?;
+                }
             }
-            // A newer controller may send what this agent does not know.
-            Some(FromController::PullGrant(_) | FromController::Slot(_)) | None => {
-                tracing::trace!("a message that this agent does not act on");
-            }
-        }
-        Ok(None)
-    }
-
-    /// Takes a desired state into the ledger.
-    async fn take(&self, desired: v1::Desired) -> Result<(), (Reason, String)> {
-        let desired = Desired::try_from(desired)
-            .map_err(|error| (Reason::ConfigurationInvalid, Chain(&error).to_string()))?;
-        let held = Held { content_hash: content_hash(&desired.content), desired };
-        let generation = held.desired.generation;
-        let files = Arc::clone(self.files);
-        let taken = tokio::task::spawn_blocking(move || files.ledger.take(&files.store, held));
-        let offer = taken
-            .await
-            .map_err(|error| (Reason::Internal, error.to_string()))?
-            .map_err(|error: StoreError| (Reason::HostError, Chain(&error).to_string()))?;
-        match offer {
-            Offer::Newer => {
-                tracing::info!(generation = generation.0, "desired state accepted");
-                Ok(())
-            }
-            Offer::Same => Ok(()),
-            Offer::Older | Offer::Contradicts => {
-                let held = self.files.ledger.held().map(|held| held.desired.generation.0);
-                let message = format!(
-                    "generation {} was sent, the ledger holds {}{}",
-                    generation.0,
-                    held.unwrap_or_default(),
-                    if offer == Offer::Contradicts { " with other content" } else { "" },
-                );
-                Err((Reason::GenerationOutdated, message))
-            }
-        }
-    }
-
-    fn hello(&self, report: &NodeReport) -> v1::Hello {
-        let held = self.files.ledger.held();
-        v1::Hello {
-            protocol: Some(PROTOCOL),
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            architecture: self.architecture.map(|a| a.to_string()).unwrap_or_default(),
-            containerd_version: report.containerd_version.clone(),
-            generation: held.as_ref().map_or(0, |held| held.desired.generation.0),
-            content_hash: held
-                .map(|held| held.content_hash.as_bytes().to_vec())
-                .unwrap_or_default(),
-            installed: report
-                .installed
-                .iter()
-                .map(|(runtime, digest, active)| v1::InstalledBundle {
-                    r#type: runtime.to_string(),
-                    digest: digest.as_bytes().to_vec(),
-                    active: *active,
-                })
-                .collect(),
-            grants: Vec::new(),
+            // Cancel-safe: a moment in time.
+            () = tokio::time::sleep_until(parts.renew_at) => return Ok(Ended::RenewalDue),
         }
     }
 }
 
-/// Room for a report, when it is time for one.
-async fn permit_at(
+async fn send(out: &mpsc::Sender<v1::NodeMessage>, kind: Kind) -> Result<(), SessionError> {
+    let message = v1::NodeMessage { kind: Some(kind) };
+    match tokio::time::timeout(PATIENCE, out.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        // tonic has let go of the stream; its status is on the other half.
+        Ok(Err(_)) => Err(SessionError::Ended),
+        Err(_) => Err(SessionError::Late),
+    }
+}
+
+async fn answer(
+    parts: &Parts<'_>,
     out: &mpsc::Sender<v1::NodeMessage>,
-    at: Option<Instant>,
-) -> Result<mpsc::Permit<'_, v1::NodeMessage>, Option<Status>> {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
+    message: v1::ControllerMessage,
+) -> Result<Option<Ended>, SessionError> {
+    match message.kind {
+        Some(Said::Desired(wire)) => send(out, take(parts.files, wire).await?).await?,
+        Some(Said::Retry(_)) => parts.retry.notify_one(),
+        Some(Said::Resync(_)) => {
+            let now = report(&parts.reports.watch().borrow());
+            if let Some(report) = now {
+                send(out, Kind::Report(report)).await?;
+            }
+        }
+        Some(Said::Goodbye(goodbye)) => {
+            tracing::info!(reason = cut(&goodbye.reason, MESSAGE), "goodbye");
+            let after = goodbye.reconnect_after.and_then(|after| Duration::try_from(after).ok());
+            return Ok(Some(Ended::Goodbye(after.unwrap_or_default().min(AWAY))));
+        }
+        // This agent asks for no grants and no slots; a newer controller may
+        // say what it does not know.
+        Some(Said::PullGrant(_) | Said::Slot(_)) | None => tracing::debug!("message ignored"),
     }
-    out.reserve().await.map_err(|_| None)
+    Ok(None)
 }
 
-fn message(kind: FromNode) -> v1::NodeMessage {
-    v1::NodeMessage { kind: Some(kind) }
+/// Takes a desired state into the ledger, or says why not.
+async fn take(files: &Arc<Files>, wire: v1::Desired) -> Result<Kind, SessionError> {
+    let generation = wire.generation;
+    let refuse = |reason: Reason, message: &str| {
+        tracing::warn!(generation, %reason, message, "a desired state is refused");
+        let message = cut(message, MESSAGE);
+        let item = v1::RefusedItem { r#type: String::new(), reason: reason.to_string(), message };
+        Kind::Refuse(v1::Refuse { generation, items: vec![item] })
+    };
+    let desired = match Desired::try_from(wire) {
+        Ok(desired) => desired,
+        Err(invalid) => return Ok(refuse(reason(&invalid), &Chain(&invalid).to_string())),
+    };
+    let held = Held { content_hash: content_hash(&desired.content), desired };
+    let before =
+        files.ledger.held().map_or_else(Generation::default, |held| held.desired.generation);
+    let ledger = Arc::clone(files);
+    let offer =
+        tokio::task::spawn_blocking(move || ledger.ledger.take(&ledger.store, held)).await??;
+    Ok(match offer {
+        Offer::Newer => {
+            tracing::info!(generation, "a desired state is in the ledger");
+            Kind::Accept(v1::Accept { generation })
+        }
+        Offer::Same => Kind::Accept(v1::Accept { generation }),
+        Offer::Older => refuse(
+            Reason::GenerationOutdated,
+            &format!("generation {generation} is older than {}, which the node holds", before.0),
+        ),
+        Offer::Contradicts => refuse(
+            Reason::GenerationOutdated,
+            &format!("generation {generation} has other content than the one that the node holds"),
+        ),
+    })
 }
 
-fn report_message(report: &NodeReport) -> v1::Report {
-    let bundles = report.bundles.values().map(v1::BundleReport::from).collect();
-    v1::Report { bundles, generation: report.generation.0 }
+fn reason(invalid: &Invalid) -> Reason {
+    match invalid {
+        Invalid::Bundle { source, .. } => source.reason(),
+        Invalid::Missing { .. }
+        | Invalid::Field { .. }
+        | Invalid::TooMany { .. }
+        | Invalid::ContentHash
+        | Invalid::Protocol { .. } => Reason::ConfigurationInvalid,
+    }
+}
+
+fn hello(parts: &Parts<'_>, report: &NodeReport) -> v1::Hello {
+    let held = parts.files.ledger.held();
+    let installed = report.installed.iter().map(|(runtime, digest, active)| v1::InstalledBundle {
+        r#type: runtime.to_string(),
+        digest: digest.as_bytes().to_vec(),
+        active: *active,
+    });
+    v1::Hello {
+        protocol: Some(PROTOCOL),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        architecture: parts.architecture.map(|a| a.to_string()).unwrap_or_default(),
+        containerd_version: report.containerd_version.clone(),
+        generation: held.as_ref().map_or(0, |held| held.desired.generation.0),
+        content_hash: held.map_or_else(Vec::new, |held| held.content_hash.as_bytes().to_vec()),
+        installed: installed.collect(),
+        grants: Vec::new(),
+    }
+}
+
+/// The report as it goes over the wire; none before the node was looked at.
+fn report(report: &NodeReport) -> Option<v1::Report> {
+    if report.generation == Generation::default() {
+        return None;
+    }
+    Some(v1::Report {
+        bundles: report.bundles.values().map(Into::into).collect(),
+        generation: report.generation.0,
+    })
 }

@@ -70,14 +70,13 @@ impl Reconciler {
         }
         if let Err(error) = self.put(plan, containerd, seen).await {
             let message = Chain(&error).to_string();
-            match &error {
-                // One table that can't be written holds back no other.
-                ChangeError::Config(ConfigError::Table { handler, .. })
-                    if let Some((runtime, _)) = plan.set_tables.get(handler) =>
-                {
-                    self.failures.activation(runtime, error.reason(), message);
-                }
-                _ => self.failures.node(Phase::Blocked, error.reason(), message),
+            // One table that can't be written holds back no other.
+            if let ChangeError::Config(ConfigError::Table { handler, .. }) = &error
+                && let Some((runtime, _)) = plan.set_tables.get(handler)
+            {
+                self.failures.activation(runtime, error.reason(), message);
+            } else {
+                self.failures.node(Phase::Blocked, error.reason(), message);
             }
             return;
         }

@@ -7,7 +7,7 @@ use rootstock_core::name::RuntimeType;
 use rootstock_core::status::{Phase, Reason};
 use tokio::time::Instant;
 
-use crate::rootfs::random;
+use crate::backoff::backoff;
 
 /// One thing that failed.
 #[derive(Clone, Debug)]
@@ -126,28 +126,9 @@ impl Failure {
     }
 }
 
-/// `first` doubled for each failure before, at most `most`, and then between
-/// three and five quarters of it, so that a fleet does not come back as one.
-pub(crate) fn backoff(before: u32, first: Duration, most: Duration) -> Duration {
-    let delay = first.saturating_mul(1 << before.min(16)).min(most);
-    // 1024 steps of jitter.
-    let jitter = u32::try_from(random() % 1024).unwrap_or(0);
-    delay * 3 / 4 + delay * jitter / 2048
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn delays_grow_to_a_bound_and_never_vanish() {
-        let (first, most) = (Duration::from_millis(500), Duration::from_secs(15));
-        for before in 0..40 {
-            let delay = backoff(before, first, most);
-            assert!(delay >= first * 3 / 4 && delay <= most * 5 / 4, "{delay:?}");
-        }
-        assert!(backoff(3, first, most) >= Duration::from_secs(3));
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_tried_again_later_and_the_node_rests_until_then() {

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "tests put foreign things in the way")]
+
 use std::os::unix::fs::symlink;
 
 use super::*;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 
 /// Why there is no client for a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +59,12 @@ impl Access {
         let text = format!("{:#}\n", access.config(&access.token));
         let write = async {
             tokio::fs::create_dir_all(dir).await?;
-            // A folder of its own user, and a file that only he reads: it has a token in it.
-            tokio::fs::write(&access.kubeconfig, text).await?;
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-            tokio::fs::set_permissions(&access.kubeconfig, mode).await
+            // Only its user may read it: it has a token in it.
+            let mut options = tokio::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&access.kubeconfig).await?;
+            file.write_all(text.as_bytes()).await?;
+            file.flush().await
         };
         match write.await {
             Ok(()) => Ok(access),

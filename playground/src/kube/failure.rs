@@ -100,7 +100,9 @@ impl Failure {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UnsupportedMediaType",
-            format!("the body of the request was in an unknown format: {kind}"),
+            format!(
+                "the body of the request was in an unknown format ({kind}) - accepted media types include: application/json"
+            ),
         )
     }
 

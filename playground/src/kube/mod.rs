@@ -62,7 +62,7 @@ pub use self::{
 pub struct Cluster {
     access: Access,
     client: kube::Client,
-    server: Kind,
+    backend: Backend,
 }
 
 /// What a cluster is made of.
@@ -124,7 +124,7 @@ pub enum StartError {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum Backend {
     Embedded { api: Arc<Api>, server: Server },
     Real(real::ApiServer),
 }
@@ -156,7 +156,7 @@ impl Cluster {
         tracing::info!(cluster, url, "embedded Kubernetes API is up");
         let access = Access::new(&cluster, &options.dir, url, identity.ca_pem, token).await;
         let access = access.map_err(|source| StartError::Access { cluster, source })?;
-        Self::connect(access, Kind::Embedded { api, server }).await
+        Self::connect(access, Backend::Embedded { api, server }).await
     }
 
     /// Starts a real API server on the etcd of `plane`.
@@ -176,20 +176,20 @@ impl Cluster {
         let access = Access::new(&cluster, &options.dir, server.url(), identity.ca_pem, token)
             .await
             .map_err(|source| StartError::Access { cluster: cluster.clone(), source })?;
-        let mut this = Self::connect(access, Kind::Real(server)).await?;
+        let mut this = Self::connect(access, Backend::Real(server)).await?;
         let client = this.client.clone();
-        if let Kind::Real(server) = &mut this.server {
+        if let Backend::Real(server) = &mut this.backend {
             server.furnish(&client, &options.crds).await.map_err(failed)?;
         }
         Ok(this)
     }
 
-    async fn connect(access: Access, server: Kind) -> Result<Self, StartError> {
+    async fn connect(access: Access, backend: Backend) -> Result<Self, StartError> {
         let client = access
             .client(&access.token)
             .await
             .map_err(|source| StartError::Access { cluster: access.name.clone(), source })?;
-        Ok(Self { access, client, server })
+        Ok(Self { access, client, backend })
     }
 
     /// The name it was started with.
@@ -234,26 +234,26 @@ impl Cluster {
     ///
     /// The real server compacts when it likes; there nothing happens.
     pub fn compact(&self) {
-        match &self.server {
-            Kind::Embedded { api, .. } => api.store().compact(),
-            Kind::Real(_) => {}
+        match &self.backend {
+            Backend::Embedded { api, .. } => api.store().compact(),
+            Backend::Real(_) => {}
         }
     }
 
     /// How many requests came in by `verb resource`, as `patch nodes/status`. Nothing is
     /// counted at the real server.
     pub fn requests(&self) -> BTreeMap<String, u64> {
-        match &self.server {
-            Kind::Embedded { api, .. } => api.requests(),
-            Kind::Real(_) => BTreeMap::new(),
+        match &self.backend {
+            Backend::Embedded { api, .. } => api.requests(),
+            Backend::Real(_) => BTreeMap::new(),
         }
     }
 
     /// Ends all watches and closes.
     pub async fn stop(self) {
-        match self.server {
-            Kind::Embedded { server, .. } => server.stop().await,
-            Kind::Real(server) => server.stop().await,
+        match self.backend {
+            Backend::Embedded { server, .. } => server.stop().await,
+            Backend::Real(server) => server.stop().await,
         }
     }
 }

@@ -146,7 +146,12 @@ impl ApiServer {
             ("sa.pub", signing.public_key_pem()),
             ("tokens.csv", format!("{token},admin,admin,system:masters\n")),
         ];
-        tokio::fs::create_dir_all(&state)
+        // Keys and the administrator's token go there.
+        let mut folder = tokio::fs::DirBuilder::new();
+        folder
+            .recursive(true)
+            .mode(0o700)
+            .create(&state)
             .await
             .map_err(|source| RealError::File { path: state.clone(), source })?;
         for (file, text) in files {

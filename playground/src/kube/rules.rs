@@ -241,7 +241,14 @@ fn checked(kind: &Kind, mut object: Value) -> Result<Value, Failure> {
     fields.insert("apiVersion".to_owned(), json!(kind.api_version()));
     fields.insert("kind".to_owned(), json!(kind.kind));
     if let Some(schema) = &kind.schema {
-        schema::shape(schema, &mut object);
+        let unknown = schema::shape(schema, &mut object);
+        if !unknown.is_empty() {
+            tracing::debug!(
+                kind = kind.kind,
+                ?unknown,
+                "fields that the schema does not know are dropped"
+            );
+        }
         let problems = schema::problems(schema, &object);
         if !problems.is_empty() {
             return Err(Failure::invalid(kind, meta(&object, "name"), problems));

@@ -8,26 +8,36 @@ use serde_json::{Map, Value};
 /// Removes the fields that the schema does not know, and sets defaults.
 ///
 /// `metadata`, `kind` and `apiVersion` of the object itself are not the schema's.
-pub(super) fn shape(schema: &Value, object: &mut Value) {
-    let Value::Object(fields) = object else { return };
+///
+/// Gives the paths of what it removed.
+pub(super) fn shape(schema: &Value, object: &mut Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let Value::Object(fields) = object else { return unknown };
     let mut own = Map::new();
     for field in ["apiVersion", "kind", "metadata"] {
         if let Some(value) = fields.remove(field) {
             own.insert(field.to_owned(), value);
         }
     }
-    prune(schema, object);
+    prune(schema, object, "", &mut unknown);
     if let Value::Object(fields) = object {
         fields.extend(own);
     }
+    unknown
 }
 
-fn prune(schema: &Value, value: &mut Value) {
+fn prune(schema: &Value, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             let extra = &schema["additionalProperties"];
             if schema["x-kubernetes-preserve-unknown-fields"] != true && !open(extra) {
-                fields.retain(|field, _| schema["properties"][field.as_str()].is_object());
+                fields.retain(|field, _| {
+                    let known = schema["properties"][field.as_str()].is_object();
+                    if !known {
+                        unknown.push(join(path, field));
+                    }
+                    known
+                });
             }
             if let Some(properties) = schema["properties"].as_object() {
                 for (field, property) in properties {
@@ -38,21 +48,26 @@ fn prune(schema: &Value, value: &mut Value) {
             }
             for (field, value) in fields.iter_mut() {
                 let property = &schema["properties"][field.as_str()];
+                let path = join(path, field);
                 if property.is_object() {
-                    // A null of a field that may not be null is an absent field.
-                    prune(property, value);
+                    prune(property, value, &path, unknown);
                 } else if extra.is_object() {
-                    prune(extra, value);
+                    prune(extra, value, &path, unknown);
                 }
             }
+            // A null of a field that may not be null is an absent field.
             fields.retain(|field, value| {
                 !value.is_null()
                     || schema["properties"][field.as_str()]["nullable"] == true
                     || !schema["properties"][field.as_str()].is_object()
             });
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| prune(&schema["items"], item)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Array(items) if schema["items"].is_object() => {
+            for (index, item) in items.iter_mut().enumerate() {
+                prune(&schema["items"], item, &format!("{path}[{index}]"), unknown);
+            }
+        }
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
@@ -190,12 +205,12 @@ mod tests {
     #[test]
     fn unknown_fields_go_and_defaults_come() {
         let mut object = json!({"kind": "K", "metadata": {"name": "n"}, "other": 1,
-            "spec": {"type": "x", "unknown": 1, "labels": {"l": "1"}, "raw": {"any": {"thing": 1}}}});
-        shape(&schema(), &mut object);
+            "spec": {"type": "x", "unknown": 1, "labels": {"l": "1"}, "raw": {"any": {"thing": 1}, "list": [{"a": 1}]}}});
+        assert_eq!(shape(&schema(), &mut object), ["other", "spec.unknown"]);
         assert_eq!(
             object,
             json!({"kind": "K", "metadata": {"name": "n"},
-                "spec": {"type": "x", "mode": "a", "labels": {"l": "1"}, "raw": {"any": {"thing": 1}}}})
+                "spec": {"type": "x", "mode": "a", "labels": {"l": "1"}, "raw": {"any": {"thing": 1}, "list": [{"a": 1}]}}})
         );
     }
 

@@ -16,6 +16,7 @@ use super::{
     patch::Patch,
     request::Request,
     rules::{self, Part},
+    schema,
     store::{Key, Store},
     tls,
 };
@@ -23,6 +24,7 @@ use super::{
 impl Api {
     pub(super) fn create(&self, request: &Request) -> Result<Response<Body>, Failure> {
         let object = request.object()?.ok_or_else(|| Failure::bad_request("the body is empty"))?;
+        check_fields(request, &object)?;
         let object = self.insert(
             &request.target.kind,
             request.target.namespace.as_deref(),
@@ -95,15 +97,14 @@ impl Api {
                 key.name
             )));
         }
-        if !kind.unconditional && meta(&new, "resourceVersion").is_empty() {
-            let why = "Invalid value: 0: must be specified for an update".to_owned();
-            return Err(Failure::invalid(
-                kind,
-                name,
-                vec![("metadata.resourceVersion".to_owned(), why)],
-            ));
-        }
-        let object = self.change(request, key, |_| Ok(new))?;
+        let object = self.change(request, key, |_| {
+            if !kind.unconditional && meta(&new, "resourceVersion").is_empty() {
+                let why = "Invalid value: 0: must be specified for an update".to_owned();
+                let field = "metadata.resourceVersion".to_owned();
+                return Err(Failure::invalid(kind, meta(&new, "name"), vec![(field, why)]));
+            }
+            Ok(new)
+        })?;
         Ok(respond(StatusCode::OK, &show(kind, request.form, &object)))
     }
 
@@ -116,6 +117,7 @@ impl Api {
                 return Err(Failure::bad_request("fieldManager is required for apply patch"));
             }
             if self.store().get(&key).is_none() && request.target.subresource.is_none() {
+                check_fields(request, object)?;
                 let mut object = object.clone();
                 map(child(&mut object, "metadata")).insert("name".to_owned(), json!(key.name));
                 let namespace = request.target.namespace.as_deref();
@@ -148,6 +150,7 @@ impl Api {
         let mut store = self.store();
         let old = store.get(&key).cloned().ok_or_else(|| Failure::not_found(kind, &key.name))?;
         let new = new(&events::from_store(kind, Value::clone(&old)))?;
+        check_fields(request, &new)?;
         let new = rules::updated(&stored_kind, &old, events::to_store(kind, new), part)?;
         if new == *old || request.query.dry_run() {
             return Ok(if new == *old { old } else { Arc::new(new) });
@@ -199,6 +202,28 @@ fn released(object: &Value) -> bool {
     terminating(object)
         && finalizers(object).is_empty()
         && object["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or_default() == 0
+}
+
+/// `fieldValidation=Strict`, which kubectl asks for: a field that the schema does not know is
+/// a mistake. Otherwise it is dropped.
+fn check_fields(request: &Request, object: &Value) -> Result<(), Failure> {
+    let kind = &request.target.kind;
+    let Some(schema) = &kind.schema else { return Ok(()) };
+    if request.query.get("fieldValidation") != "Strict" {
+        return Ok(());
+    }
+    let unknown = schema::shape(schema, &mut object.clone());
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<_> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+    Err(Failure::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+        kind.kind,
+        kind.version,
+        kind.kind,
+        list.join(", ")
+    )))
 }
 
 fn read_patch(request: &Request) -> Result<Patch, Failure> {

@@ -1,39 +1,45 @@
 //! What a person does with kubectl. Skipped where there is none.
 
-use std::process::Stdio;
+use std::{path::PathBuf, process::Stdio};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, api::PostParams};
-use rootstock_playground::kube::Cluster;
+use rootstock_playground::kube::{Cluster, RealControlPlane};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::support::{namespace, node, pod, runtime, runtimes};
 
 /// kubectl for one cluster.
-struct Kubectl<'a>(&'a Cluster);
+struct Kubectl<'a> {
+    cluster: &'a Cluster,
+    program: PathBuf,
+}
 
 impl<'a> Kubectl<'a> {
+    /// The one beside the real server, else the one in PATH.
     async fn new(cluster: &'a Cluster) -> Option<Self> {
-        let asked = Command::new("kubectl")
+        let beside = RealControlPlane::assets().map(|assets| assets.join("kubectl"));
+        let program = beside.filter(|path| path.exists()).unwrap_or_else(|| "kubectl".into());
+        let asked = Command::new(&program)
             .args(["version", "--client"])
             .stdout(Stdio::null())
             .status()
             .await;
         if asked.is_ok() {
-            return Some(Self(cluster));
+            return Some(Self { cluster, program });
         }
         eprintln!("skipped: there is no kubectl in PATH");
         None
     }
 
     async fn try_run(&self, args: &str, stdin: &str, editor: &str) -> Result<String, String> {
-        let mut child = Command::new("kubectl")
+        let mut child = Command::new(&self.program)
             .arg("--kubeconfig")
-            .arg(self.0.kubeconfig_path())
+            .arg(self.cluster.kubeconfig_path())
             // Discovery is kept in a folder per server; ports come back with other servers.
             .arg("--cache-dir")
-            .arg(self.0.kubeconfig_path().with_extension("cache"))
+            .arg(self.cluster.kubeconfig_path().with_extension("cache"))
             .args(args.split_whitespace())
             .env("EDITOR", editor)
             .stdin(Stdio::piped())
@@ -202,11 +208,33 @@ pub(super) async fn applies(cluster: &Cluster) {
         let output = kubectl.try_run("apply -f -", &object, "false").await.unwrap();
         assert!(output.trim_end().ends_with(said), "{said}: {output}");
     }
+    let daemon_set = |image: &str, env: &str| {
+        let containers = json!([{"name": "agent", "image": image, "env": [{"name": env, "value": "1"}]},
+            {"name": "other", "image": "other"}]);
+        json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "d", "namespace": "applies"},
+            "spec": {"selector": {"matchLabels": {"app": "a"}}, "template": {"metadata": {"labels": {"app": "a"}},
+                "spec": {"containers": containers}}}})
+        .to_string()
+    };
+    for (object, said) in [
+        (daemon_set("one", "A"), "created"),
+        (daemon_set("two", "B"), "configured"),
+        (daemon_set("two", "B"), "unchanged"),
+    ] {
+        let output = kubectl.try_run("apply -f -", &object, "false").await.unwrap();
+        assert!(output.trim_end().ends_with(said), "{said}: {output}");
+    }
+    let images = "get ds -n applies d -o jsonpath={.spec.template.spec.containers[*].image},{.spec.template.spec.containers[*].env[*].name},{.metadata.generation}";
+    assert_eq!(kubectl.run(images).await, "two other,B,2");
+
     let output = kubectl.run("get configmap -n applies m -o jsonpath={.data}").await;
     assert_eq!(output, r#"{"a":"1"}"#);
     let output =
         kubectl.try_run("apply --server-side -f -", &map(json!({"c": "3"})), "false").await;
     assert!(output.unwrap().contains("serverside-applied"));
+    let unknown = runtime("a").replace("\"mode\"", "\"mood\"");
+    let error = kubectl.try_run("apply -f -", &unknown, "false").await.unwrap_err();
+    assert!(error.contains("unknown field") && error.contains("spec.mood"), "{error}");
     let invalid = runtime("c");
     let error = kubectl.try_run("apply -f -", &invalid, "false").await.unwrap_err();
     assert!(error.contains("spec.mode") && error.contains("nvalid"), "{error}");
@@ -225,7 +253,8 @@ pub(super) async fn deletes_and_waits(cluster: &Cluster) {
     };
     let (output, _) = tokio::join!(waiting, working);
     assert!(output.contains("condition met"));
-    kubectl.run("delete cr -n deletes --all --timeout=20s").await;
+    kubectl.run("delete cr -n deletes --all --timeout=20s --wait").await;
+    kubectl.run("wait cr/gvisor-b -n deletes --for=delete --timeout=20s").await;
     assert_eq!(
         runtimes(cluster.client(), "deletes")
             .list(&kube::api::ListParams::default())

@@ -1,0 +1,283 @@
+//! The few calls of CRI that the agent makes, with the fields that it reads.
+//!
+//! Messages are written by hand: the whole of CRI is ten thousand generated
+//! lines, and protobuf passes over fields that are not named here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
+use rootstock_core::layout::HandlerTable;
+use rootstock_core::name::HandlerName;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio::net::UnixStream;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
+use tower_service::Service;
+
+use super::{HostError, Sandbox};
+
+/// How long containerd may take to answer: it does so in milliseconds, but a
+/// node under load takes its time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The largest answer, in bytes: kubelet's own limit.
+const MAX_ANSWER: usize = 16 << 20;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct VersionRequest {
+    #[prost(string, tag = "1")]
+    version: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct VersionResponse {
+    #[prost(string, tag = "3")]
+    runtime_version: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StatusRequest {
+    #[prost(bool, tag = "1")]
+    verbose: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StatusResponse {
+    #[prost(map = "string, string", tag = "2")]
+    info: HashMap<String, String>,
+    #[prost(message, repeated, tag = "3")]
+    runtime_handlers: Vec<RuntimeHandler>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RuntimeHandler {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListPodSandboxRequest {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListPodSandboxResponse {
+    #[prost(message, repeated, tag = "1")]
+    items: Vec<PodSandbox>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PodSandbox {
+    #[prost(message, optional, tag = "2")]
+    metadata: Option<PodSandboxMetadata>,
+    #[prost(string, tag = "7")]
+    runtime_handler: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PodSandboxMetadata {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "3")]
+    namespace: String,
+}
+
+/// containerd's CRI, over its socket. Each call makes a connection of its own:
+/// one that is kept goes stale when containerd restarts.
+#[derive(Debug)]
+pub(super) struct Cri {
+    socket: PathBuf,
+}
+
+type Handlers = BTreeMap<HandlerName, Option<HandlerTable>>;
+
+impl Cri {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// containerd's version.
+    pub(super) async fn version(&self) -> Result<String, HostError> {
+        let ask = VersionRequest { version: "v1".to_owned() };
+        let answer: VersionResponse = self.call("Version", ask).await?;
+        Ok(answer.runtime_version)
+    }
+
+    /// The handlers that containerd lists, with the tables that it started with.
+    pub(super) async fn handlers(&self) -> Result<Handlers, HostError> {
+        let answer: StatusResponse = self.call("Status", StatusRequest { verbose: true }).await?;
+        Ok(handlers(&answer))
+    }
+
+    /// All pod sandboxes.
+    pub(super) async fn sandboxes(&self) -> Result<Vec<Sandbox>, HostError> {
+        let answer: ListPodSandboxResponse =
+            self.call("ListPodSandbox", ListPodSandboxRequest {}).await?;
+        let sandbox = |item: PodSandbox| {
+            let PodSandboxMetadata { name, namespace } = item.metadata.unwrap_or_default();
+            // A handler that is no name of ours can't be one of ours.
+            Sandbox {
+                pod: format!("{namespace}/{name}"),
+                handler: item.runtime_handler.parse().ok(),
+            }
+        };
+        Ok(answer.items.into_iter().map(sandbox).collect())
+    }
+
+    async fn call<A, B>(&self, method: &'static str, ask: A) -> Result<B, HostError>
+    where
+        A: prost::Message + Send + Sync + 'static,
+        B: prost::Message + Default + Send + Sync + 'static,
+    {
+        let what = || format!("ask containerd ({}, {method})", self.socket.display());
+        let unavailable = |source: Box<dyn std::error::Error + Send + Sync>| {
+            HostError::Unavailable { what: what(), source }
+        };
+        let work = async {
+            let channel = connect(&self.socket).await.map_err(|e| unavailable(e.into()))?;
+            let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_ANSWER);
+            grpc.ready().await.map_err(|e| unavailable(e.into()))?;
+            let path = PathAndQuery::try_from(format!("/runtime.v1.RuntimeService/{method}"))
+                .map_err(|e| unavailable(e.into()))?;
+            let codec = ProstCodec::<A, B>::default();
+            let answer = grpc.unary(tonic::Request::new(ask), path, codec).await;
+            Ok(answer.map_err(|e| unavailable(e.into()))?.into_inner())
+        };
+        tokio::time::timeout(PATIENCE, work)
+            .await
+            .unwrap_or_else(|_| Err(unavailable(format!("no answer within {PATIENCE:?}").into())))
+    }
+}
+
+async fn connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
+    // A URL that is never looked at: the socket is what counts.
+    let endpoint = Endpoint::from_static("http://containerd");
+    endpoint.connect_with_connector(Connector(socket.to_owned())).await
+}
+
+struct Connector(PathBuf);
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<UnixStream>;
+    type Error = io::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let socket = self.0.clone();
+        Box::pin(async move { Ok(TokioIo::new(UnixStream::connect(socket).await?)) })
+    }
+}
+
+/// What `info["config"]` of a verbose status says of runtimes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    containerd: Option<ConfigContainerd>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ConfigContainerd {
+    runtimes: Option<BTreeMap<String, ConfigRuntime>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ConfigRuntime {
+    #[serde(rename = "runtimeType")]
+    runtime_type: String,
+    #[serde(rename = "runtimePath")]
+    runtime_path: String,
+    #[serde(rename = "PodAnnotations")]
+    pod_annotations: Option<Vec<String>>,
+    #[serde(rename = "privileged_without_host_devices")]
+    privileged_without_host_devices: bool,
+    options: Option<Map<String, Value>>,
+}
+
+fn handlers(answer: &StatusResponse) -> Handlers {
+    let config = answer.info.get("config").map(|text| serde_json::from_str::<Config>(text));
+    let config = match config {
+        Some(Ok(config)) => config,
+        Some(Err(error)) => {
+            tracing::debug!(%error, "containerd's own configuration can't be read");
+            Config::default()
+        }
+        None => Config::default(),
+    };
+    let runtimes = config.containerd.and_then(|c| c.runtimes).unwrap_or_default();
+    let mut tables: Handlers = runtimes
+        .into_iter()
+        .filter_map(|(name, runtime)| Some((name.parse().ok()?, Some(table(runtime)))))
+        .collect();
+    // containerd before 1.7 lists none; then its configuration has to do.
+    if !answer.runtime_handlers.is_empty() {
+        let listed = answer.runtime_handlers.iter().filter_map(|handler| handler.name.parse().ok());
+        tables = listed
+            .map(|name| {
+                let table = tables.remove(&name).flatten();
+                (name, table)
+            })
+            .collect();
+    }
+    tables
+}
+
+fn table(runtime: ConfigRuntime) -> HandlerTable {
+    HandlerTable {
+        runtime_type: runtime.runtime_type,
+        runtime_path: runtime.runtime_path,
+        options: runtime.options.unwrap_or_default(),
+        pod_annotations: runtime.pod_annotations.unwrap_or_default(),
+        privileged_without_host_devices: runtime.privileged_without_host_devices,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As containerd 2.1 says it, without what is of no interest here.
+    const INFO: &str = r#"{"containerd":{"defaultRuntimeName":"runc","runtimes":{
+        "runc":{"runtimeType":"io.containerd.runc.v2","runtimePath":"","PodAnnotations":null,"options":{"SystemdCgroup":true}},
+        "runsc":{"runtimeType":"io.containerd.runsc.v1","runtimePath":"/x/shim","PodAnnotations":["a"],"ContainerAnnotations":null,
+                 "options":{"TypeUrl":"t","ConfigPath":"/x/runsc.toml"},"privileged_without_host_devices":true,"sandboxer":"podsandbox"}}}}"#;
+
+    fn answer(listed: &[&str], info: &[(&str, &str)]) -> StatusResponse {
+        StatusResponse {
+            info: info.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            runtime_handlers: listed
+                .iter()
+                .map(|name| RuntimeHandler { name: (*name).to_owned() })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn handlers_come_with_the_tables_that_containerd_started_with() {
+        let seen = handlers(&answer(&["", "runc", "runsc", "other"], &[("config", INFO)]));
+        let names: Vec<_> = seen.keys().map(HandlerName::as_str).collect();
+        assert_eq!(names, ["other", "runc", "runsc"]);
+        assert_eq!(seen[&"other".parse().unwrap()], None);
+        let runsc = seen[&"runsc".parse().unwrap()].clone().unwrap();
+        assert_eq!(runsc.runtime_path, "/x/shim");
+        assert_eq!(runsc.options["ConfigPath"], "/x/runsc.toml");
+        assert!(runsc.privileged_without_host_devices);
+        assert_eq!(runsc.pod_annotations, ["a"]);
+    }
+
+    #[test]
+    fn an_old_containerd_or_one_that_says_nothing_is_no_error() {
+        assert_eq!(handlers(&answer(&[], &[("config", INFO)])).len(), 2);
+        assert_eq!(handlers(&answer(&["runc"], &[])), [("runc".parse().unwrap(), None)].into());
+        assert_eq!(handlers(&answer(&["runc"], &[("config", "{")])).len(), 1);
+    }
+}

@@ -1,0 +1,131 @@
+//! Who the agent is: a key that never leaves its memory, and the certificate for it.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, KeyPair};
+use rootstock_proto::v1;
+use rootstock_proto::v1::enrollment_client::EnrollmentClient;
+use rustls::RootCertStore;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::connect::{self, ConnectError, Target};
+use crate::rootfs::random;
+
+/// How long an enrolment may take: the controller asks the shoot's API.
+const ENROL: Duration = Duration::from_secs(30);
+/// The soonest that a certificate is renewed, whatever the clocks say.
+const SOONEST: Duration = Duration::from_secs(60);
+/// The latest: a certificate lives a day.
+const LATEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A key and its certificate.
+pub(super) struct Identity {
+    certificate: CertificateDer<'static>,
+    key: PrivatePkcs8KeyDer<'static>,
+    authorities: RootCertStore,
+    renew_at: Instant,
+}
+
+impl std::fmt::Debug for Identity {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("renew_at", &self.renew_at).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No connection, or a file that can't be read.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// No key or request.
+    #[error("make a key and a certificate request")]
+    Key(#[from] rcgen::Error),
+    /// The controller said no.
+    #[error("enrol: {} ({:?})", .0.message(), .0.code())]
+    Refused(Status),
+    /// The controller did not answer.
+    #[error("enrol: no answer within {ENROL:?}")]
+    Late,
+    /// The controller sent something else.
+    #[error("enrol: the controller's answer has no certificate that can be used")]
+    Answer,
+}
+
+impl Identity {
+    /// The certificate and key, as rustls wants them.
+    pub(super) fn certificate(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (vec![self.certificate.clone()], PrivateKeyDer::Pkcs8(self.key.clone_key()))
+    }
+
+    /// The CAs of this shoot.
+    pub(super) fn authorities(&self) -> &RootCertStore {
+        &self.authorities
+    }
+
+    /// When it should be replaced.
+    pub(super) fn renew_at(&self) -> Instant {
+        self.renew_at
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.renew_at
+    }
+}
+
+/// Makes a key and asks for a certificate. The token is read here and nowhere else.
+pub(super) async fn enrol(target: &Target, token_file: &Path) -> Result<Identity, IdentityError> {
+    let key = KeyPair::generate()?;
+    // The name in the certificate comes from the token.
+    let request = CertificateParams::new(Vec::new())?.serialize_request(&key)?;
+    let token = connect::read_file(token_file).await?;
+    let token = String::from_utf8_lossy(&token).trim().to_owned();
+    let channel = connect::channel(target, None).await?;
+    let ask = v1::EnrollRequest { token, certificate_request: request.der().to_vec() };
+    let mut client = EnrollmentClient::new(channel);
+    let answer = tokio::time::timeout(ENROL, client.enroll(ask))
+        .await
+        .map_err(|_| IdentityError::Late)?
+        .map_err(IdentityError::Refused)?;
+    let wire = answer.into_inner().certificate.ok_or(IdentityError::Answer)?;
+    let mut authorities = RootCertStore::empty();
+    let (_, unusable) =
+        authorities.add_parsable_certificates(wire.authorities.into_iter().map(Into::into));
+    if wire.leaf.is_empty() || unusable > 0 {
+        return Err(IdentityError::Answer);
+    }
+    let renew_after = wire.renew_after.and_then(|at| SystemTime::try_from(at).ok());
+    let life = renew_after.ok_or(IdentityError::Answer)?.duration_since(SystemTime::now());
+    Ok(Identity {
+        certificate: wire.leaf.into(),
+        key: key.serialize_der().into(),
+        authorities,
+        renew_at: Instant::now() + renewal(life.unwrap_or_default()),
+    })
+}
+
+/// A tenth earlier at random, within bounds that hold where clocks are wrong.
+fn renewal(life: Duration) -> Duration {
+    let early = u32::try_from(random() % 100).unwrap_or(0);
+    (life - life * early / 1000).clamp(SOONEST, LATEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_is_spread_and_bounded() {
+        let life = Duration::from_secs(60_480);
+        for _ in 0..100 {
+            let at = renewal(life);
+            assert!(at <= life && at >= life * 9 / 10, "{at:?}");
+        }
+        assert_eq!(renewal(Duration::ZERO), SOONEST);
+        assert_eq!(renewal(Duration::from_secs(1 << 30)), LATEST);
+    }
+}
