@@ -81,7 +81,7 @@ async fn at_the_beginning_and_at_the_end() {
 
     // With the controller away an agent goes on from its ledger.
     world.controller().hold().await;
-    let served = world.registry().served_bytes();
+    let served = world.bytes_of_files();
     for name in ["a-1", "a-2"] {
         world.agent(ONE, name).unwrap().kill().await;
     }
@@ -90,6 +90,6 @@ async fn at_the_beginning_and_at_the_end() {
         world.node_has(ONE, name, &["gvisor", "kata"]).await;
     }
     assert_end_state(&world).await;
-    assert_eq!(world.registry().served_bytes(), served, "nothing is pulled twice");
+    assert_eq!(world.bytes_of_files(), served, "nothing is pulled twice");
     world.stop().await;
 }

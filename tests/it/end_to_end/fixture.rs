@@ -1,12 +1,13 @@
 //! A world with small bundles, and what tests ask of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams};
+use rootstock_core::digest::Digest;
 use rootstock_playground::host::{HostFaults, SimulatedHost};
 use rootstock_playground::samples::Sample;
 use rootstock_playground::samples::tiny::Tiny;
@@ -27,6 +28,7 @@ pub(super) const TWO: &str = "shoot--garden--two";
 pub(super) struct Fixture {
     world: World,
     samples: BTreeMap<String, Sample>,
+    blobs: BTreeSet<Digest>,
     _dir: tempfile::TempDir,
 }
 
@@ -61,7 +63,9 @@ impl Plan {
     /// Offers tiny bundles of these types.
     pub(super) async fn tiny(mut self, runtimes: &[&str]) -> Self {
         for runtime in runtimes {
-            self = self.bundle(Tiny::new(runtime, "1.0.0")).await;
+            // Each type has data of its own: a fault of one blob is not another's.
+            let own: usize = runtime.bytes().map(usize::from).sum();
+            self = self.bundle(Tiny::new(runtime, "1.0.0").with_data((64 << 10) + own)).await;
         }
         self
     }
@@ -111,8 +115,10 @@ impl Plan {
             log_level: "info,rootstock_controller=debug,rootstock_agent=debug".to_owned(),
             agent_flags: Vec::new(),
         };
+        let built = options.offers.iter().flat_map(|offer| &offer.platforms);
+        let blobs = built.flat_map(|built| built.blobs().iter().map(|blob| blob.digest)).collect();
         let world = World::start(options).await.unwrap();
-        Fixture { world, samples: self.samples, _dir: self.dir }
+        Fixture { world, samples: self.samples, blobs, _dir: self.dir }
     }
 }
 
@@ -147,6 +153,23 @@ impl Fixture {
         })
         .await;
         self.world.snapshot().await.unwrap()
+    }
+
+    /// Waits until all ContainerRuntimes that are there are healthy.
+    pub(super) async fn healthy(&self) -> Document {
+        self.until("all ContainerRuntimes are healthy", async |world: &World| {
+            let resources =
+                world.container_runtimes().await.map_err(|e| (e.to_string(), vec![]))?;
+            let (well, ill): (Vec<_>, Vec<_>) = resources.into_iter().partition(|r| r.is_healthy());
+            if ill.is_empty() { Ok(()) } else { Err((format!("{} healthy", well.len()), ill)) }
+        })
+        .await;
+        self.world.snapshot().await.unwrap()
+    }
+
+    /// Bytes of bundles' files that left the registry.
+    pub(super) fn bytes_of_files(&self) -> u64 {
+        self.blobs.iter().map(|blob| self.world.registry().served_of(blob)).sum()
     }
 
     /// Waits until a node has exactly these runtimes, each of them ready.

@@ -112,7 +112,7 @@ async fn nothing_of_one_shoot_is_in_the_other(world: &Fixture) {
 async fn a_second_start_changes_nothing(world: &Fixture) {
     let config = world.shoot(ONE).root("a-1").join("etc/containerd/config.toml");
     let before = std::fs::metadata(&config).unwrap().modified().unwrap();
-    let served = world.registry().served_bytes();
+    let served = world.bytes_of_files();
     let agent = world.agent(ONE, "a-1").unwrap();
     let starts = agent.usage().starts;
     agent.kill().await;
@@ -128,7 +128,7 @@ async fn a_second_start_changes_nothing(world: &Fixture) {
     let document = world.ready().await;
     assert_eq!(node(&document, ONE, "a-1").containerd_restarts, 1);
     assert_eq!(std::fs::metadata(&config).unwrap().modified().unwrap(), before);
-    assert_eq!(world.registry().served_bytes(), served, "nothing is pulled twice");
+    assert_eq!(world.bytes_of_files(), served, "nothing is pulled twice");
 }
 
 async fn a_deleted_runtime_leaves_and_the_others_stay(world: &Fixture) {
@@ -147,7 +147,7 @@ async fn a_deleted_runtime_leaves_and_the_others_stay(world: &Fixture) {
             })
             .await;
     }
-    let document = world.ready().await;
+    let document = world.healthy().await;
     assert_eq!(document.container_runtimes.len(), 4);
     for (name, count) in [("a-1", 2), ("a-2", 2), ("b-1", 1), ("b-2", 1)] {
         let node = node(&document, ONE, name);
