@@ -74,7 +74,7 @@ async fn is_named_with_what_to_do_and_the_rest_goes_on() {
         ("larger-larger", "SizeExceeded", &["larger-1", "push the bundle again"]),
         ("escape-escape", "PathRefused", &["build the bundle again"]),
         ("foreign-foreign", "ArchitectureMismatch", &["foreign-1", this_architecture()]),
-        ("gvisor-outside", "BinaryPathRefused", &["outside-1", "--binary-roots"]),
+        ("gvisor-outside", "BinaryPathRefused", &["/etc/rootstock", "--binary-roots"]),
         ("gvisor-full", "NoSpace", &["full-1", "free space"]),
     ];
     for (name, reason, words) in table {
@@ -85,6 +85,7 @@ async fn is_named_with_what_to_do_and_the_rest_goes_on() {
     a_registry_that_heals_needs_no_hand(&world).await;
     room_is_found_by_itself(&world).await;
     a_registry_may_be_away_for_a_while(&world).await;
+    a_controller_may_start_without_the_registry(&world).await;
     world.stop().await;
 }
 
@@ -145,11 +146,28 @@ async fn a_registry_may_be_away_for_a_while(world: &Fixture) {
         json!({"metadata": {"labels": {"containerruntime.worker.gardener.cloud/late": "true"}}});
     let patch = kube::api::Patch::Merge(label);
     nodes.patch("good-1", &kube::api::PatchParams::default(), &patch).await.unwrap();
-    world.complains("late-good", "RegistryUnreachable", &["rootstock/late", "registry"]).await;
+    world.complains("late-good", "RegistryUnreachable", &["good-1", "check the registry"]).await;
     world.node_has(ONE, "good-1", &["gvisor"]).await;
     world.registry().come_up().await.unwrap();
     world.node_has(ONE, "good-1", &["gvisor", "late"]).await;
     healthy(world, "late-good").await;
+}
+
+async fn a_controller_may_start_without_the_registry(world: &Fixture) {
+    world.registry().go_down().await;
+    world.controller().kill().await;
+    world
+        .complains(
+            "gvisor-good",
+            "RegistryUnreachable",
+            &["rootstock/gvisor", "check the registry"],
+        )
+        .await;
+    let root = world.shoot(ONE).root("good-1");
+    assert!(configured_handlers(&root).contains(&"gvisor".to_owned()), "what is there stays");
+    world.registry().come_up().await.unwrap();
+    healthy(world, "gvisor-good").await;
+    world.node_has(ONE, "good-1", &["gvisor", "late"]).await;
 }
 
 async fn healthy(world: &Fixture, name: &str) {
