@@ -1,3 +1,7 @@
 //! `rootstock-playground`: a seed and two shoots on this machine.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rootstock_playground::up::main()
+}

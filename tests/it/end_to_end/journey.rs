@@ -1,0 +1,176 @@
+//! Four ContainerRuntimes reach their nodes, and leave them again.
+
+use kube::api::{Patch, PatchParams};
+use rootstock_playground::kube::RealControlPlane;
+use rootstock_playground::seed::landscape;
+use rootstock_playground::seed::world::{ApiKind, World};
+use serde_json::json;
+
+use super::fixture::{
+    Fixture, ONE, Plan, TWO, assert_keeps, configured_handlers, containerd_config, node,
+};
+
+const SELECTED: [&str; 4] = ["a-1", "a-2", "b-1", "b-2"];
+const UNTOUCHED: [&str; 2] = ["b-other-cri", "plain-1"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_embedded_api() {
+    journey(ApiKind::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_real_api_servers() {
+    match RealControlPlane::assets() {
+        Some(assets) => journey(ApiKind::Real(assets)).await,
+        None => eprintln!("skipped: KUBEBUILDER_ASSETS is not set"),
+    }
+}
+
+async fn journey(api: ApiKind) {
+    let plan = Plan::new(landscape::demo()).on(api).tiny(&["gvisor", "kata"]).await;
+    let world = plan.start().await;
+    everything_arrives(&world).await;
+    nothing_of_one_shoot_is_in_the_other(&world).await;
+    a_second_start_changes_nothing(&world).await;
+    a_deleted_runtime_leaves_and_the_others_stay(&world).await;
+    a_lost_label_uninstalls_nothing(&world).await;
+    world.stop().await;
+}
+
+async fn everything_arrives(world: &Fixture) {
+    let document = world.ready().await;
+    let mut names: Vec<_> = document
+        .container_runtimes
+        .iter()
+        .map(|resource| (resource.namespace.as_str(), resource.name.as_str()))
+        .collect();
+    names.sort_unstable();
+    let of_one = ["gvisor-a", "gvisor-b", "kata-a", "kata-b"].map(|name| (ONE, name));
+    assert_eq!(names, [of_one.as_slice(), &[(TWO, "gvisor-a")]].concat());
+    for resource in &document.container_runtimes {
+        assert!(resource.is_healthy(), "{resource:#?}");
+        for condition in ["SystemComponentsHealthy", "BundleResolved", "NodesReady"] {
+            assert!(resource.condition(condition).is_some(), "{condition}: {resource:#?}");
+        }
+    }
+
+    for name in SELECTED {
+        let node = node(&document, ONE, name);
+        assert_eq!(node.containerd_restarts, 1, "one restart serves both runtimes: {node:#?}");
+        let [gvisor, kata] = node.runtimes.as_slice() else { panic!("{node:#?}") };
+        assert_eq!([&gvisor.runtime, &kata.runtime], ["gvisor", "kata"]);
+        world.assert_whole(gvisor);
+        world.assert_whole(kata);
+    }
+    let [gvisor] = node(&document, TWO, "a-1").runtimes.as_slice() else { panic!("{document:#?}") };
+    assert_eq!(gvisor.runtime, "gvisor");
+    world.assert_whole(gvisor);
+
+    for name in UNTOUCHED {
+        let node = node(&document, ONE, name);
+        assert_eq!(node.containerd_restarts, 0, "{node:#?}");
+        assert!(node.runtimes.is_empty(), "{node:#?}");
+        let binaries = node.root.join("var/bin/containerruntimes");
+        let left = std::fs::read_dir(&binaries).into_iter().flatten().count();
+        assert_eq!(left, 0, "{node:#?}");
+        assert!(!node.root.join("var/lib/rootstock").exists(), "{node:#?}");
+        assert!(world.agent(ONE, name).is_none(), "no agent on {name}");
+    }
+
+    // The untouched node has what all began with.
+    let plain = &node(&document, ONE, "plain-1").root;
+    let before = containerd_config(plain);
+    let mut expected = configured_handlers(plain);
+    expected.extend(["gvisor".to_owned(), "kata".to_owned()]);
+    expected.sort();
+    for name in SELECTED {
+        let root = &node(&document, ONE, name).root;
+        assert_eq!(configured_handlers(root), expected);
+        assert_keeps("config", before.as_item(), containerd_config(root).as_item());
+    }
+}
+
+async fn nothing_of_one_shoot_is_in_the_other(world: &Fixture) {
+    let page = world.page().await;
+    let of_two: Vec<_> = page.nodes.iter().filter(|node| node.shoot == TWO).collect();
+    assert_eq!(of_two.len(), 1, "{of_two:#?}");
+    let root = world.shoot(TWO).root("a-1");
+    assert_eq!(
+        configured_handlers(&root).iter().filter(|handler| *handler == "kata").count(),
+        0,
+        "shoot two did not ask for kata"
+    );
+    let ledger = std::fs::read_to_string(root.join("var/lib/rootstock/ledger.json")).unwrap();
+    assert!(!ledger.contains("kata") && !ledger.contains(ONE), "{ledger}");
+    let authorities = [ONE, TWO].map(|shoot| {
+        let volumes = world.dir().join("volumes").join(shoot).join("a-1");
+        std::fs::read_to_string(volumes.join("ca.crt")).unwrap()
+    });
+    assert_ne!(authorities[0], authorities[1], "each shoot has a CA of its own");
+}
+
+async fn a_second_start_changes_nothing(world: &Fixture) {
+    let config = world.shoot(ONE).root("a-1").join("etc/containerd/config.toml");
+    let before = std::fs::metadata(&config).unwrap().modified().unwrap();
+    let served = world.bytes_of_files();
+    let agent = world.agent(ONE, "a-1").unwrap();
+    let starts = agent.usage().starts;
+    agent.kill().await;
+    world
+        .until("the agent is back", async |world: &World| {
+            let page = world.page().await;
+            let connected = page.node(ONE, "a-1").is_some_and(|node| node.connected);
+            let usage = agent.usage();
+            if connected && usage.starts > starts { Ok(()) } else { Err((connected, usage)) }
+        })
+        .await;
+    world.node_has(ONE, "a-1", &["gvisor", "kata"]).await;
+    let document = world.ready().await;
+    assert_eq!(node(&document, ONE, "a-1").containerd_restarts, 1);
+    assert_eq!(std::fs::metadata(&config).unwrap().modified().unwrap(), before);
+    assert_eq!(world.bytes_of_files(), served, "nothing is pulled twice");
+}
+
+async fn a_deleted_runtime_leaves_and_the_others_stay(world: &Fixture) {
+    world.delete(ONE, "kata-b").await;
+    for name in ["b-1", "b-2"] {
+        world.node_has(ONE, name, &["gvisor"]).await;
+        let root = world.shoot(ONE).root(name);
+        world
+            .until("kata is not configured any more", async |_: &World| {
+                let handlers = configured_handlers(&root);
+                if handlers.iter().any(|handler| handler == "kata") {
+                    Err(handlers)
+                } else {
+                    Ok(())
+                }
+            })
+            .await;
+    }
+    let document = world.healthy().await;
+    assert_eq!(document.container_runtimes.len(), 4);
+    for (name, count) in [("a-1", 2), ("a-2", 2), ("b-1", 1), ("b-2", 1)] {
+        let node = node(&document, ONE, name);
+        let ready = node.runtimes.iter().filter(|runtime| !runtime.handlers.is_empty());
+        let ready: Vec<_> = ready.collect();
+        assert_eq!(ready.len(), count, "{node:#?}");
+        for runtime in ready {
+            world.assert_whole(runtime);
+        }
+    }
+}
+
+async fn a_lost_label_uninstalls_nothing(world: &Fixture) {
+    let nodes = world.shoot(ONE).access().all::<k8s_openapi::api::core::v1::Node>();
+    let label = format!("{}gvisor", landscape::RUNTIME_LABEL_PREFIX);
+    let patch = json!({"metadata": {"labels": {label: null}}});
+    nodes.patch("a-2", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    // Something that comes later is done on the same node: the label was seen before.
+    world.delete(ONE, "kata-a").await;
+    world.node_has(ONE, "a-2", &["gvisor"]).await;
+    let root = world.shoot(ONE).root("a-2");
+    assert!(configured_handlers(&root).iter().any(|handler| handler == "gvisor"));
+    let document = world.snapshot().await.unwrap();
+    let gvisor = &node(&document, ONE, "a-2").runtimes;
+    world.assert_whole(gvisor.iter().find(|runtime| runtime.runtime == "gvisor").unwrap());
+}
