@@ -25,6 +25,7 @@ use futures_util::stream::FuturesUnordered;
 use observe::Seen;
 pub use report::{NodeReport, Reports};
 use rootstock_core::desired::{DesiredBundle, DesiredContent};
+use rootstock_core::digest::Digest;
 use rootstock_core::layout::{Layout, TreeId};
 use rootstock_core::name::{Architecture, RuntimeType};
 use rootstock_core::path::BinaryRoots;
@@ -41,8 +42,13 @@ use crate::install::{self, InstallError, Progress};
 use crate::rootfs::{FsError, Rootfs};
 use crate::store::{Held, Journal, Ledger, Step, Store, StoreError, TreeRecord};
 
-/// How often everything is looked at again, every byte of every file too.
+/// How often every byte of every file is looked at again.
 const DRIFT: Duration = Duration::from_secs(3600);
+/// How often the rest is: sizes, links, tables, the running containerd. That
+/// costs some milliseconds and finds what others changed.
+const LOOK: Duration = Duration::from_secs(60);
+/// The same while something waits for a pod to end or for containerd to start.
+const WAITING: Duration = Duration::from_secs(10);
 /// Rounds without a rest. Pull, change and a look afterwards are three; more
 /// means that something changes the node against us.
 const ROUNDS: usize = 8;
@@ -61,6 +67,8 @@ pub struct Files {
     journal: Mutex<Journal>,
     /// Bytes that downloads which are not complete may take.
     store_limit: u64,
+    /// containerd's configuration as this process wrote it last.
+    config_written: Mutex<Option<Digest>>,
 }
 
 impl Files {
@@ -70,13 +78,26 @@ impl Files {
         let store = Store::open(&rootfs, state)?;
         let ledger = Ledger::open(&store)?;
         let journal = Mutex::new(Journal::open(&store)?);
-        Ok(Self { rootfs, store, ledger, journal, store_limit: u64::MAX })
+        let (store_limit, config_written) = (u64::MAX, Mutex::default());
+        Ok(Self { rootfs, store, ledger, journal, store_limit, config_written })
     }
 
     /// The same with so many bytes for downloads that are not complete.
     #[must_use]
     pub fn with_store_limit(self, store_limit: u64) -> Self {
         Self { store_limit, ..self }
+    }
+
+    /// Remembers the configuration that was just written.
+    fn wrote_config(&self, text: &str) {
+        let mut written = self.config_written.lock().unwrap_or_else(PoisonError::into_inner);
+        *written = Some(Digest::of(text.as_bytes()));
+    }
+
+    /// Whether this process wrote the configuration as it is now.
+    fn is_our_config(&self, text: &str) -> bool {
+        let written = self.config_written.lock().unwrap_or_else(PoisonError::into_inner);
+        *written == Some(Digest::of(text.as_bytes()))
     }
 
     /// Deletes what came of blobs that nobody wants any more. Blocking.
@@ -150,7 +171,7 @@ impl Reconciler {
 
     /// Does what can be done now, and says when to look again.
     pub async fn round(&mut self, held: Option<Arc<Held>>) -> Duration {
-        let Some(held) = held else { return DRIFT };
+        let Some(held) = held else { return LOOK };
         let generation = held.desired.generation;
         let (content, refused) = self.eligible(&held.desired.content);
         for _ in 0..ROUNDS {
@@ -160,7 +181,7 @@ impl Reconciler {
                 Err(error) => {
                     self.failures.node(Phase::Blocked, error.reason(), Chain(&error).to_string());
                     self.reports.failed(generation, &held.desired.content, &self.failures);
-                    return self.failures.rest(DRIFT);
+                    return self.failures.rest(LOOK);
                 }
             };
             let whole = plan(&content, &seen.observed);
@@ -184,7 +205,9 @@ impl Reconciler {
                 self.failures.settle();
             }
             if work.is_empty() || self.failures.node_waits() {
-                return self.failures.rest(DRIFT);
+                // A tree that nobody wants waits for its pods or for containerd.
+                let waits = seen.observed.trees.len() > layouts.len();
+                return self.failures.rest(if waits { WAITING } else { LOOK });
             }
             self.change(&work, &layouts, &seen).await;
         }
@@ -271,7 +294,7 @@ impl Reconciler {
                 }
                 Err(error) => {
                     let message = Chain(&error).to_string();
-                    tracing::warn!(%runtime, reason = %error.reason(), message, "a bundle does not come");
+                    tracing::warn!(%runtime, reason = %error.reason(), why = message, "a bundle does not come");
                     self.failures.pull(runtime, error.reason(), message);
                 }
             }

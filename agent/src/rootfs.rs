@@ -11,6 +11,7 @@ mod tests;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
@@ -227,6 +228,15 @@ impl Folder {
         } else {
             Entry::Other
         }))
+    }
+
+    /// How long ago a file was changed; none where it is not there, or where
+    /// the clock says that it is yet to come.
+    pub fn age(&self, name: &str) -> Result<Option<Duration>, FsError> {
+        let meta = self.dir.symlink_metadata_optional(name).map_err(self.io("look at", name))?;
+        let Some(meta) = meta else { return Ok(None) };
+        let changed = meta.modified().map_err(self.io("look at", name))?;
+        Ok(changed.into_std().elapsed().ok())
     }
 
     /// The names in it, sorted.

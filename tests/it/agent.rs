@@ -580,6 +580,13 @@ async fn damage_and_a_table_that_went_are_repaired_at_the_next_look() {
     .unwrap();
     let mut agent = Agent::start(&world);
     agent.until("gvisor", Phase::Loaded).await;
+    // The running containerd still has the table; the file gets it back once it is still.
+    let back = async {
+        while !world.config().contains("/gvisor/") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, back).await.unwrap();
     agent.stop().await;
     assert_installed(&world, &[&gvisor]);
     assert_eq!(world.restarts().await, 1, "the running containerd lacks nothing");

@@ -372,3 +372,30 @@ impl Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_brings_nothing_is_given_up() {
+        let origin = Origin { tls: false, host: "x".to_owned(), port: 80 };
+        let error = stalled::<()>(&origin, std::future::pending()).await.unwrap_err();
+        assert!(error.is_cut() && !error.is_early_end(), "{error}");
+        assert_eq!(error.reason(), rootstock_core::status::Reason::RegistryUnreachable);
+    }
+
+    #[test]
+    fn redirects_are_read_as_they_are_meant() {
+        let origin = Origin { tls: true, host: "a".to_owned(), port: 443 };
+        let to = |value: &'static str| {
+            let headers = [(LOCATION, HeaderValue::from_static(value))].into_iter().collect();
+            location(&origin, &headers).map(|(origin, target)| format!("{origin}{target}"))
+        };
+        assert_eq!(to("/b?c=d"), Ok("https://a:443/b?c=d".to_owned()));
+        assert_eq!(to("http://[::1]:5000/b"), Ok("http://[::1]:5000/b".to_owned()));
+        for bad in ["b", "", "https://u:p@x/", "ftp://x/"] {
+            assert!(to(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -3,6 +3,9 @@
 //! Messages are written by hand: the whole of CRI is ten thousand generated
 //! lines, and protobuf passes over fields that are not named here.
 
+#[cfg(test)]
+mod real;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};

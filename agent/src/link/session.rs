@@ -157,7 +157,7 @@ async fn answer(
 async fn take(files: &Arc<Files>, wire: v1::Desired) -> Result<Kind, SessionError> {
     let generation = wire.generation;
     let refuse = |reason: Reason, message: &str| {
-        tracing::warn!(generation, %reason, message, "a desired state is refused");
+        tracing::warn!(generation, %reason, why = message, "a desired state is refused");
         let message = cut(message, MESSAGE);
         let item = v1::RefusedItem { r#type: String::new(), reason: reason.to_string(), message };
         Kind::Refuse(v1::Refuse { generation, items: vec![item] })

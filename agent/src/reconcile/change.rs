@@ -36,6 +36,8 @@ enum ChangeError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error("containerd's configuration changed meanwhile")]
+    Moved,
     #[error("a thread of the agent failed")]
     Thread(#[from] tokio::task::JoinError),
 }
@@ -46,6 +48,7 @@ impl ChangeError {
             Self::Fs(error) => error.reason(),
             Self::Store(error) => error.reason(),
             Self::Config(error) => error.reason(),
+            Self::Moved => Reason::ContainerdConfigForeignChange,
             Self::Thread(_) => Reason::Internal,
         }
     }
@@ -63,12 +66,23 @@ impl Reconciler {
                 return;
             }
         };
+        let edits = !plan.set_tables.is_empty() || !plan.remove_tables.is_empty();
+        if edits && !seen.unsettled.is_zero() {
+            tracing::info!(wait = ?seen.unsettled, "containerd's configuration was just changed");
+            tokio::time::sleep(seen.unsettled).await;
+            // Look again: it may have changed once more.
+            return;
+        }
         self.render(plan, layouts).await;
         if plan.renders.iter().any(|id| self.failures.waits(&id.tree.runtime)) {
             // The plan counted on them: make another one without.
             return;
         }
         if let Err(error) = self.put(plan, containerd, seen).await {
+            if let ChangeError::Moved = error {
+                tracing::info!("containerd's configuration changed meanwhile");
+                return;
+            }
             let message = Chain(&error).to_string();
             // One table that can't be written holds back no other.
             if let ChangeError::Config(ConfigError::Table { handler, .. }) = &error
@@ -131,6 +145,7 @@ impl Reconciler {
         let (files, plan) = (Arc::clone(&self.files), plan.clone());
         let stands: BTreeSet<HandlerName> = seen.observed.owned.keys().cloned().collect();
         let (version, start) = (containerd.version.clone(), containerd.start.clone());
+        let config = seen.config.as_ref().ok().cloned().flatten();
         if plan.restart.is_some() {
             let types = plan.set_tables.values().map(|(runtime, _)| runtime.clone());
             self.reports.activating(types);
@@ -148,7 +163,7 @@ impl Reconciler {
                     }
                 })
             })?;
-            put_tables(&files, &plan, &version)?;
+            put_tables(&files, &plan, config.as_deref(), &version)?;
             put_links(&files, &plan)?;
             files.journal(|journal| {
                 let gone = |handler: &HandlerName| {
@@ -274,12 +289,20 @@ fn render(
         .try_for_each(|(name, text)| folder.replace(name.as_str(), text.as_bytes(), 0o644))
 }
 
-fn put_tables(files: &Files, plan: &Plan, version: &str) -> Result<(), ChangeError> {
+fn put_tables(
+    files: &Files,
+    plan: &Plan,
+    seen: Option<&str>,
+    version: &str,
+) -> Result<(), ChangeError> {
     if plan.set_tables.is_empty() && plan.remove_tables.is_empty() {
         return Ok(());
     }
-    // Read anew: another writer may have been here since the plan was made.
+    // Another writer may have been here since the plan was made.
     let before = read_config(files)?;
+    if before.as_deref() != seen {
+        return Err(ChangeError::Moved);
+    }
     let text = match &before {
         Some(text) => text,
         None if plan.set_tables.is_empty() => return Ok(()),
@@ -296,6 +319,7 @@ fn put_tables(files: &Files, plan: &Plan, version: &str) -> Result<(), ChangeErr
         Some(Entry::Folder | Entry::Link(_) | Entry::Other) | None => 0o644,
     };
     folder.replace(containerd::FILE, edited.as_bytes(), mode)?;
+    files.wrote_config(&edited);
     Ok(())
 }
 

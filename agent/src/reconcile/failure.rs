@@ -54,7 +54,7 @@ impl Failures {
 
     /// Nothing can be changed on this node.
     pub(super) fn node(&mut self, phase: Phase, reason: Reason, message: String) {
-        tracing::warn!(%reason, message, "the node can't be changed");
+        tracing::warn!(%reason, why = message, "the node can't be changed");
         let before = self.node.as_ref().map_or(0, |failure| failure.count);
         // Each attempt may restart containerd.
         let (first, most) = (Duration::from_secs(2), Duration::from_secs(600));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rootstock_core::bundle::BundleConfig;
 use rootstock_core::desired::DesiredBundle;
@@ -18,6 +19,9 @@ use crate::host::{Containerd, HostError};
 use crate::install::is_intact;
 use crate::rootfs::{Entry, FsError};
 use crate::store::Record;
+
+/// How long containerd's configuration must not have changed before it is edited.
+const STILL: Duration = Duration::from_secs(3);
 
 /// Why the node can't be looked at as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,8 @@ pub(super) struct Seen {
     pub(super) observed: Observed,
     /// containerd's configuration; none where there is no file.
     pub(super) config: Result<Option<String>, Obstacle>,
+    /// How long to wait until the configuration has been still for long enough.
+    pub(super) unsettled: Duration,
     /// The running containerd.
     pub(super) containerd: Result<Containerd, Obstacle>,
     /// Folders in the journal that are on the disk no more.
@@ -88,7 +94,7 @@ pub(super) async fn look(
         .collect();
     let (files, wanted, deep) = (Arc::clone(&reconciler.files), layouts.clone(), due.clone());
     let disk = tokio::task::spawn_blocking(move || disk(&files, &wanted, &deep)).await?;
-    let Disk { mut observed, config, record, stale, stale_rendered } = disk;
+    let Disk { mut observed, config, unsettled, record, stale, stale_rendered } = disk;
     for tree in due {
         if observed.trees.get(&tree).is_some_and(|tree| tree.state == TreeState::Complete) {
             reconciler.verified.insert(tree, now);
@@ -98,7 +104,7 @@ pub(super) async fn look(
         Ok(containerd) => Ok(containerd),
         Err(error) => Err(Obstacle::host(&error)),
     };
-    Ok(Seen { observed, config, containerd, stale, stale_rendered })
+    Ok(Seen { observed, config, unsettled, containerd, stale, stale_rendered })
 }
 
 async fn ask(
@@ -127,6 +133,7 @@ async fn ask(
 struct Disk {
     observed: Observed,
     config: Result<Option<String>, Obstacle>,
+    unsettled: Duration,
     record: Record,
     stale: BTreeSet<TreeId>,
     stale_rendered: BTreeSet<RenderedId>,
@@ -197,7 +204,25 @@ fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>) -> Disk {
         }
         Ok(text)
     });
-    Disk { observed, config, record, stale, stale_rendered }
+    let text = config.as_ref().ok().and_then(Option::as_deref);
+    let unsettled = text.map_or(Duration::ZERO, |text| unsettled(files, text));
+    Disk { observed, config, unsettled, record, stale, stale_rendered }
+}
+
+/// Others truncate the file and write it in place: what is read in between
+/// looks whole and is not. What we wrote ourselves appeared at once.
+fn unsettled(files: &Files, text: &str) -> Duration {
+    if files.is_our_config(text) {
+        return Duration::ZERO;
+    }
+    let age = files.rootfs.folder(containerd::FOLDER).and_then(|folder| match folder {
+        Some(folder) => folder.age(containerd::FILE),
+        None => Ok(None),
+    });
+    match age {
+        Ok(age) => age.map_or(Duration::ZERO, |age| STILL.saturating_sub(age)),
+        Err(_) => STILL,
+    }
 }
 
 /// containerd's configuration as it is now.

@@ -20,7 +20,7 @@ pub(super) async fn write<T: Serialize + ?Sized>(path: &Path, value: &T) -> io::
     let bytes = serde_json::to_vec(value).map_err(io::Error::from)?;
     let path = path.to_owned();
     let replace = move || {
-        let folder = path.parent().unwrap_or(Path::new("/"));
+        let folder = path.parent().unwrap_or_else(|| Path::new("/"));
         std::fs::create_dir_all(folder)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(&bytes)?;

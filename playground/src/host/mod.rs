@@ -17,7 +17,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rootstock_agent::containerd;
 use rootstock_agent::host::{Containerd, Host, HostError, HostFuture, Sandbox};
@@ -87,6 +87,10 @@ impl SimulatedHost {
         }
         tokio::fs::create_dir_all(config.parent().unwrap_or(root)).await?;
         tokio::fs::write(&config, include_str!("config.toml")).await?;
+        // The node was made a while ago: nobody writes the file at this moment.
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        let file = tokio::fs::File::options().append(true).open(&config).await?;
+        file.into_std().await.set_modified(long_ago)?;
         tokio::fs::create_dir_all(root.join("var/bin/containerruntimes")).await?;
         let host = Self::new(root);
         host.boot(&HostFaults::default()).await
