@@ -39,7 +39,7 @@ impl Progress {
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let nodes = names.iter().map(|name| {
             let bar = match &terminal {
-                Some(all) => all.add(ProgressBar::new(0)),
+                Some(all) => all.add(ProgressBar::new(1)),
                 None => ProgressBar::hidden(),
             };
             bar.set_style(style.clone());

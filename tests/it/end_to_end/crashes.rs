@@ -93,3 +93,34 @@ async fn at_the_beginning_and_at_the_end() {
     assert_eq!(world.bytes_of_files(), served, "nothing is pulled twice");
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_containerd_restarts() {
+    let world = world().await;
+    for name in ["a-1", "a-2"] {
+        world
+            .until(&format!("{name} is activating"), async |world: &World| {
+                let page = world.page().await;
+                let node = page.node(ONE, name).cloned().ok_or(None)?;
+                let activating = node.bundles.iter().any(|bundle| bundle.phase == "Activating");
+                // A fast node may be through already; then the kill comes after the end.
+                if activating || node.bundles.iter().any(|bundle| bundle.is_ready()) {
+                    Ok(())
+                } else {
+                    Err(Some(node))
+                }
+            })
+            .await;
+        world.agent(ONE, name).unwrap().kill().await;
+    }
+    let document = world.ready().await;
+    for name in ["a-1", "a-2"] {
+        let node = node(&document, ONE, name);
+        // Who died before the proof must restart once more: nobody saw how it went.
+        assert!((1..=2).contains(&node.containerd_restarts), "{node:#?}");
+        for runtime in &node.runtimes {
+            world.assert_whole(runtime);
+        }
+    }
+    world.stop().await;
+}
