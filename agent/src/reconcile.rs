@@ -156,6 +156,8 @@ impl Reconciler {
                 rest = self.round(held) => rest,
             };
             tokio::select! {
+                // A new wish counts before the end of a rest.
+                biased;
                 () = shutdown.begun() => return Ok(()),
                 // Cancel-safe: both keep what they have not told.
                 changed = self.held.changed() => {

@@ -26,7 +26,7 @@ const READY_AT_LAST: Duration = Duration::from_secs(240);
 /// When it can't begin, or a task of it fails; neither is for bundles, whose
 /// failures are reported and tried again.
 pub async fn run(args: RunArgs, host: Arc<dyn Host>) -> anyhow::Result<()> {
-    telemetry::init(&args.telemetry)?;
+    telemetry::init(&args.telemetry, &[])?;
     let (root, state) = (args.host_root.clone(), args.state_dir.to_string());
     let (roots, limit) = (args.roots(), args.store_limit);
     let open = move || Files::open(&root, &state, roots).map(|files| files.with_store_limit(limit));

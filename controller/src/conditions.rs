@@ -93,10 +93,13 @@ impl Conditions {
             "status": {"conditions": after},
         });
         api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-        for condition in &summary.conditions {
+        let said = |old: &Condition, new: &Condition| {
+            (&old.kind, &old.status, &old.reason) == (&new.kind, &new.status, &new.reason)
+        };
+        for new in after.iter().filter(|new| !before.iter().any(|old| said(old, new))) {
             tracing::info!(
-                shoot = %key.shoot, name = key.name, condition = condition.kind.as_str(),
-                status = condition.status.as_str(), reason = condition.reason, "condition"
+                shoot = %key.shoot, name = key.name, condition = new.kind, status = new.status,
+                reason = new.reason, "condition changed"
             );
         }
         Ok(())

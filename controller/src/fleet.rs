@@ -29,11 +29,8 @@ impl Directory for Fleet {
         hello: Hello,
     ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
         let held = hello.content.map(|content| (hello.generation, content));
-        let desired = self.index.connect(node, held)?;
-        tracing::info!(
-            %node, agent = hello.agent_version, generation = hello.generation.0, "agent connected"
-        );
-        Ok(desired)
+        tracing::debug!(%node, agent = hello.agent_version, generation = hello.generation.0, "hello");
+        self.index.connect(node, held)
     }
 
     fn report(&self, node: &NodeId, generation: Generation, reports: Vec<BundleReport>) {
@@ -53,7 +50,6 @@ impl Directory for Fleet {
     }
 
     fn disconnect(&self, node: &NodeId) {
-        tracing::info!(%node, "agent disconnected");
         self.index.disconnect(node);
     }
 }

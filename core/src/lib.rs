@@ -13,7 +13,7 @@
 //! * [`name`], [`digest`], [`path`]: names, digests and paths, parsed once at the edge
 //! * [`selector`]: label selectors, evaluated as Kubernetes does
 //! * [`bundle`]: the config blob that describes one version of a runtime
-//! * [`reference`]: how a bundle is named
+//! * [`mod@reference`]: how a bundle is named
 //! * [`catalog`]: which bundle each runtime type stands for
 //! * [`desired`]: what one node should have, with its generation
 //! * [`layout`]: where a bundle lies on a node, and what containerd is told of it

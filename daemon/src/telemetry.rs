@@ -32,12 +32,16 @@ pub enum Format {
 
 /// Starts logging. A second call changes nothing.
 ///
+/// `quiet` are filters for libraries that say too much; the user's come after
+/// them and win.
+///
 /// # Errors
 /// When the filter can't be read.
-pub fn init(args: &Args) -> anyhow::Result<()> {
+pub fn init(args: &Args, quiet: &[&str]) -> anyhow::Result<()> {
+    let filters: Vec<&str> = quiet.iter().copied().chain([args.log_level.as_str()]).collect();
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
-        .parse(&args.log_level)
+        .parse(filters.join(","))
         .map_err(|error| anyhow::anyhow!("--log-level {:?}: {error}", args.log_level))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // It fails only where a subscriber is there already, as in tests.

@@ -76,7 +76,7 @@ impl World {
     async fn bundle(&self, tiny: &Tiny<'_>) -> DesiredBundle {
         let client = Client::new(&self.registry.as_desired("main")).unwrap();
         let built = tiny.build(&self.dir.path().join("work")).await.unwrap();
-        let architecture = built.architecture().or(Architecture::of_this_machine()).unwrap();
+        let architecture = built.architecture().or_else(Architecture::of_this_machine).unwrap();
         let repository = format!("rootstock/{}", tiny.runtime).parse().unwrap();
         let tag = tiny.version.parse().unwrap();
         client.push(&repository, &tag, &[built]).await.unwrap();

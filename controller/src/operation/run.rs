@@ -44,6 +44,15 @@ pub(super) async fn reconcile(
         return Ok(Action::await_change());
     }
     let Some(key) = RuntimeKey::of(&object) else { return Ok(Action::await_change()) };
+    if due(&object) == Due::Nothing {
+        return Ok(Action::await_change());
+    }
+    if let Some(pause) = ctx.backoffs.remaining(&object).filter(|_| !is_asked(&object)) {
+        return Ok(Action::requeue(pause));
+    }
+    // The cache may be behind our own writes, and an operation is not done twice.
+    let api: Api<ContainerRuntime> = Api::namespaced(ctx.client.clone(), key.shoot.as_str());
+    let Some(object) = api.get_opt(&key.name).await? else { return Ok(Action::await_change()) };
     let kind = match due(&object) {
         Due::Operation(kind) => kind,
         Due::Nothing => return Ok(Action::await_change()),
@@ -52,9 +61,6 @@ pub(super) async fn reconcile(
             return Ok(Action::await_change());
         }
     };
-    if let Some(pause) = ctx.backoffs.remaining(&object).filter(|_| !is_asked(&object)) {
-        return Ok(Action::requeue(pause));
-    }
     let clusters: Api<Cluster> = Api::all(ctx.client.clone());
     let cluster = clusters.get_opt(key.shoot.as_str()).await?;
     let Some(cluster) = cluster.filter(|cluster| !cluster.is_failed()) else {
@@ -76,7 +82,7 @@ struct Task {
     api: Api<ContainerRuntime>,
     key: RuntimeKey,
     ctx: Arc<Context>,
-    object: Arc<ContainerRuntime>,
+    object: ContainerRuntime,
 }
 
 impl Task {
