@@ -341,6 +341,32 @@ async fn a_registry_that_comes_back_is_found_without_help() {
 }
 
 #[tokio::test]
+async fn a_registry_behind_tls_is_trusted_by_its_ca_bundle_alone() {
+    let world = World::start().await;
+    let gvisor = world.gvisor().await;
+    let (authority, config) = super::bundle::authority();
+    let (stranger, _) = super::bundle::authority();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let mut front = JoinSet::new();
+    front.spawn(super::bundle::tls_front(listener, config, world.registry.address()));
+    let wish = |generation, ca_bundle: &str| {
+        let mut held = world.held(generation, &[&gvisor]);
+        let registry = &mut held.desired.content.registries[0];
+        registry.url.clone_from(&url);
+        registry.ca_bundle = ca_bundle.to_owned();
+        held
+    };
+    let mut agent = Agent::start(&world);
+    agent.take(wish(1, &stranger));
+    let report = agent.fails(Phase::Blocked, Reason::RegistryUnreachable).await;
+    assert!(report.message.contains("certificate"), "{}", report.message);
+    agent.take(wish(2, &authority));
+    agent.until("gvisor", Phase::Loaded).await;
+    assert_installed(&world, &[&gvisor]);
+}
+
+#[tokio::test]
 async fn a_full_disk_is_seen_before_anything_is_pulled() {
     let world = World::start().await;
     let gvisor = world.gvisor().await;
@@ -538,6 +564,7 @@ async fn an_upgrade_keeps_the_old_version_while_pods_run() {
     world.pods(&[]).await;
     agent.retry.notify_one();
     until_gone(&old).await;
+    agent.stop().await;
     assert_installed(&world, &[&two]);
 }
 

@@ -342,7 +342,7 @@ async fn a_registry_of_a_private_authority_is_trusted_by_its_ca_bundle() {
 }
 
 /// An authority as PEM, and a server for `localhost` that it vouches for.
-fn authority() -> (String, Arc<rustls::ServerConfig>) {
+pub(super) fn authority() -> (String, Arc<rustls::ServerConfig>) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -363,7 +363,11 @@ fn authority() -> (String, Arc<rustls::ServerConfig>) {
 }
 
 /// Ends TLS in front of a plain server.
-async fn tls_front(listener: TcpListener, config: Arc<rustls::ServerConfig>, to: SocketAddr) {
+pub(super) async fn tls_front(
+    listener: TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    to: SocketAddr,
+) {
     let acceptor = tokio_rustls::TlsAcceptor::from(config);
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
