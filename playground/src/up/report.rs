@@ -81,7 +81,7 @@ fn figures(out: &mut impl Write, document: &Document, ready: bool) -> io::Result
     let rate = figures.bytes_per_second / f64::from(1 << 20);
     writeln!(out, "Pulled     {pulled} MiB at {rate:.1} MiB/s or more")?;
     writeln!(out, "Controller {}", usage(&figures.controller))?;
-    writeln!(out, "An agent   {} at most", usage(&figures.agent))
+    writeln!(out, "An agent   {} (the busiest of them)", usage(&figures.agent))
 }
 
 fn usage(usage: &Usage) -> String {

@@ -1,6 +1,7 @@
 //! Four ContainerRuntimes reach their nodes, and leave them again.
 
 use kube::api::{Patch, PatchParams};
+use rootstock_playground::host::SimulatedHost;
 use rootstock_playground::kube::RealControlPlane;
 use rootstock_playground::seed::landscape;
 use rootstock_playground::seed::world::{ApiKind, World};
@@ -33,6 +34,7 @@ async fn journey(api: ApiKind) {
     nothing_of_one_shoot_is_in_the_other(&world).await;
     a_second_start_changes_nothing(&world).await;
     a_deleted_runtime_leaves_and_the_others_stay(&world).await;
+    its_files_go_when_containerd_has_started_without_it(&world).await;
     a_lost_label_uninstalls_nothing(&world).await;
     world.stop().await;
 }
@@ -158,6 +160,22 @@ async fn a_deleted_runtime_leaves_and_the_others_stay(world: &Fixture) {
             world.assert_whole(runtime);
         }
     }
+}
+
+async fn its_files_go_when_containerd_has_started_without_it(world: &Fixture) {
+    let root = world.shoot(ONE).root("b-1");
+    let tree = root.join("var/bin/containerruntimes/.rootstock/kata");
+    let link = root.join("var/bin/containerruntimes/containerd-shim-kata-v1");
+    assert!(tree.exists(), "the running containerd may still start a kata shim");
+    SimulatedHost::restart(&root).await.unwrap();
+    world
+        .until("kata's files have gone from b-1", async |_: &World| {
+            let left = [tree.exists(), link.symlink_metadata().is_ok()];
+            if left == [false, false] { Ok(()) } else { Err(left) }
+        })
+        .await;
+    let gvisor = root.join("var/bin/containerruntimes/containerd-shim-gvisor-v1");
+    assert!(gvisor.exists(), "gvisor's link leads to its file");
 }
 
 async fn a_lost_label_uninstalls_nothing(world: &Fixture) {
