@@ -25,7 +25,6 @@ use futures_util::stream::FuturesUnordered;
 use observe::Seen;
 pub use report::{NodeReport, Reports};
 use rootstock_core::desired::{DesiredBundle, DesiredContent};
-use rootstock_core::digest::Digest;
 use rootstock_core::layout::{Layout, TreeId};
 use rootstock_core::name::{Architecture, RuntimeType};
 use rootstock_core::path::BinaryRoots;
@@ -67,8 +66,6 @@ pub struct Files {
     journal: Mutex<Journal>,
     /// Bytes that downloads which are not complete may take.
     store_limit: u64,
-    /// containerd's configuration as this process wrote it last.
-    config_written: Mutex<Option<Digest>>,
 }
 
 impl Files {
@@ -78,26 +75,13 @@ impl Files {
         let store = Store::open(&rootfs, state)?;
         let ledger = Ledger::open(&store)?;
         let journal = Mutex::new(Journal::open(&store)?);
-        let (store_limit, config_written) = (u64::MAX, Mutex::default());
-        Ok(Self { rootfs, store, ledger, journal, store_limit, config_written })
+        Ok(Self { rootfs, store, ledger, journal, store_limit: u64::MAX })
     }
 
     /// The same with so many bytes for downloads that are not complete.
     #[must_use]
     pub fn with_store_limit(self, store_limit: u64) -> Self {
         Self { store_limit, ..self }
-    }
-
-    /// Remembers the configuration that was just written.
-    fn wrote_config(&self, text: &str) {
-        let mut written = self.config_written.lock().unwrap_or_else(PoisonError::into_inner);
-        *written = Some(Digest::of(text.as_bytes()));
-    }
-
-    /// Whether this process wrote the configuration as it is now.
-    fn is_our_config(&self, text: &str) -> bool {
-        let written = self.config_written.lock().unwrap_or_else(PoisonError::into_inner);
-        *written == Some(Digest::of(text.as_bytes()))
     }
 
     /// Deletes what came of blobs that nobody wants any more. Blocking.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rootstock_core::desired::DesiredBundle;
+use rootstock_core::digest::Digest;
 use rootstock_core::layout::{HandlerTable, Layout};
 use rootstock_core::name::{HandlerName, RuntimeType};
 use rootstock_core::path::BundlePath;
@@ -318,8 +319,11 @@ fn put_tables(
         Some(Entry::File { mode, .. }) => mode,
         Some(Entry::Folder | Entry::Link(_) | Entry::Other) | None => 0o644,
     };
+    files.journal(|journal| {
+        let step = journal.state().step;
+        journal.write(step, |state| state.config = Some(Digest::of(edited.as_bytes())))
+    })?;
     folder.replace(containerd::FILE, edited.as_bytes(), mode)?;
-    files.wrote_config(&edited);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rootstock_core::bundle::BundleConfig;
 use rootstock_core::desired::DesiredBundle;
+use rootstock_core::digest::Digest;
 use rootstock_core::layout::{FOLDER, Layout, Link, RenderedId, TreeId};
 use rootstock_core::name::RuntimeType;
 use rootstock_core::path::BinaryPath;
@@ -212,7 +213,8 @@ fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>) -> Disk {
 /// Others truncate the file and write it in place: what is read in between
 /// looks whole and is not. What we wrote ourselves appeared at once.
 fn unsettled(files: &Files, text: &str) -> Duration {
-    if files.is_our_config(text) {
+    let written = files.journal(|journal| journal.state().config);
+    if written == Some(Digest::of(text.as_bytes())) {
         return Duration::ZERO;
     }
     let age = files.rootfs.folder(containerd::FOLDER).and_then(|folder| match folder {

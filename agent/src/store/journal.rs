@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
 use cap_std::fs::File;
+use rootstock_core::digest::Digest;
 use rootstock_core::layout::{HandlerTable, RenderedId, TreeId};
 use rootstock_core::name::{HandlerName, RuntimeType};
 use rootstock_core::path::BinaryPath;
@@ -47,6 +48,9 @@ pub struct Record {
     /// What containerd started with, as far as this agent saw it start.
     #[serde(default)]
     pub loaded: Option<Loaded>,
+    /// containerd's configuration as this agent wrote it last, or was about to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Digest>,
 }
 
 /// A step, as a word for people.
@@ -111,6 +115,7 @@ impl Default for Record {
             owned: BTreeMap::new(),
             activation: None,
             loaded: None,
+            config: None,
         }
     }
 }
@@ -246,7 +251,7 @@ mod tests {
     fn the_first_form_is_read_forever() {
         let root = tempfile::tempdir().unwrap();
         let store = store(&root);
-        let digest = rootstock_core::digest::Digest::of(b"a");
+        let digest = Digest::of(b"a");
         let tree = format!(r#""binaryPath":"/var/bin/c","runtime":"gvisor","digest":"{digest}""#);
         let text = format!(
             r#"{{"version":1,"at":1,"step":"activate","trees":[{{{tree},"version":"1","handlers":["runsc"]}}],"rendered":[{{"tree":{{{tree}}},"settings":"0011"}}],"owned":{{"runsc":"gvisor"}},"activation":{{"start":"s","handlers":["runsc"]}},"loaded":{{"start":"s","tables":{{"runsc":{{"runtime_type":"t"}}}}}}}}"#
