@@ -12,6 +12,8 @@ use crate::api::ContainerRuntime;
 /// One ContainerRuntime in the index.
 #[derive(Clone, Debug)]
 pub(super) struct Runtime {
+    /// The resource's UID.
+    pub(super) uid: Option<String>,
     /// Its type, where it is one.
     pub(super) runtime: Option<RuntimeType>,
     /// What it asks for; nothing while it is being deleted.
@@ -26,19 +28,20 @@ pub(super) struct Runtime {
 pub(super) fn read(object: &ContainerRuntime, roots: &BinaryRoots) -> Runtime {
     let spec = &object.spec;
     let deleting = object.metadata.deletion_timestamp.is_some();
+    let uid = object.uid();
     let pool = spec.worker_pool.name.clone();
     let runtime = match spec.runtime.parse::<RuntimeType>() {
         Ok(runtime) => runtime,
         Err(error) => {
             let problem = Problem::new(Reason::TypeUnknown, format!("spec.type: {error}"));
-            return Runtime { runtime: None, claim: None, problem: Some(problem), deleting };
+            return Runtime { uid, runtime: None, claim: None, problem: Some(problem), deleting };
         }
     };
     let ask = ask(object, roots);
     let problem = ask.as_ref().err().cloned();
     let claim = Claim { name: object.name_any(), runtime: runtime.clone(), pool, ask };
     let claim = (!deleting).then_some(claim);
-    Runtime { runtime: Some(runtime), claim, problem, deleting }
+    Runtime { uid, runtime: Some(runtime), claim, problem, deleting }
 }
 
 fn ask(object: &ContainerRuntime, roots: &BinaryRoots) -> Result<Ask, Problem> {

@@ -35,6 +35,7 @@ pub use shoot::ShootState;
 pub use view::{BundleView, NodeView, Page, RuntimeKey, Summary};
 
 use crate::api::ContainerRuntime;
+use claim::Runtime;
 use node::{Node, NodeObject};
 use shoot::Shoot;
 
@@ -89,33 +90,47 @@ impl Index {
 
     /// A ContainerRuntime is gone.
     pub fn remove_runtime(&self, key: &RuntimeKey) {
-        self.change(&key.shoot, |shoot| {
-            shoot.runtimes.remove(&key.name);
-        });
         let mut state = self.lock();
-        state.dirty.remove(key);
-        state.written.remove(key);
+        let Some(shoot) = state.shoots.get_mut(&key.shoot) else { return };
+        if shoot.runtimes.remove(&key.name).is_none() {
+            return;
+        }
+        state.forget(key);
+        state.assign(&key.shoot, None);
+        state.drop_if_empty(&key.shoot);
+        self.raise();
     }
 
     /// These are all ContainerRuntimes of the seed.
     pub fn seed_listed(&self, objects: &[ContainerRuntime]) {
-        let present: BTreeSet<_> = objects.iter().filter_map(RuntimeKey::of).collect();
-        for object in objects {
-            self.put_runtime(object);
-        }
-        let gone: Vec<_> = {
+        let mut present: BTreeMap<RuntimeKey, Runtime> = objects
+            .iter()
+            .filter_map(|object| Some((RuntimeKey::of(object)?, claim::read(object, &self.roots))))
+            .collect();
+        {
             let mut state = self.lock();
             state.seed_listed = true;
-            let known = state.shoots.iter().flat_map(|(shoot, s)| {
-                s.runtimes
-                    .keys()
-                    .map(|name| RuntimeKey { shoot: shoot.clone(), name: name.clone() })
-            });
-            known.filter(|key| !present.contains(key)).collect()
-        };
-        for key in gone {
-            self.remove_runtime(&key);
+            let mut gone = Vec::new();
+            for (name, shoot) in &mut state.shoots {
+                shoot.runtimes.retain(|runtime, _| {
+                    let key = RuntimeKey { shoot: name.clone(), name: runtime.clone() };
+                    let stays = present.contains_key(&key);
+                    if !stays {
+                        gone.push(key);
+                    }
+                    stays
+                });
+            }
+            for key in &gone {
+                state.forget(key);
+                state.drop_if_empty(&key.shoot);
+            }
+            while let Some((key, runtime)) = present.pop_first() {
+                state.shoots.entry(key.shoot).or_default().runtimes.insert(key.name, runtime);
+            }
         }
+        self.new_shoots.send_modify(|count| *count += 1);
+        // Nodes are looked at once, when all of it is known.
         self.change_all();
     }
 
@@ -137,8 +152,18 @@ impl Index {
     }
 
     /// A shoot is gone, with its nodes.
+    ///
+    /// The ContainerRuntimes that are still there stay known: when the shoot
+    /// comes back, its nodes must not be sent a part of what is asked for.
     pub fn remove_shoot(&self, name: &ShootName) {
-        self.lock().shoots.remove(name);
+        let mut state = self.lock();
+        if let Some(shoot) = state.shoots.get_mut(name) {
+            shoot.nodes.clear();
+            shoot.nodes_listed = false;
+            shoot.state = ShootState::Unknown;
+        }
+        state.mark_dirty(name);
+        state.drop_if_empty(name);
         self.raise();
     }
 
@@ -235,6 +260,23 @@ impl State {
             None => shoot.nodes.values_mut().for_each(assign),
         }
         self.mark_dirty(name);
+    }
+
+    /// Forgets what was to be written, and was written, of a ContainerRuntime.
+    fn forget(&mut self, key: &RuntimeKey) {
+        self.dirty.remove(key);
+        self.written.remove(key);
+    }
+
+    /// Drops a shoot of which nothing is known. One whose Nodes are known stays:
+    /// they may have something to lose, and are not listed a second time.
+    fn drop_if_empty(&mut self, name: &ShootName) {
+        let empty = self.shoots.get(name).is_some_and(|shoot| {
+            shoot.runtimes.is_empty() && !shoot.nodes_listed && shoot.state == ShootState::Unknown
+        });
+        if empty {
+            self.shoots.remove(name);
+        }
     }
 
     fn mark_dirty(&mut self, name: &ShootName) {

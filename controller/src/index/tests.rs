@@ -233,3 +233,66 @@ fn what_may_have_changed_is_looked_at_once() {
     index.connect(&id("1"), None).unwrap();
     assert_eq!(index.take_dirty(), [key()]);
 }
+
+fn named(name: &str, kind: &str) -> ContainerRuntime {
+    let mut object = runtime(pool_a(), false);
+    object.metadata.name = Some(name.to_owned());
+    object.metadata.uid = Some(format!("uid-{name}"));
+    object.spec.runtime = kind.to_owned();
+    object
+}
+
+#[test]
+fn a_cluster_that_comes_back_finds_all_that_is_asked_for() {
+    let index = Index::new(BinaryRoots::default());
+    put_bundle(&index, resolved());
+    index.seed_listed(&[named("gvisor-a", "gvisor"), named("kata-a", "kata")]);
+    index.nodes_listed(&shoot(), &[node("1", true)]);
+    let before = index.connect(&id("1"), None).unwrap();
+    index.remove_shoot(&shoot());
+    assert!(before.has_changed().is_err(), "its streams end");
+    assert!(index.has_shoot(&shoot()), "its resources are still there");
+    // One of them changes before the shoot's nodes are known again.
+    index.put_runtime(&named("gvisor-a", "gvisor"));
+    assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
+    index.nodes_listed(&shoot(), &[node("1", true)]);
+    let desired = index.connect(&id("1"), None).unwrap();
+    let content = desired.borrow().as_ref().unwrap().content.clone();
+    assert_eq!(content.bundles.len(), 1);
+    let kata: RuntimeType = "kata".parse().unwrap();
+    assert_eq!(content.keep, [kata].into(), "the other one is not taken away");
+}
+
+#[test]
+fn nothing_is_left_of_a_shoot_that_is_gone() {
+    let index = ready();
+    index.remove_runtime(&key());
+    assert!(index.has_shoot(&shoot()), "its nodes have something to lose");
+    index.remove_shoot(&shoot());
+    assert!(!index.has_shoot(&shoot()));
+
+    let index = ready();
+    index.remove_shoot(&shoot());
+    index.remove_runtime(&key());
+    index.remove_runtime(&key());
+    assert!(!index.has_shoot(&shoot()));
+    assert_eq!(index.take_dirty(), []);
+}
+
+#[test]
+fn a_resource_that_is_made_anew_has_nothing_written() {
+    let index = ready();
+    index.put_runtime(&named("gvisor-a", "gvisor"));
+    let summary = index.summary(&key()).unwrap();
+    index.written(&key(), summary.clone());
+    assert!(index.is_written(&key(), &summary));
+    let mut again = named("gvisor-a", "gvisor");
+    again.metadata.uid = Some("another".to_owned());
+    // A watch that was cut off shows it without showing the end of the first.
+    index.seed_listed(&[again]);
+    assert!(!index.is_written(&key(), &index.summary(&key()).unwrap()));
+    // A write that ends after its resource leaves nothing behind.
+    index.remove_runtime(&key());
+    index.written(&key(), summary.clone());
+    assert!(!index.is_written(&key(), &summary));
+}

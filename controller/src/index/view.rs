@@ -34,6 +34,9 @@ impl RuntimeKey {
 /// What the status of a ContainerRuntime should say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
+    /// The resource's UID: what was written to one that is gone says nothing
+    /// of another with its name.
+    pub uid: Option<String>,
     /// Its conditions, without times.
     pub conditions: [Condition; 3],
 }
@@ -102,7 +105,13 @@ impl Index {
 
     /// A summary has been written.
     pub fn written(&self, key: &RuntimeKey, summary: Summary) {
-        self.lock().written.insert(key.clone(), summary);
+        let mut state = self.lock();
+        // It may be gone by now.
+        let there =
+            state.shoots.get(&key.shoot).is_some_and(|s| s.runtimes.contains_key(&key.name));
+        if there {
+            state.written.insert(key.clone(), summary);
+        }
     }
 
     /// What a ContainerRuntime's status should say. `None` where it is gone or
@@ -114,7 +123,8 @@ impl Index {
         if runtime.deleting || !state.seed_listed {
             return None;
         }
-        Some(Summary { conditions: state.roll_up(shoot, runtime, &key.name) })
+        let conditions = state.roll_up(shoot, runtime, &key.name);
+        Some(Summary { uid: runtime.uid.clone(), conditions })
     }
 
     /// What is wrong with a ContainerRuntime itself, as far as it can be told
