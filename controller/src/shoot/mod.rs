@@ -53,7 +53,14 @@ struct Running {
 impl Shoots {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let api: Api<Cluster> = Api::all(self.seed.clone());
-        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut events = watcher(api, watcher::Config::default())
+            .modify(|cluster| {
+                // A CloudProfile alone has hundreds of KiB, and none of it is used.
+                cluster.metadata.managed_fields = None;
+                cluster.spec.cloud_profile = None;
+            })
+            .default_backoff()
+            .boxed();
         let mut new_shoots = self.index.new_shoots();
         let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
         let mut listed = BTreeMap::new();
@@ -81,6 +88,8 @@ impl Shoots {
                 let stays = clusters.contains_key(name);
                 if !stays {
                     task.stop.cancel();
+                    // Nobody enrols with an authority whose shoot is gone.
+                    self.endpoints.remove(name);
                     self.index.remove_shoot(name);
                 }
                 stays

@@ -65,7 +65,10 @@ impl Shoot {
                 Stand::Hibernated => {
                     self.endpoints.remove(&self.name);
                     self.index.put_shoot_state(&self.name, ShootState::Hibernated);
-                    self.something_changes().await;
+                    // Tokens of other shoots change too: that wakes nobody up.
+                    while matches!(self.stand(), Stand::Hibernated) {
+                        self.something_changes().await;
+                    }
                     self.index.put_shoot_state(&self.name, ShootState::Unknown);
                     (pause, since) = (FIRST_RETRY, Instant::now());
                 }
