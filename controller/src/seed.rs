@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use rootstock_core::catalog::Catalog;
+use rootstock_core::rollup::ConditionType;
 use rootstock_daemon::error::Chain;
 use rootstock_daemon::{Readiness, Shutdown};
 use tokio::sync::watch;
@@ -28,14 +29,15 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// Whether a resource is this controller's: by its type and its class.
+    ///
+    /// One that it has worked on stays its own when the type leaves the
+    /// catalog: a slip in the configuration must not uninstall anything, and
+    /// someone has to take the finalizer off in the end.
     pub(crate) fn has(&self, object: &ContainerRuntime) -> bool {
-        let runtime = &object.spec.runtime;
         let type_is_ours = match &self.types {
             Types::Every => true,
-            Types::Only(types) => types.contains(runtime),
-            Types::Configured => {
-                self.catalog.borrow().runtimes.iter().any(|e| e.runtime.as_str() == runtime)
-            }
+            Types::Only(types) => types.contains(&object.spec.runtime),
+            Types::Configured => self.is_configured(object) || is_marked(object),
         };
         let class = match object.spec.class.as_deref() {
             None | Some("") => "shoot",
@@ -43,6 +45,19 @@ impl Scope {
         };
         type_is_ours && self.classes.iter().any(|ours| ours == class)
     }
+
+    /// Whether the catalog names the resource's type.
+    pub(crate) fn is_configured(&self, object: &ContainerRuntime) -> bool {
+        let catalog = self.catalog.borrow();
+        catalog.runtimes.iter().any(|entry| entry.runtime.as_str() == object.spec.runtime)
+    }
+}
+
+/// Whether the resource has a condition that no other extension writes.
+fn is_marked(object: &ContainerRuntime) -> bool {
+    let own = ConditionType::BundleResolved.as_str();
+    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| condition.kind == own)
 }
 
 /// Feeds the index with ContainerRuntimes.
@@ -82,15 +97,15 @@ impl Seed {
                     let Some(key) = RuntimeKey::of(&object) else { continue };
                     if self.scope.has(&object) {
                         self.index.put_runtime(&object);
+                    } else {
+                        self.index.remove_runtime(&key);
                     }
                     all.insert(key, object);
                 }
                 Some(Ok(watcher::Event::Delete(object))) => {
                     let Some(key) = RuntimeKey::of(&object) else { continue };
                     all.remove(&key);
-                    if self.scope.has(&object) {
-                        self.index.remove_runtime(&key);
-                    }
+                    self.index.remove_runtime(&key);
                 }
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(object))) => {
@@ -114,5 +129,58 @@ impl Seed {
     fn put_all(&self, all: &BTreeMap<RuntimeKey, ContainerRuntime>) {
         let ours: Vec<_> = all.values().filter(|object| self.scope.has(object)).cloned().collect();
         self.index.seed_listed(&ours);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(kind: &str, class: Value, condition: &str) -> ContainerRuntime {
+        let time = "2026-01-01T00:00:00Z";
+        serde_json::from_value(json!({
+            "apiVersion": "extensions.gardener.cloud/v1alpha1",
+            "kind": "ContainerRuntime",
+            "metadata": {"name": "x", "namespace": "shoot--garden--one"},
+            "spec": {"type": kind, "class": class, "binaryPath": "/var/bin",
+                     "workerPool": {"name": "a", "selector": {}}},
+            "status": {"conditions": [{"type": condition, "status": "True", "reason": "R",
+                "message": "", "lastTransitionTime": time, "lastUpdateTime": time}]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn resources_are_taken_by_type_and_class() {
+        let catalog: Catalog = serde_json::from_value(json!({
+            "registries": [{"name": "main", "url": "http://r"}],
+            "runtimes": [{"type": "gvisor", "bundle": "main/gvisor:1"}],
+        }))
+        .unwrap();
+        let (_sender, catalog) = watch::channel(Arc::new(catalog));
+        let scope = |types: &str| Scope {
+            types: types.parse().unwrap(),
+            classes: vec!["shoot".to_owned()],
+            catalog: catalog.clone(),
+        };
+        let (none, garden) = (Value::Null, json!("garden"));
+        let table = [
+            ("", object("gvisor", none.clone(), "Other"), true),
+            ("", object("gvisor", json!(""), "Other"), true),
+            ("", object("gvisor", json!("shoot"), "Other"), true),
+            ("", object("gvisor", garden.clone(), "Other"), false),
+            ("", object("kata", none.clone(), "Other"), false),
+            // The catalog named it once: it is not given up.
+            ("", object("kata", none.clone(), "BundleResolved"), true),
+            ("", object("kata", garden, "BundleResolved"), false),
+            // Here the operator says so.
+            ("gvisor", object("kata", none.clone(), "BundleResolved"), false),
+            ("*", object("kata", none, "Other"), true),
+        ];
+        for (types, object, want) in table {
+            assert_eq!(scope(types).has(&object), want, "{types:?} {object:?}");
+        }
     }
 }

@@ -142,13 +142,18 @@ impl Node {
             && self.reported >= generation
     }
 
-    /// Whether a connected node still has to confirm that a type is gone.
-    pub(super) fn owes(&self, runtime: &RuntimeType) -> bool {
+    /// Whether a node still has to confirm that a type is gone. One whose agent
+    /// has not come since the controller started counts only while it is
+    /// `returning`, one whose agent has left does not.
+    pub(super) fn owes(&self, runtime: &RuntimeType, returning: bool) -> bool {
         let content = self.content();
         let asked = content.bundles.iter().any(|bundle| bundle.runtime() == runtime)
             || content.keep.contains(runtime);
-        if asked || self.connection != Connection::Open {
-            return false;
+        match self.connection {
+            _ if asked => return false,
+            Connection::Lost => return false,
+            Connection::Never => return returning && self.object.has_agent_label(),
+            Connection::Open => {}
         }
         let gone = self
             .reports

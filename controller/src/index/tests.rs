@@ -177,12 +177,11 @@ fn a_deletion_is_done_when_the_node_has_said_so() {
     };
     index.report(&id("1"), told(&desired), report(Phase::Loaded));
     assert_eq!(index.summary(&key()).unwrap().conditions[1].status, ConditionStatus::True);
-    assert_eq!(index.removal_pending(&key()), []);
+    assert_eq!(index.removal_pending(&key(), false), None, "it is not being deleted");
 
     index.put_runtime(&runtime(pool_a(), true));
-    assert!(index.knows_deletion(&key()));
     assert!(desired.borrow().as_ref().unwrap().content.bundles.is_empty());
-    let pending = || index.removal_pending(&key()).len();
+    let pending = || index.removal_pending(&key(), false).unwrap().len();
     assert_eq!(pending(), 1, "it was told and has not answered");
     index.report(&id("1"), told(&desired), report(Phase::InUse));
     assert_eq!(pending(), 1, "pods still use it");
@@ -198,9 +197,9 @@ fn a_node_that_is_away_holds_no_deletion_up() {
     let index = ready();
     index.connect(&id("1"), None).unwrap();
     index.put_runtime(&runtime(pool_a(), true));
-    assert_eq!(index.removal_pending(&key()).len(), 1);
+    assert_eq!(index.removal_pending(&key(), false).unwrap().len(), 1);
     index.disconnect(&id("1"));
-    assert_eq!(index.removal_pending(&key()).len(), 0);
+    assert_eq!(index.removal_pending(&key(), false).unwrap().len(), 0);
     assert_eq!(index.label_changes(&shoot()), [], "its agent cleans up when it is back");
 }
 
@@ -295,4 +294,22 @@ fn a_resource_that_is_made_anew_has_nothing_written() {
     index.remove_runtime(&key());
     index.written(&key(), summary.clone());
     assert!(!index.is_written(&key(), &summary));
+}
+
+#[test]
+fn a_deletion_waits_for_what_a_controller_that_starts_does_not_know_yet() {
+    let index = Index::new(BinaryRoots::default());
+    put_bundle(&index, resolved());
+    assert_eq!(index.removal_pending(&key(), true), None, "the seed is not listed");
+    index.seed_listed(&[runtime(pool_a(), true)]);
+    assert_eq!(index.removal_pending(&key(), true), None, "the nodes are not listed");
+    index.nodes_listed(&shoot(), &[node("1", true)]);
+    let pending = |returning| index.removal_pending(&key(), returning).unwrap().len();
+    assert_eq!((pending(true), pending(false)), (1, 0), "its agent may come back");
+    // A node that never had an agent has nothing to say.
+    index.put_node(&shoot(), &node("1", false));
+    assert_eq!(pending(true), 0);
+
+    index.put_shoot_state(&shoot(), ShootState::Hibernated);
+    assert_eq!(pending(true), 0, "nobody is left to say anything");
 }

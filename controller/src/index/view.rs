@@ -134,23 +134,24 @@ impl Index {
         self.lock().problem(&runtime)
     }
 
-    /// The connected nodes that have not confirmed yet that a deleted
-    /// ContainerRuntime's type is gone.
-    pub fn removal_pending(&self, key: &RuntimeKey) -> Vec<NodeName> {
+    /// The nodes that still have to confirm that a deleted ContainerRuntime's
+    /// type is gone: those that are connected and, while `returning`, those
+    /// that have an agent which has not come back yet.
+    ///
+    /// `None` where it can't be told: the resource has not been seen in its
+    /// present deletion state, or the shoot's nodes have not been listed.
+    pub fn removal_pending(&self, key: &RuntimeKey, returning: bool) -> Option<Vec<NodeName>> {
         let state = self.lock();
-        let Some(shoot) = state.shoots.get(&key.shoot) else { return Vec::new() };
-        let runtime = shoot.runtimes.get(&key.name).and_then(|r| r.runtime.as_ref());
-        let Some(runtime) = runtime else { return Vec::new() };
-        let owing = shoot.nodes.values().filter(|node| node.owes(runtime));
-        owing.map(|node| node.object.facts.name.clone()).collect()
-    }
-
-    /// Whether the resource has been seen in its present deletion state, so
-    /// that an answer of [`Index::removal_pending`] is about it.
-    pub fn knows_deletion(&self, key: &RuntimeKey) -> bool {
-        let state = self.lock();
-        let runtime = state.shoots.get(&key.shoot).and_then(|s| s.runtimes.get(&key.name));
-        runtime.is_none_or(|runtime| runtime.deleting)
+        let shoot = state.shoots.get(&key.shoot)?;
+        let runtime = shoot.runtimes.get(&key.name)?;
+        let asleep = shoot.state == ShootState::Hibernated;
+        if !runtime.deleting || !state.seed_listed || !(shoot.nodes_listed || asleep) {
+            return None;
+        }
+        // A type that is none was never on a node.
+        let Some(runtime) = runtime.runtime.as_ref() else { return Some(Vec::new()) };
+        let owing = shoot.nodes.values().filter(|node| node.owes(runtime, returning));
+        Some(owing.map(|node| node.object.facts.name.clone()).collect())
     }
 
     /// Everything on one page.

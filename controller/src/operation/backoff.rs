@@ -30,6 +30,8 @@ impl Backoffs {
         let generation = object.metadata.generation;
         let now = Instant::now();
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of objects that are gone, which nothing else tells of.
+        failures.retain(|_, entry| now < entry.until + LAST);
         let entry = failures.entry(object.uid().unwrap_or_default()).or_insert(Failures {
             generation,
             count: 0,
@@ -39,7 +41,7 @@ impl Backoffs {
             *entry = Failures { generation, count: 0, until: now };
         }
         let pause = FIRST.saturating_mul(2u32.saturating_pow(entry.count)).min(LAST);
-        entry.count += 1;
+        entry.count = entry.count.saturating_add(1);
         entry.until = now + pause;
         pause
     }
@@ -60,5 +62,43 @@ impl Backoffs {
     pub(super) fn succeeded(&self, object: &ContainerRuntime) {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         failures.remove(&object.uid().unwrap_or_default());
+    }
+
+    /// Forgets all failures: what they came from has changed.
+    pub(super) fn forget_all(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(uid: &str, generation: i64) -> ContainerRuntime {
+        serde_json::from_value(json!({
+            "apiVersion": "extensions.gardener.cloud/v1alpha1",
+            "kind": "ContainerRuntime",
+            "metadata": {"name": "gvisor-a", "uid": uid, "generation": generation},
+            "spec": {"type": "gvisor", "binaryPath": "/var/bin",
+                     "workerPool": {"name": "a", "selector": {}}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn pauses_grow_until_the_spec_or_the_catalog_changes() {
+        let backoffs = Backoffs::default();
+        let pauses: Vec<_> = (0..20).map(|_| backoffs.failed(&object("1", 1))).collect();
+        assert_eq!(pauses[..3], [FIRST, FIRST * 2, FIRST * 4]);
+        assert_eq!(pauses[19], LAST);
+        assert!(backoffs.remaining(&object("1", 1)).is_some());
+        assert_eq!(backoffs.remaining(&object("1", 2)), None, "another spec");
+        assert_eq!(backoffs.failed(&object("1", 2)), FIRST);
+        backoffs.failed(&object("1", 2));
+        backoffs.forget_all();
+        assert_eq!(backoffs.remaining(&object("1", 2)), None);
+        assert_eq!(backoffs.failed(&object("2", 1)), FIRST);
     }
 }

@@ -14,7 +14,7 @@ mod run;
 mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use kube::runtime::Controller;
@@ -24,6 +24,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client};
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
+use tokio_stream::wrappers::WatchStream;
 
 use crate::api::ContainerRuntime;
 use crate::index::Index;
@@ -47,6 +48,7 @@ struct Context {
     deletion_timeout: Duration,
     backoffs: Backoffs,
     events: Recorder,
+    started: Instant,
 }
 
 impl Operations {
@@ -60,10 +62,16 @@ impl Operations {
             scope: self.scope,
             deletion_timeout: self.deletion_timeout,
             backoffs: Backoffs::default(),
+            started: Instant::now(),
         });
+        // A type that is new in the catalog makes resources ours, and mends
+        // those that failed for the lack of it.
+        let catalog = WatchStream::from_changes(context.scope.catalog.clone());
+        let changed = Arc::clone(&context);
         let stop = shutdown.clone();
         let mut reconciled = Controller::new(api, watcher::Config::default())
             .with_config(Config::default().concurrency(self.at_once))
+            .reconcile_all_on(catalog.map(move |_| changed.backoffs.forget_all()))
             .graceful_shutdown_on(async move { stop.begun().await })
             .run(run::reconcile, on_error, context)
             .boxed();

@@ -8,7 +8,9 @@ use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource as _};
+use rootstock_core::assign::Problem;
 use rootstock_core::name::NodeName;
+use rootstock_core::status::Reason;
 use rootstock_daemon::error::Chain;
 use serde_json::{Value, json};
 
@@ -20,6 +22,10 @@ use crate::shoot::secrets::{self, SecretError};
 
 /// How often a deletion looks whether its nodes have confirmed.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How long after its start the controller waits for agents that have not come
+/// back: twice the longest pause of one whose controller was away.
+const RETURN: Duration = Duration::from_secs(30);
 
 /// Why an operation did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +107,11 @@ impl Task {
         }
         self.write(status::processing(kind, Timestamp::now())).await?;
         let generation = self.object.metadata.generation;
-        if let Some(problem) = self.ctx.index.problem(&self.object) {
+        // The index may be a moment behind the catalog.
+        let outdated = |problem: &Problem| {
+            problem.reason == Reason::TypeUnknown && self.ctx.scope.is_configured(&self.object)
+        };
+        if let Some(problem) = self.ctx.index.problem(&self.object).filter(|p| !outdated(p)) {
             let why = format!("{}; what to do: {}", problem.message, problem.reason.advice());
             let codes = [status::CONFIGURATION_PROBLEM];
             self.write(status::failed(kind, generation, &why, &codes, Timestamp::now())).await?;
@@ -127,13 +137,12 @@ impl Task {
         let nobody_left =
             cluster.is_hibernated() || cluster.is_deleting() || cluster.is_force_deleted();
         if !nobody_left {
-            let pending = self.ctx.index.removal_pending(&self.key);
+            let returning = self.ctx.started.elapsed() < RETURN;
             let late = self.waited() >= self.ctx.deletion_timeout;
-            let known = self.ctx.index.knows_deletion(&self.key);
-            match pending.as_slice() {
-                [] if known => {}
-                nodes if known && late => self.announce_leftovers(nodes).await,
-                _ => return Ok(Action::requeue(LOOK)),
+            match self.ctx.index.removal_pending(&self.key, returning).as_deref() {
+                Some([]) => {}
+                _ if !late => return Ok(Action::requeue(LOOK)),
+                nodes => self.announce_leftovers(nodes.unwrap_or_default()).await,
             }
         }
         let generation = self.object.metadata.generation;
@@ -152,16 +161,19 @@ impl Task {
         Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default()
     }
 
-    /// Says which nodes keep the runtime's files for now.
+    /// Says which nodes keep the runtime's files for now; none where they are not known.
     async fn announce_leftovers(&self, nodes: &[NodeName]) {
         let names: Vec<_> = nodes.iter().take(10).map(NodeName::as_str).collect();
+        let who = match nodes.len() {
+            0 => "The shoot's nodes, which are not known,".to_owned(),
+            1 => format!("Node {}", names.join(", ")),
+            count => format!("{count} nodes ({})", names.join(", ")),
+        };
         let event = Event {
             type_: EventType::Warning,
             reason: "NodesNotConfirmed".to_owned(),
             note: Some(format!(
-                "{} nodes have not confirmed in time that the runtime is gone and remove it when they can: {}",
-                nodes.len(),
-                names.join(", ")
+                "{who} did not confirm in time that the runtime is gone; what is left is removed when it can be"
             )),
             action: "Deleting".to_owned(),
             secondary: None,
