@@ -4,7 +4,8 @@
 //! input from outside: parsing checks every bound and every cross-reference,
 //! so that what holds a [`BundleConfig`] needs no second look.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -248,96 +249,18 @@ impl BundleConfig {
     pub fn plain_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
-
-    fn check(&self) -> Result<(), InvalidBundle> {
-        let wrong = |text: String| Err(InvalidBundle::Content(text));
-        if self.files.is_empty() || self.handlers.is_empty() {
-            return wrong("it has no files or no handlers".to_owned());
-        }
-        if self.files.len() > MAX_FILES {
-            return wrong(format!(
-                "it has {} files, at most {MAX_FILES} are allowed",
-                self.files.len()
-            ));
-        }
-        if self.version.is_empty() || self.version.len() > 128 {
-            return wrong("its version is empty or longer than 128 bytes".to_owned());
-        }
-        let files = self.check_files()?;
-        for entry in &self.entry_points {
-            if !entry.is_top_level() || !files.contains(entry) {
-                return wrong(format!("entry point {entry} is not a file at its top"));
-            }
-        }
-        let mut rendered = BTreeSet::new();
-        for config in &self.configs {
-            if !config.name.is_top_level() || !rendered.insert(&config.name) {
-                return wrong(format!("config file {} is not a name of its own", config.name));
-            }
-        }
-        let mut names = BTreeSet::new();
-        for handler in &self.handlers {
-            let name = &handler.name;
-            if !names.insert(name) {
-                return wrong(format!("handler {name} is there twice"));
-            }
-            // A bundle that takes this name would take over every ordinary pod.
-            if name.as_str() == "runc" {
-                return wrong("handler runc belongs to the node".to_owned());
-            }
-            if !files.contains(&handler.shim) {
-                return wrong(format!(
-                    "shim {} of handler {name} is not among its files",
-                    handler.shim
-                ));
-            }
-            if let Some(config) = handler.config.as_ref().filter(|c| !rendered.contains(c)) {
-                return wrong(format!(
-                    "config {config} of handler {name} is not among its configs"
-                ));
-            }
-        }
-        match self.settings.iter().find(|setting| !rendered.contains(&setting.config)) {
-            Some(setting) => wrong(format!(
-                "setting {} lands in {}, which is not among its configs",
-                setting.name, setting.config
-            )),
-            None => Ok(()),
-        }
-    }
-
-    fn check_files(&self) -> Result<BTreeSet<&BundlePath>, InvalidBundle> {
-        let mut files = BTreeSet::new();
-        for file in &self.files {
-            if file.size > MAX_FILE_SIZE || file.blob_size > MAX_FILE_SIZE {
-                return Err(InvalidBundle::Content(format!(
-                    "file {} has more than {MAX_FILE_SIZE} bytes",
-                    file.path
-                )));
-            }
-            if !files.insert(&file.path) {
-                return Err(InvalidBundle::Path(format!("path {} is there twice", file.path)));
-            }
-        }
-        let names: BTreeSet<&str> = files.iter().map(|path| path.as_str()).collect();
-        for file in &self.files {
-            if let Some(folder) = file.path.folders().find(|folder| names.contains(folder)) {
-                return Err(InvalidBundle::Path(format!(
-                    "path {} leads through {folder}, which is a file",
-                    file.path
-                )));
-            }
-        }
-        Ok(files)
-    }
 }
 
 /// A config blob with its bytes, which its digest is made of.
 ///
-/// Two are equal when their bytes are.
+/// Two are equal when their bytes are. Clones share them: the desired states of
+/// ten thousand nodes hold one blob.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ConfigBlob {
+pub struct ConfigBlob(Arc<Blob>);
+
+#[derive(Debug)]
+struct Blob {
     json: String,
     config: BundleConfig,
 }
@@ -348,23 +271,23 @@ impl ConfigBlob {
         let config = BundleConfig::parse(json)?;
         // JSON that was read is UTF-8.
         let json = String::from_utf8_lossy(json).into_owned();
-        Ok(Self { json, config })
+        Ok(Self(Arc::new(Blob { json, config })))
     }
 
     /// The bytes.
     pub fn json(&self) -> &str {
-        &self.json
+        &self.0.json
     }
 
     /// What they say.
     pub fn config(&self) -> &BundleConfig {
-        &self.config
+        &self.0.config
     }
 }
 
 impl PartialEq for ConfigBlob {
     fn eq(&self, other: &Self) -> bool {
-        self.json == other.json
+        Arc::ptr_eq(&self.0, &other.0) || self.0.json == other.0.json
     }
 }
 
@@ -380,7 +303,10 @@ impl TryFrom<String> for ConfigBlob {
 
 impl From<ConfigBlob> for String {
     fn from(blob: ConfigBlob) -> String {
-        blob.json
+        match Arc::try_unwrap(blob.0) {
+            Ok(blob) => blob.json,
+            Err(shared) => shared.json.clone(),
+        }
     }
 }
 
@@ -398,5 +324,6 @@ mod hex {
     }
 }
 
+mod check;
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,7 @@ fn fields_of_a_later_version_are_passed_over() {
 
 #[test]
 fn what_contradicts_itself_is_refused_with_its_reason() {
-    let table: [(&str, Value, Reason, &str); 14] = [
+    let table: [(&str, Value, Reason, &str); 16] = [
         ("/files/0/path", json!("/etc/passwd"), Reason::PathRefused, "absolute"),
         ("/files/0/path", json!("../runsc"), Reason::PathRefused, "'..'"),
         ("/files/0/path", json!("gvisor-bin"), Reason::PathRefused, "leads through gvisor-bin"),
@@ -57,6 +57,8 @@ fn what_contradicts_itself_is_refused_with_its_reason() {
         ("/files/0/sha256", json!("abc"), Reason::BundleInvalid, "digest"),
         ("/entryPoints/0", json!("nothing"), Reason::BundleInvalid, "entry point nothing"),
         ("/entryPoints/0", json!("gvisor-bin/gvisor_sentry"), Reason::BundleInvalid, "entry point"),
+        ("/entryPoints/0", json!("containerd-shim-runsc-v1"), Reason::BundleInvalid, "twice"),
+        ("/entryPoints/0", json!("runc"), Reason::BundleInvalid, "program of the node"),
         ("/handlers/0/name", json!("runc"), Reason::BundleInvalid, "belongs to the node"),
         ("/handlers/0/shim", json!("nothing"), Reason::BundleInvalid, "shim nothing"),
         ("/handlers/0/config", json!("other.toml"), Reason::BundleInvalid, "config other.toml"),
