@@ -10,7 +10,7 @@ use rootstock_core::status::Reason;
 use crate::api::ContainerRuntime;
 
 /// One ContainerRuntime in the index.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Runtime {
     /// The resource's UID.
     pub(super) uid: Option<String>,

@@ -83,8 +83,14 @@ impl Index {
     /// A ContainerRuntime is there, or has changed.
     pub fn put_runtime(&self, object: &ContainerRuntime) {
         let Some(key) = RuntimeKey::of(object) else { return };
+        let runtime = claim::read(object, &self.roots);
+        let known = |s: &Shoot| s.runtimes.get(&key.name) == Some(&runtime);
+        // Most changes are of its status, and often our own.
+        if self.lock().shoots.get(&key.shoot).is_some_and(known) {
+            return;
+        }
         self.change(&key.shoot.clone(), |shoot| {
-            shoot.runtimes.insert(key.name.clone(), claim::read(object, &self.roots));
+            shoot.runtimes.insert(key.name.clone(), runtime);
         });
     }
 

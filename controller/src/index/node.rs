@@ -48,8 +48,12 @@ impl NodeObject {
 pub(super) struct Node {
     pub(super) object: NodeObject,
     pub(super) assignment: Assignment,
+    /// The hash of the assignment's content, which is made once: it covers
+    /// every config blob.
+    content_hash: Digest,
     /// What the node is sent; nothing until enough is known.
     desired: watch::Sender<Option<Arc<Desired>>>,
+    /// The hash of what it is sent.
     hash: Option<Digest>,
     /// What the node's ledger held when it last said so.
     held: Option<(Generation, Digest)>,
@@ -64,9 +68,11 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(object: NodeObject) -> Self {
         let (desired, _) = watch::channel(None);
+        let assignment = Assignment::default();
         Self {
             object,
-            assignment: Assignment::default(),
+            content_hash: content_hash(&assignment.content),
+            assignment,
             desired,
             hash: None,
             held: None,
@@ -85,7 +91,11 @@ impl Node {
         registries: &BTreeMap<String, Registry>,
         known: bool,
     ) {
-        self.assignment = assign(&self.object.facts, claims, bundles, registries);
+        let assignment = assign(&self.object.facts, claims, bundles, registries);
+        if assignment.content != self.assignment.content {
+            self.content_hash = content_hash(&assignment.content);
+        }
+        self.assignment = assignment;
         // A bundle that is being looked up will be there in a moment; until
         // then a node that holds something keeps it without being told so.
         let pending = self.assignment.verdicts.values().any(|verdict| {
@@ -102,7 +112,7 @@ impl Node {
 
     /// Publishes what the node should have, under a number that the node takes.
     fn publish(&mut self) {
-        let hash = content_hash(&self.assignment.content);
+        let hash = self.content_hash;
         let unchanged = self.hash == Some(hash);
         let own = self.generation();
         let generation = match self.held {
