@@ -1,5 +1,6 @@
 //! Writes what is summed up into the ContainerRuntimes' conditions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +12,17 @@ use rootstock_core::rollup;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
 use serde_json::json;
+use tokio::time::Instant;
 
+use self::pace::Pace;
 use crate::api::{Condition, ContainerRuntime};
 use crate::index::{Index, RuntimeKey, Summary};
+
+mod pace;
 
 /// Changes are gathered for so long: a node reports several times a second
 /// while it pulls.
 const GATHER: Duration = Duration::from_millis(200);
-/// The pause after a refused write.
-const RETRY: Duration = Duration::from_secs(1);
 /// How many resources are written at once.
 const AT_ONCE: usize = 8;
 
@@ -29,53 +32,72 @@ pub(crate) struct Conditions {
     pub(crate) index: Arc<Index>,
 }
 
+/// What became of one look at a resource.
+enum Outcome {
+    /// There was nothing to write.
+    Nothing,
+    /// It was written.
+    Written,
+    /// It could not be written.
+    Refused(kube::Error),
+}
+
 impl Conditions {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let mut changes = self.index.changes();
-        let mut pause = GATHER;
+        // What changed before is looked at too.
+        changes.mark_changed();
+        let mut waiting = BTreeSet::new();
+        let mut pace = Pace::default();
         loop {
-            // Cancel-safe: what changed stays marked in the index.
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = shutdown.begun() => return Ok(()),
-            }
-            let failed = futures_util::stream::iter(self.index.take_dirty())
-                .map(|key| self.write(key))
-                .buffer_unordered(AT_ONCE)
-                .filter_map(|failed| async { failed })
-                .collect::<Vec<_>>()
-                .await;
-            if !failed.is_empty() {
-                self.index.mark(failed);
-                pause = RETRY;
-                continue;
-            }
-            pause = GATHER;
-            // Cancel-safe: a change is still seen by the next `changed`.
+            let next = pace.next(&waiting, Instant::now());
+            // Cancel-safe: a change is still seen by the next `changed`, and
+            // who waits is still in `waiting`.
             tokio::select! {
                 changed = changes.changed() => changed?,
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 () = shutdown.begun() => return Ok(()),
+            }
+            // Cancel-safe: what changed stays marked in the index.
+            tokio::select! {
+                () = tokio::time::sleep(GATHER) => {}
+                () = shutdown.begun() => return Ok(()),
+            }
+            waiting.extend(self.index.take_dirty());
+            let due = pace.take_due(&mut waiting, Instant::now());
+            let mut looks = futures_util::stream::iter(due)
+                .map(async |key| {
+                    let outcome = self.write(&key).await;
+                    (key, outcome)
+                })
+                .buffer_unordered(AT_ONCE);
+            while let Some((key, outcome)) = looks.next().await {
+                match outcome {
+                    Outcome::Nothing => pace.forget(&key),
+                    Outcome::Written => pace.written(key, Instant::now()),
+                    Outcome::Refused(error) => {
+                        let pause = pace.refused(key.clone(), Instant::now());
+                        say_refused(&key, &error, pause);
+                        waiting.insert(key);
+                    }
+                }
             }
         }
     }
 
-    /// Writes one resource's conditions, if they changed; gives its key back
-    /// if that did not work.
-    async fn write(&self, key: RuntimeKey) -> Option<RuntimeKey> {
-        let summary = self.index.summary(&key)?;
-        if self.index.is_written(&key, &summary) {
-            return None;
+    /// Writes one resource's conditions, if they changed.
+    async fn write(&self, key: &RuntimeKey) -> Outcome {
+        let Some(summary) = self.index.summary(key) else { return Outcome::Nothing };
+        if self.index.is_written(key, &summary) {
+            return Outcome::Nothing;
         }
-        match self.patch(&key, &summary).await {
+        match self.patch(key, &summary).await {
             Ok(()) => {
-                self.index.written(&key, summary);
-                None
+                self.index.written(key, summary);
+                Outcome::Written
             }
-            Err(kube::Error::Api(status)) if status.code == 404 => None,
-            Err(error) => {
-                tracing::debug!(shoot = %key.shoot, name = key.name, error = %Chain(&error), "writing conditions");
-                Some(key)
-            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Outcome::Nothing,
+            Err(error) => Outcome::Refused(error),
         }
     }
 
@@ -103,6 +125,16 @@ impl Conditions {
             );
         }
         Ok(())
+    }
+}
+
+fn say_refused(key: &RuntimeKey, error: &kube::Error, pause: Duration) {
+    let (shoot, name, chain) = (&key.shoot, &key.name, Chain(error));
+    // Others write the same status; the next look sees what they wrote.
+    if matches!(error, kube::Error::Api(status) if status.code == 409) {
+        tracing::debug!(%shoot, name, error = %chain, ?pause, "conditions not written");
+    } else {
+        tracing::warn!(%shoot, name, error = %chain, ?pause, "conditions not written");
     }
 }
 

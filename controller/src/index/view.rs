@@ -93,11 +93,6 @@ impl Index {
         std::mem::take(&mut self.lock().dirty).into_iter().collect()
     }
 
-    /// These are to be looked at again.
-    pub fn mark(&self, keys: Vec<RuntimeKey>) {
-        self.lock().dirty.extend(keys);
-    }
-
     /// Whether a summary is what was last written.
     pub fn is_written(&self, key: &RuntimeKey, summary: &Summary) -> bool {
         self.lock().written.get(key) == Some(summary)
