@@ -39,6 +39,11 @@ use claim::Runtime;
 use node::{Node, NodeObject};
 use shoot::Shoot;
 
+/// The most Nodes of one shoot that are known; others get nothing. It is four
+/// times what Kubernetes supports, and as many as connections are taken: a
+/// shoot's owner can create any number.
+pub const MAX_NODES: usize = 20_000;
+
 /// Everything that is known. Clone an `Arc` of it.
 #[derive(Debug)]
 pub struct Index {
@@ -178,7 +183,9 @@ impl Index {
         let Some(object) = NodeObject::read(object) else { return };
         let mut state = self.lock();
         let name = object.facts.name.clone();
-        state.shoots.entry(shoot.clone()).or_default().put_node(object);
+        if !state.shoots.entry(shoot.clone()).or_default().put_node(object) {
+            return;
+        }
         state.assign(shoot, Some(&name));
         self.raise();
     }

@@ -18,16 +18,24 @@ use super::Index;
 use crate::grpc::Refused;
 use crate::identity::NodeId;
 
+/// The most bytes of labels that a Node may have. Gardener's take 2 KiB.
+const MAX_LABELS: usize = 64 * 1024;
+
 /// What is used of a Node object.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct NodeObject {
     pub(super) facts: NodeFacts,
     pub(super) uid: Uid,
 }
 
 impl NodeObject {
-    /// Reads a Node. One whose name or UID Kubernetes would not allow is passed over.
+    /// Reads a Node. One whose name or UID Kubernetes would not allow, or that
+    /// has more labels than is bearable, is passed over.
     pub(super) fn read(object: &k8s_openapi::api::core::v1::Node) -> Option<Self> {
+        let size = object.metadata.labels.iter().flatten().map(|(k, v)| k.len() + v.len());
+        if size.sum::<usize>() > MAX_LABELS {
+            return None;
+        }
         let labels = object.metadata.labels.clone().unwrap_or_default();
         let info = object.status.as_ref().and_then(|status| status.node_info.as_ref());
         let architecture = labels

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rootstock_core::name::NodeName;
 
+use super::MAX_NODES;
 use super::claim::Runtime;
 use super::node::{Node, NodeObject};
 
@@ -32,13 +33,19 @@ pub(super) struct Shoot {
 }
 
 impl Shoot {
-    pub(super) fn put_node(&mut self, object: NodeObject) {
+    /// Takes a Node in; tells whether anything is new.
+    pub(super) fn put_node(&mut self, object: NodeObject) -> bool {
+        let full = self.nodes.len() >= MAX_NODES;
         match self.nodes.get_mut(&object.facts.name) {
+            // A kubelet's heartbeat.
+            Some(node) if node.object == object => return false,
             // A Node that is made anew under the same name is another one.
             Some(node) if node.object.uid == object.uid => node.object = object,
-            _ => {
+            None if full => return false,
+            Some(_) | None => {
                 self.nodes.insert(object.facts.name.clone(), Node::new(object));
             }
         }
+        true
     }
 }

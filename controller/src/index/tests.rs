@@ -313,3 +313,27 @@ fn a_deletion_waits_for_what_a_controller_that_starts_does_not_know_yet() {
     index.put_shoot_state(&shoot(), ShootState::Hibernated);
     assert_eq!(pending(true), 0, "nobody is left to say anything");
 }
+
+#[test]
+fn a_shoot_takes_only_its_share() {
+    let index = ready();
+    index.take_dirty();
+    index.put_node(&shoot(), &node("1", true));
+    assert_eq!(index.take_dirty(), [], "a heartbeat changes nothing");
+
+    // A Node with a book of labels is not looked at; the one before stays.
+    let mut loud = node("1", false);
+    let labels = loud.metadata.labels.as_mut().unwrap();
+    labels.extend((0..2_000).map(|n| (format!("l{n}"), "x".repeat(60))));
+    index.put_node(&shoot(), &loud);
+    assert_eq!(generation(&index), Some(1));
+
+    for n in 0..MAX_NODES {
+        let mut more = node(&format!("u{n}"), false);
+        more.metadata.name = Some(format!("m{n}"));
+        index.put_node(&shoot(), &more);
+    }
+    assert_eq!(index.lock().shoots[&shoot()].nodes.len(), MAX_NODES);
+    index.put_node(&shoot(), &node("2", true));
+    assert!(index.connect(&id("2"), None).is_ok(), "those that are known go on");
+}

@@ -29,8 +29,11 @@ pub(super) async fn keep(client: Client, shoot: ShootName, index: Arc<Index>) ->
         let mut failed = false;
         for change in index.label_changes(&shoot) {
             if let Err(error) = apply(&api, &change).await {
-                failed = true;
                 tracing::debug!(%shoot, node = %change.node, error = %Chain(&error), "labelling");
+                failed = true;
+                if concerns_all(&error) {
+                    break;
+                }
             }
         }
         if failed {
@@ -52,4 +55,11 @@ async fn apply(api: &Api<Node>, change: &LabelChange) -> Result<(), kube::Error>
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Whether what stands in the way of one label stands in the way of all:
+/// thousands of Nodes are not asked for in vain each second.
+fn concerns_all(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return true };
+    matches!(status.code, 401 | 403 | 429 | 500..)
 }
