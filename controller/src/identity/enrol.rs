@@ -212,10 +212,15 @@ impl Enroller {
     fn pass(&self, shoot: &ShootName, caller: &str) -> Result<(), EnrolError> {
         let now = Instant::now();
         // A hash, because a token must not be kept. The caller comes first: one
-        // that repeats itself must not use up what its shoot has.
+        // that repeats itself must not use up what its shoot has. And callers
+        // of a shoot that has nothing left are not remembered: with made-up
+        // tokens one shoot would fill the room of all.
         let caller = (shoot.clone(), self.hasher.hash_one(caller));
         let mut limits = self.limits();
-        if limits.callers.pass(caller, now) && limits.shoots.pass(shoot.clone(), now) {
+        if limits.shoots.could_pass(shoot, now)
+            && limits.callers.pass(caller, now)
+            && limits.shoots.pass(shoot.clone(), now)
+        {
             Ok(())
         } else {
             Err(EnrolError::RateLimited)

@@ -25,6 +25,13 @@ impl<K: Eq + Hash> Limiter<K> {
         Self { buckets: HashMap::new(), burst: f64::from(burst), per_second, capacity }
     }
 
+    /// Whether the key could pass now. Nothing is used up or remembered.
+    pub(super) fn could_pass(&self, key: &K, now: Instant) -> bool {
+        self.buckets
+            .get(key)
+            .is_none_or(|bucket| bucket.at(now, self.burst, self.per_second) >= 1.0)
+    }
+
     /// Whether the key may pass now. Where no further key can be remembered,
     /// a new one may not: forgetting one would lift its limit.
     pub(super) fn pass(&mut self, key: K, now: Instant) -> bool {

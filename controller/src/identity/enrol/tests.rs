@@ -131,6 +131,17 @@ async fn who_repeats_itself_is_slowed_down_alone() {
     enroller.enrol(&ca, &client, "other", &request, now()).await.unwrap();
 }
 
+#[test]
+fn made_up_tokens_use_up_one_shoot_alone() {
+    let enroller = Enroller::new();
+    let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
+    for n in 0..KEYS {
+        let _ = enroller.pass(&one, &format!("made-up-{n}"));
+    }
+    assert!(matches!(enroller.pass(&one, "real"), Err(EnrolError::RateLimited)));
+    enroller.pass(&two, "real").unwrap();
+}
+
 #[tokio::test]
 async fn a_node_is_renewed_while_it_exists() {
     let (api, ca, (_, request)) = (ScriptedApi::new(), ca(), request());
