@@ -45,7 +45,9 @@ impl Cluster {
     /// Whether an operator gave the shoot up.
     pub fn is_force_deleted(&self) -> bool {
         let key = "/metadata/annotations/confirmation.gardener.cloud~1force-deletion";
-        self.shoot(key).and_then(Value::as_str).is_some_and(|value| value == "true")
+        // As Go reads a truth value.
+        let truths = ["1", "t", "T", "true", "TRUE", "True"];
+        self.shoot(key).and_then(Value::as_str).is_some_and(|value| truths.contains(&value))
     }
 
     /// The host of the shoot's endpoint: `rs-<technical id without "shoot--">.<ingress domain>`.
@@ -92,7 +94,10 @@ mod tests {
         assert!(cluster(json!({"spec": {"hibernation": {"enabled": true}}})).is_hibernated());
         assert!(cluster(json!({"status": {"isHibernated": true}})).is_hibernated());
         assert!(cluster(json!({"status": {"lastOperation": {"state": "Failed"}}})).is_failed());
-        let annotations = json!({"confirmation.gardener.cloud/force-deletion": "true"});
-        assert!(cluster(json!({"metadata": {"annotations": annotations}})).is_force_deleted());
+        for (value, want) in [("true", true), ("1", true), ("T", true), ("yes", false)] {
+            let annotations = json!({"confirmation.gardener.cloud/force-deletion": value});
+            let cluster = cluster(json!({"metadata": {"annotations": annotations}}));
+            assert_eq!(cluster.is_force_deleted(), want, "{value}");
+        }
     }
 }

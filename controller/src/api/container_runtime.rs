@@ -133,14 +133,16 @@ pub struct LastOperation {
     /// Percent.
     pub progress: i32,
     /// How it went.
+    #[schemars(with = "String")]
     pub state: OperationState,
     /// What was done.
     #[serde(rename = "type")]
+    #[schemars(with = "String")]
     pub kind: OperationType,
 }
 
 /// How an operation went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperationState {
     /// It is under way.
     Processing,
@@ -154,10 +156,14 @@ pub enum OperationState {
     Pending,
     /// It was given up.
     Aborted,
+    /// A word of a later Gardener: one resource that can't be read would hide
+    /// all others from the watch.
+    #[serde(other)]
+    Other,
 }
 
 /// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperationType {
     /// The first time.
     Create,
@@ -171,6 +177,9 @@ pub enum OperationType {
     Restore,
     /// The shoot moves while it runs.
     LiveMigrate,
+    /// A word of a later Gardener.
+    #[serde(other)]
+    Other,
 }
 
 pub(super) fn any_object(_: &mut SchemaGenerator) -> Schema {

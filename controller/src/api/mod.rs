@@ -34,6 +34,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_later_gardeners_words_are_read() {
+        let operation: LastOperation = serde_json::from_value(serde_json::json!({
+            "description": "", "progress": 1, "lastUpdateTime": "2026-01-01T00:00:00Z",
+            "state": "Dreaming", "type": "Teleport",
+        }))
+        .unwrap();
+        assert_eq!(operation.state, OperationState::Other);
+        assert_eq!(operation.kind, OperationType::Other);
+    }
+
+    #[test]
     fn definitions_have_what_kubectl_shows() {
         let [runtimes, clusters] = definitions();
         assert_eq!(runtimes.metadata.name.unwrap(), "containerruntimes.extensions.gardener.cloud");

@@ -53,7 +53,8 @@ pub(super) fn due(object: &ContainerRuntime) -> Due {
         | OperationType::Delete
         | OperationType::Migrate
         | OperationType::Restore
-        | OperationType::LiveMigrate => OperationType::Reconcile,
+        | OperationType::LiveMigrate
+        | OperationType::Other => OperationType::Reconcile,
     };
     let observed = status.and_then(|status| status.observed_generation);
     let changed = observed != object.metadata.generation;
@@ -104,6 +105,8 @@ mod tests {
             (plain(), last("Migrate", "Succeeded"), Due::Nothing),
             (annotated("reconcile"), last("Migrate", "Succeeded"), Due::Nothing),
             (plain(), last("Restore", "Processing"), Due::Unknown),
+            (plain(), last("Teleport", "Succeeded"), Due::Nothing),
+            (plain(), last("Create", "Dreaming"), Due::Operation(Create)),
             (annotated("reconcile"), last("Create", "Succeeded"), Due::Operation(Reconcile)),
             (json!({"generation": 2}), last("Create", "Succeeded"), Due::Operation(Reconcile)),
             (deleted(json!([FINALIZER])), last("Create", "Succeeded"), Due::Operation(Delete)),
