@@ -64,6 +64,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tasks.spawn("configuration", follow.run(shutdown.clone()));
     let secrets = Secrets(Api::namespaced(client.clone(), &args.namespace));
     let resolver = Resolver { seed: secrets, catalog: catalog_changes, index: Arc::clone(&index) };
+    resolver.announce();
     tasks.spawn("bundles", resolver.run(shutdown.clone()));
     let seed = Seed {
         client: client.clone(),

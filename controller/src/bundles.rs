@@ -48,15 +48,27 @@ impl std::fmt::Debug for Secrets {
 type Known = BTreeMap<RuntimeType, (Reference, Resolution)>;
 
 impl Resolver {
+    /// Tells the index which types there are, before anyone asks: a type is
+    /// unknown because the catalog lacks it, not because nobody has looked.
+    pub(crate) fn announce(&self) {
+        let known = carry_over(Known::new(), &self.catalog.borrow());
+        self.publish(&known, &Registries::new());
+    }
+
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
         let mut known = Known::new();
+        let mut registries = Registries::new();
         let mut pause = FIRST_RETRY;
         loop {
             let catalog = Arc::clone(&self.catalog.borrow_and_update());
             known = carry_over(known, &catalog);
-            let registries = self.registries(&catalog).await;
+            let read = self.registries(&catalog).await;
+            // One whose credential can't be read is tried again, and what is
+            // known of it serves until then.
+            let readable = read.values().all(Result::is_ok);
+            registries = keep_good(&registries, read);
             self.publish(&known, &registries);
-            let complete = self.resolve(&mut known, &registries).await;
+            let complete = self.resolve(&mut known, &registries).await && readable;
             // Cancel-safe: a change is still seen by the next `changed`.
             tokio::select! {
                 changed = self.catalog.changed() => {
@@ -119,14 +131,14 @@ impl Resolver {
         registries
     }
 
-    async fn registry(&self, entry: &RegistryEntry) -> Result<Registry, Problem> {
+    async fn registry(&self, entry: &RegistryEntry) -> Result<Registry, Unreadable> {
         let credential = match &entry.credentials_secret {
             None => None,
             Some(name) => Some(self.credential(name).await.map_err(|message| {
-                Problem::new(
-                    Reason::RegistryUnauthorized,
-                    format!("registry {}: Secret {name:?}: {message}", entry.name),
-                )
+                let message = format!("registry {}: Secret {name:?}: {message}", entry.name);
+                tracing::warn!(message, "no credential");
+                let problem = Problem::new(Reason::RegistryUnauthorized, message);
+                Unreadable { url: entry.url.clone(), problem }
             })?),
         };
         Ok(Registry {
@@ -149,7 +161,28 @@ impl Resolver {
     }
 }
 
-type Registries = BTreeMap<String, Result<Registry, Problem>>;
+type Registries = BTreeMap<String, Result<Registry, Unreadable>>;
+
+/// A registry whose credential can't be read.
+#[derive(Clone, Debug)]
+struct Unreadable {
+    url: String,
+    problem: Problem,
+}
+
+/// The registries as they were read, or else as they were known at the same address.
+fn keep_good(before: &Registries, read: Registries) -> Registries {
+    let known = |name: &str, now: &Unreadable| {
+        let before = before.get(name)?.as_ref().ok()?;
+        (before.url == now.url).then(|| before.clone())
+    };
+    read.into_iter()
+        .map(|(name, registry)| {
+            let registry = registry.or_else(|now| known(&name, &now).ok_or(now));
+            (name, registry)
+        })
+        .collect()
+}
 
 /// What is known of references that stand as they did.
 fn carry_over(mut known: Known, catalog: &Catalog) -> Known {
@@ -168,7 +201,7 @@ fn carry_over(mut known: Known, catalog: &Catalog) -> Known {
 async fn resolve(reference: &Reference, registries: &Registries) -> Resolution {
     let registry = match registries.get(&reference.registry) {
         Some(Ok(registry)) => registry,
-        Some(Err(problem)) => return Resolution::Failed(problem.clone()),
+        Some(Err(unreadable)) => return Resolution::Failed(unreadable.problem.clone()),
         None => {
             let message = format!("registry {:?} is not in the catalog", reference.registry);
             return Resolution::Failed(Problem::new(Reason::ConfigurationInvalid, message));
@@ -212,4 +245,31 @@ async fn ask(reference: &Reference, registry: &Registry) -> Result<ByArchitectur
         }
     }
     Ok(bundles)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_whose_credential_is_away_for_a_moment_stays_known() {
+        let registry = |url: &str| Registry {
+            name: "main".into(),
+            url: url.into(),
+            mirrors: vec![],
+            ca_bundle: String::new(),
+            credential: Some(Credential { username: "u".into(), secret: "s".into() }),
+        };
+        let problem = Problem::new(Reason::RegistryUnauthorized, "away");
+        let away = |url: &str| -> Registries {
+            let url = url.to_owned();
+            [("main".to_owned(), Err(Unreadable { url, problem: problem.clone() }))].into()
+        };
+        let before: Registries = [("main".to_owned(), Ok(registry("http://a")))].into();
+        assert!(keep_good(&before, away("http://a"))["main"].is_ok());
+        // A credential is shown to the registry that it is for.
+        assert!(keep_good(&before, away("http://b"))["main"].is_err());
+        assert!(keep_good(&Registries::new(), away("http://a"))["main"].is_err());
+        assert!(keep_good(&before, Registries::new()).is_empty());
+    }
 }
