@@ -12,6 +12,8 @@ use crate::api::ContainerRuntime;
 const FIRST: Duration = Duration::from_millis(5);
 /// The longest pause.
 const LAST: Duration = Duration::from_secs(1000);
+/// After so many failures, 5 s of pauses, it is no passing trouble.
+const LASTING: u32 = 10;
 
 /// Failures by object. A changed spec begins anew.
 #[derive(Debug, Default)]
@@ -58,6 +60,13 @@ impl Backoffs {
         (!left.is_zero()).then_some(left)
     }
 
+    /// Whether the object has failed for a while.
+    pub(super) fn lasts(&self, object: &ContainerRuntime) -> bool {
+        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = object.uid().and_then(|uid| failures.get(&uid));
+        entry.is_some_and(|e| e.generation == object.metadata.generation && e.count >= LASTING)
+    }
+
     /// Forgets an object's failures.
     pub(super) fn succeeded(&self, object: &ContainerRuntime) {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +99,9 @@ mod tests {
     #[test]
     fn pauses_grow_until_the_spec_or_the_catalog_changes() {
         let backoffs = Backoffs::default();
+        assert!(!backoffs.lasts(&object("1", 1)));
         let pauses: Vec<_> = (0..20).map(|_| backoffs.failed(&object("1", 1))).collect();
+        assert!(backoffs.lasts(&object("1", 1)) && !backoffs.lasts(&object("1", 2)));
         assert_eq!(pauses[..3], [FIRST, FIRST * 2, FIRST * 4]);
         assert_eq!(pauses[19], LAST);
         assert!(backoffs.remaining(&object("1", 1)).is_some());

@@ -75,13 +75,18 @@ pub(super) async fn reconcile(
     };
     let task =
         Task { api: Api::namespaced(ctx.client.clone(), key.shoot.as_str()), key, ctx, object };
-    let action = if kind == OperationType::Delete {
-        task.delete(&cluster).await?
+    let outcome = if kind == OperationType::Delete {
+        task.delete(&cluster).await
     } else {
-        task.apply(kind).await?
+        task.apply(kind).await
     };
-    task.ctx.backoffs.succeeded(&task.object);
-    Ok(action)
+    match &outcome {
+        Ok(_) => task.ctx.backoffs.succeeded(&task.object),
+        // Its status says so already.
+        Err(OperationError::Configuration(_)) => {}
+        Err(error) => task.show_if_it_lasts(kind, error).await,
+    }
+    outcome
 }
 
 struct Task {
@@ -153,6 +158,21 @@ impl Task {
         self.write_finalizers(&finalizers, metadata.resource_version).await?;
         tracing::info!(shoot = %self.key.shoot, name = self.key.name, "deleted");
         Ok(Action::await_change())
+    }
+
+    /// Writes an error that does not pass by itself. One that does is no
+    /// business of gardenlet, which may end its wait at the first that it sees.
+    async fn show_if_it_lasts(&self, kind: OperationType, error: &OperationError) {
+        if !self.ctx.backoffs.lasts(&self.object) {
+            return;
+        }
+        let why = Chain(error).to_string();
+        let generation = self.object.metadata.generation;
+        let failed = status::failed(kind, generation, &why, &[], Timestamp::now());
+        if let Err(error) = self.write(failed).await {
+            // The operation's own error is in the log; this one is most likely the same.
+            tracing::debug!(error = %Chain(&error), "writing an error");
+        }
     }
 
     fn waited(&self) -> Duration {
