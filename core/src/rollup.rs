@@ -53,6 +53,8 @@ pub struct NodeState<'a> {
     pub connection: Connection,
     /// What it last said of the type.
     pub report: Option<&'a BundleReport>,
+    /// Why it did not take what it was last sent.
+    pub refused: Option<(Reason, &'a str)>,
 }
 
 /// A node's agent.
@@ -222,6 +224,9 @@ fn standing<'a>(node: &NodeState<'a>) -> Standing<'a> {
     // not stop to work because its agent restarts.
     let Some(report) = node.report.filter(|report| concerns(report, *wanted)) else {
         return match node.connection {
+            Connection::Open if let Some((reason, why)) = node.refused => {
+                Standing::Stopped(reason, why)
+            }
             Connection::Never => Standing::Under("waiting for the node's agent"),
             Connection::Open => Standing::Under("waiting"),
             Connection::Lost => Standing::Stopped(Reason::NodeUnreachable, ""),

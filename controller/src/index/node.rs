@@ -214,6 +214,8 @@ impl Index {
             node.held = held;
             node.connection = Connection::Open;
             node.reported = Generation::default();
+            // It is sent everything again, and answers again.
+            node.refused = None;
             if node.desired.borrow().is_some() {
                 node.publish();
             }

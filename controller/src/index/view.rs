@@ -185,7 +185,8 @@ impl State {
                     .flatten()
                     .find(|report| Some(&report.runtime) == runtime.runtime.as_ref());
                 let name = &node.object.facts.name;
-                Some(NodeState { name, verdict, connection: node.connection, report })
+                let refused = node.refused.as_ref().map(|(reason, why)| (*reason, why.as_str()));
+                Some(NodeState { name, verdict, connection: node.connection, report, refused })
             })
             .collect();
         let invalid = self.problem(runtime);

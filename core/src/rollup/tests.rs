@@ -30,6 +30,7 @@ fn of(rows: &[Row]) -> Condition {
             verdict,
             connection: *connection,
             report: report.as_ref(),
+            refused: None,
         })
         .collect();
     let input = Input { bundle: Ok("main/x:1"), invalid: None, shoot: Shoot::Known, nodes: &nodes };
@@ -150,4 +151,24 @@ proptest! {
         let all = rows.iter().all(|(_, _, report)| report.as_ref().unwrap().phase.is_ready());
         prop_assert_eq!(condition.status == ConditionStatus::True, all);
     }
+}
+
+#[test]
+fn a_node_that_refuses_what_it_is_sent_says_why() {
+    let name: NodeName = "n1".parse().unwrap();
+    let told = |report: Option<BundleReport>| {
+        let node = NodeState {
+            name: &name,
+            verdict: &wanted(),
+            connection: Connection::Open,
+            report: report.as_ref(),
+            refused: Some((Reason::BundleInvalid, "a later form")),
+        };
+        sum_up(&[node])
+    };
+    let condition = told(None);
+    assert_eq!(condition.reason, "BundleInvalid");
+    assert!(condition.message.contains("n1): a later form; what to do: "), "{condition:?}");
+    // What it has already is not affected.
+    assert_eq!(told(Some(report(Phase::Loaded, None, b"wanted"))).reason, "AllNodesReady");
 }
