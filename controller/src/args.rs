@@ -53,7 +53,8 @@ pub struct Args {
     /// configuration where none is named, every type with '*'.
     ///
     /// ContainerRuntimes of other types belong to other extensions and are
-    /// left alone.
+    /// left alone. Where no type is named, one that was worked on is not given
+    /// up when its type leaves the configuration: its nodes keep what they have.
     #[arg(
         long,
         env = "ROOTSTOCK_TYPES",

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::PostParams;
-use kube::{Api, Client, Resource as _};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
 use rootstock_core::name::ShootName;
+use serde_json::json;
 
 use crate::identity::ca::{CaError, ShootCa};
 
@@ -72,7 +73,15 @@ pub(crate) async fn authority(seed: &Client, shoot: &ShootName) -> Result<ShootC
 /// Asks Gardener's token requestor for a token of the shoot's API.
 pub(crate) async fn request_access(seed: &Client, shoot: &ShootName) -> Result<(), SecretError> {
     let api: Api<Secret> = Api::namespaced(seed.clone(), shoot.as_str());
-    if api.get_metadata_opt(ACCESS_SECRET).await.map_err(at(ACCESS_SECRET))?.is_some() {
+    if let Some(there) = api.get_metadata_opt(ACCESS_SECRET).await.map_err(at(ACCESS_SECRET))? {
+        if there.labels().get(ACCESS_LABEL).is_some_and(|value| value == "true") {
+            return Ok(());
+        }
+        // Without the label its token would never be seen.
+        let patch = Patch::Merge(json!({"metadata": {"labels": {ACCESS_LABEL: "true"}}}));
+        api.patch_metadata(ACCESS_SECRET, &PatchParams::default(), &patch)
+            .await
+            .map_err(at(ACCESS_SECRET))?;
         return Ok(());
     }
     let secret = secret(
