@@ -65,7 +65,6 @@ fn operation(
 /// The operation as it begins, when it is done, and when it failed.
 fn words(kind: OperationType) -> (&'static str, &'static str, &'static str) {
     match kind {
-        // The last is never carried out.
         OperationType::Create | OperationType::Reconcile | OperationType::Other => {
             ("Reconciling", "reconciled", "reconciling")
         }

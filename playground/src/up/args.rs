@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn bad_values_are_refused_with_the_reason() {
         for (flags, reason) in [
-            (["--timeout", "soon"], "expected number"),
+            (["--timeout", "soon"], "want a duration like 90s"),
             (["--timeout", "0s"], "longer than nothing"),
             (["--gvisor", "/nonexistent"], "there is no runsc in it"),
             (["--output", "yaml"], "possible values: text, json"),
