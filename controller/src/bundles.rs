@@ -68,7 +68,13 @@ impl Resolver {
             let readable = read.values().all(Result::is_ok);
             registries = keep_good(&registries, read);
             self.publish(&known, &registries);
-            let complete = self.resolve(&mut known, &registries).await && readable;
+            // Cancel-safe: nothing of it outlives the process. A registry that
+            // hangs must not hold the end up.
+            let resolved = tokio::select! {
+                all = self.resolve(&mut known, &registries) => all,
+                () = shutdown.begun() => return Ok(()),
+            };
+            let complete = resolved && readable;
             // Cancel-safe: a change is still seen by the next `changed`.
             tokio::select! {
                 changed = self.catalog.changed() => {

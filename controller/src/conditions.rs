@@ -71,7 +71,14 @@ impl Conditions {
                     (key, outcome)
                 })
                 .buffer_unordered(AT_ONCE);
-            while let Some((key, outcome)) = looks.next().await {
+            loop {
+                // Cancel-safe: a write is one request, and what it would have
+                // said is worked out anew by the next process.
+                let look = tokio::select! {
+                    look = looks.next() => look,
+                    () = shutdown.begun() => return Ok(()),
+                };
+                let Some((key, outcome)) = look else { break };
                 match outcome {
                     Outcome::Nothing => pace.forget(&key),
                     Outcome::Written => pace.written(key, Instant::now()),

@@ -4,6 +4,8 @@ use kube::ResourceExt as _;
 
 use crate::api::{ContainerRuntime, FINALIZER, OPERATION, OperationState, OperationType};
 
+const RECONCILE: &str = "reconcile";
+
 /// What is to be done with a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
@@ -15,9 +17,10 @@ pub(super) enum Due {
     Unknown,
 }
 
-/// Whether someone asks for an operation now.
+/// Whether someone asks for a reconciliation now. Other words in the
+/// annotation are for others, who take them off.
 pub(super) fn is_asked(object: &ContainerRuntime) -> bool {
-    object.annotations().contains_key(OPERATION)
+    object.annotations().get(OPERATION).is_some_and(|asked| asked == RECONCILE)
 }
 
 /// Which operation is due.
@@ -58,8 +61,7 @@ pub(super) fn due(object: &ContainerRuntime) -> Due {
     };
     let observed = status.and_then(|status| status.observed_generation);
     let changed = observed != object.metadata.generation;
-    let asked = annotation == Some("reconcile");
-    if asked || changed || !done { Due::Operation(kind) } else { Due::Nothing }
+    if is_asked(object) || changed || !done { Due::Operation(kind) } else { Due::Nothing }
 }
 
 #[cfg(test)]
@@ -96,6 +98,7 @@ mod tests {
         let deleted = |finalizers: Value| json!({"generation": 1, "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": finalizers});
         let table = [
             (plain(), Value::Null, Due::Operation(Create)),
+            (annotated("keepalive"), last("Create", "Succeeded"), Due::Nothing),
             (annotated("reconcile"), Value::Null, Due::Operation(Create)),
             (annotated("wait-for-state"), Value::Null, Due::Nothing),
             (annotated("migrate"), last("Reconcile", "Succeeded"), Due::Unknown),
@@ -116,5 +119,7 @@ mod tests {
             let object = object(metadata, status);
             assert_eq!(due(&object), want, "{object:?}");
         }
+        assert!(is_asked(&object(annotated("reconcile"), Value::Null)));
+        assert!(!is_asked(&object(annotated("keepalive"), Value::Null)));
     }
 }
