@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rootstock_core::assign::{
     AGENT_LABEL, Assignment, Claim, NodeFacts, Resolution, Verdict, assign,
@@ -20,6 +21,11 @@ use crate::identity::NodeId;
 
 /// The most bytes of labels that a Node may have. Gardener's take 2 KiB.
 const MAX_LABELS: usize = 64 * 1024;
+
+/// How long an agent that is away is expected back: twice its longest pause
+/// when its controller was away. A new controller knows no agent at first, and
+/// agents change their stream now and then.
+pub(super) const RETURN: Duration = Duration::from_secs(30);
 
 /// What is used of a Node object.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +72,8 @@ pub(super) struct Node {
     /// What the node's ledger held when it last said so.
     held: Option<(Generation, Digest)>,
     pub(super) connection: Connection,
+    /// Since when no agent is connected, where none is.
+    away_since: Instant,
     /// What it last said of each bundle; none before its first word.
     pub(super) reports: Option<Vec<BundleReport>>,
     /// The generation that its reports are about.
@@ -85,6 +93,7 @@ impl Node {
             hash: None,
             held: None,
             connection: Connection::Never,
+            away_since: Instant::now(),
             reports: None,
             reported: Generation::default(),
             refused: None,
@@ -160,18 +169,18 @@ impl Node {
             && self.reported >= generation
     }
 
-    /// Whether a node still has to confirm that a type is gone. One whose agent
-    /// has not come since the controller started counts only while it is
-    /// `returning`, one whose agent has left does not.
-    pub(super) fn owes(&self, runtime: &RuntimeType, returning: bool) -> bool {
+    /// Whether a node still has to confirm that a type is gone: one that has an
+    /// agent, if that is connected or was away for less than [`RETURN`].
+    pub(super) fn owes(&self, runtime: &RuntimeType, now: Instant) -> bool {
         let content = self.content();
         let asked = content.bundles.iter().any(|bundle| bundle.runtime() == runtime)
             || content.keep.contains(runtime);
-        match self.connection {
-            _ if asked => return false,
-            Connection::Lost => return false,
-            Connection::Never => return returning && self.object.has_agent_label(),
-            Connection::Open => {}
+        if asked {
+            return false;
+        }
+        if self.connection != Connection::Open {
+            let away = now.saturating_duration_since(self.away_since);
+            return self.object.has_agent_label() && away < RETURN;
         }
         let gone = self
             .reports
@@ -247,7 +256,10 @@ impl Index {
 
     /// A node's last stream has ended.
     pub fn disconnect(&self, id: &NodeId) {
-        self.with_node(id, |node| node.connection = Connection::Lost);
+        self.with_node(id, |node| {
+            node.connection = Connection::Lost;
+            node.away_since = Instant::now();
+        });
     }
 
     /// The Nodes of a shoot whose agent label is not as it should be.

@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use k8s_openapi::api::core::v1::Node as NodeResource;
 use rootstock_core::assign::{AGENT_LABEL, Problem, ResolvedBundle};
 use rootstock_core::bundle::ConfigBlob;
@@ -8,6 +10,7 @@ use rootstock_core::rollup::ConditionStatus;
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use serde_json::{Value, json};
 
+use super::node::RETURN;
 use super::*;
 use crate::grpc::Refused;
 use crate::identity::NodeId;
@@ -177,11 +180,11 @@ fn a_deletion_is_done_when_the_node_has_said_so() {
     };
     index.report(&id("1"), told(&desired), report(Phase::Loaded));
     assert_eq!(index.summary(&key()).unwrap().conditions[1].status, ConditionStatus::True);
-    assert_eq!(index.removal_pending(&key(), false), None, "it is not being deleted");
+    assert_eq!(index.removal_pending(&key(), Instant::now()), None, "it is not being deleted");
 
     index.put_runtime(&runtime(pool_a(), true));
     assert!(desired.borrow().as_ref().unwrap().content.bundles.is_empty());
-    let pending = || index.removal_pending(&key(), false).unwrap().len();
+    let pending = || index.removal_pending(&key(), Instant::now()).unwrap().len();
     assert_eq!(pending(), 1, "it was told and has not answered");
     index.report(&id("1"), told(&desired), report(Phase::InUse));
     assert_eq!(pending(), 1, "pods still use it");
@@ -197,9 +200,11 @@ fn a_node_that_is_away_holds_no_deletion_up() {
     let index = ready();
     index.connect(&id("1"), None).unwrap();
     index.put_runtime(&runtime(pool_a(), true));
-    assert_eq!(index.removal_pending(&key(), false).unwrap().len(), 1);
+    let pending = |now| index.removal_pending(&key(), now).unwrap().len();
+    assert_eq!(pending(Instant::now() + RETURN), 1);
     index.disconnect(&id("1"));
-    assert_eq!(index.removal_pending(&key(), false).unwrap().len(), 0);
+    assert_eq!(pending(Instant::now()), 1, "it may be back in a moment");
+    assert_eq!(pending(Instant::now() + RETURN), 0);
     assert_eq!(index.label_changes(&shoot()), [], "its agent cleans up when it is back");
 }
 
@@ -300,18 +305,19 @@ fn a_resource_that_is_made_anew_has_nothing_written() {
 fn a_deletion_waits_for_what_a_controller_that_starts_does_not_know_yet() {
     let index = Index::new(BinaryRoots::default());
     put_bundle(&index, resolved());
-    assert_eq!(index.removal_pending(&key(), true), None, "the seed is not listed");
+    assert_eq!(index.removal_pending(&key(), Instant::now()), None, "the seed is not listed");
     index.seed_listed(&[runtime(pool_a(), true)]);
-    assert_eq!(index.removal_pending(&key(), true), None, "the nodes are not listed");
+    assert_eq!(index.removal_pending(&key(), Instant::now()), None, "the nodes are not listed");
     index.nodes_listed(&shoot(), &[node("1", true)]);
-    let pending = |returning| index.removal_pending(&key(), returning).unwrap().len();
-    assert_eq!((pending(true), pending(false)), (1, 0), "its agent may come back");
+    let pending = |now| index.removal_pending(&key(), now).unwrap().len();
+    let now = Instant::now();
+    assert_eq!((pending(now), pending(now + RETURN)), (1, 0), "its agent may come back");
     // A node that never had an agent has nothing to say.
     index.put_node(&shoot(), &node("1", false));
-    assert_eq!(pending(true), 0);
+    assert_eq!(pending(Instant::now()), 0);
 
     index.put_shoot_state(&shoot(), ShootState::Hibernated);
-    assert_eq!(pending(true), 0, "nobody is left to say anything");
+    assert_eq!(pending(Instant::now()), 0, "nobody is left to say anything");
 }
 
 #[test]

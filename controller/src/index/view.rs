@@ -1,6 +1,7 @@
 //! What others read from the index.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use kube::ResourceExt as _;
 use rootstock_core::assign::{POOL_LABEL, Problem, Resolution, Verdict};
@@ -130,12 +131,11 @@ impl Index {
     }
 
     /// The nodes that still have to confirm that a deleted ContainerRuntime's
-    /// type is gone: those that are connected and, while `returning`, those
-    /// that have an agent which has not come back yet.
+    /// type is gone: those whose agent is connected, or may be back in a moment.
     ///
     /// `None` where it can't be told: the resource has not been seen in its
     /// present deletion state, or the shoot's nodes have not been listed.
-    pub fn removal_pending(&self, key: &RuntimeKey, returning: bool) -> Option<Vec<NodeName>> {
+    pub fn removal_pending(&self, key: &RuntimeKey, now: Instant) -> Option<Vec<NodeName>> {
         let state = self.lock();
         let shoot = state.shoots.get(&key.shoot)?;
         let runtime = shoot.runtimes.get(&key.name)?;
@@ -145,7 +145,7 @@ impl Index {
         }
         // A type that is none was never on a node.
         let Some(runtime) = runtime.runtime.as_ref() else { return Some(Vec::new()) };
-        let owing = shoot.nodes.values().filter(|node| node.owes(runtime, returning));
+        let owing = shoot.nodes.values().filter(|node| node.owes(runtime, now));
         Some(owing.map(|node| node.object.facts.name.clone()).collect())
     }
 

@@ -14,7 +14,7 @@ mod run;
 mod status;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kube::runtime::Controller;
@@ -48,7 +48,6 @@ struct Context {
     deletion_timeout: Duration,
     backoffs: Backoffs,
     events: Recorder,
-    started: Instant,
 }
 
 impl Operations {
@@ -62,7 +61,6 @@ impl Operations {
             scope: self.scope,
             deletion_timeout: self.deletion_timeout,
             backoffs: Backoffs::default(),
-            started: Instant::now(),
         });
         // A type that is new in the catalog makes resources ours, and mends
         // those that failed for the lack of it.

@@ -1,7 +1,7 @@
 //! One reconcile of one ContainerRuntime.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::api::{ObjectMeta, Patch, PatchParams};
@@ -22,10 +22,6 @@ use crate::shoot::secrets::{self, SecretError};
 
 /// How often a deletion looks whether its nodes have confirmed.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// How long after its start the controller waits for agents that have not come
-/// back: twice the longest pause of one whose controller was away.
-const RETURN: Duration = Duration::from_secs(30);
 
 /// Why an operation did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -142,9 +138,8 @@ impl Task {
         let nobody_left =
             cluster.is_hibernated() || cluster.is_deleting() || cluster.is_force_deleted();
         if !nobody_left {
-            let returning = self.ctx.started.elapsed() < RETURN;
             let late = self.waited() >= self.ctx.deletion_timeout;
-            match self.ctx.index.removal_pending(&self.key, returning).as_deref() {
+            match self.ctx.index.removal_pending(&self.key, Instant::now()).as_deref() {
                 Some([]) => {}
                 _ if !late => return Ok(Action::requeue(LOOK)),
                 nodes => self.announce_leftovers(nodes.unwrap_or_default()).await,
