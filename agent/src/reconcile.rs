@@ -112,6 +112,9 @@ pub struct Reconciler {
     held: watch::Receiver<Option<Arc<Held>>>,
     retry: Arc<Notify>,
     failures: Failures,
+    /// Whether containerd may be restarted although it was already started
+    /// with the tables that it lacks: somebody asked to try again.
+    again: bool,
     /// When every byte of a tree was looked at last.
     verified: BTreeMap<TreeId, Instant>,
 }
@@ -127,7 +130,8 @@ impl Reconciler {
     ) -> Self {
         let held = files.ledger.watch();
         let (failures, verified) = (Failures::default(), BTreeMap::new());
-        Self { files, host, architecture, reports, held, retry, failures, verified }
+        let again = false;
+        Self { files, host, architecture, reports, held, retry, failures, again, verified }
     }
 
     /// Runs until the shutdown begins.
@@ -135,21 +139,25 @@ impl Reconciler {
         loop {
             let held = self.held.borrow_and_update().clone();
             let rest = tokio::select! {
-                // Dropping a round in the middle is what a kill does: the next start goes on.
+                // Cancel-safe: a round that is dropped in the middle is what a
+                // kill leaves, and the next start goes on from there.
                 () = shutdown.begun() => return Ok(()),
                 rest = self.round(held) => rest,
             };
             tokio::select! {
                 // A new wish counts before the end of a rest.
                 biased;
+                // Cancel-safe: each arm only waits, and what was not told stays to be told.
                 () = shutdown.begun() => return Ok(()),
-                // Cancel-safe: both keep what they have not told.
                 changed = self.held.changed() => {
                     // The sender lives in `files`, which this loop holds.
                     changed?;
                     self.failures.forget();
                 }
-                () = self.retry.notified() => self.failures.forget(),
+                () = self.retry.notified() => {
+                    self.failures.forget();
+                    self.again = true;
+                }
                 () = tokio::time::sleep(rest) => {}
             }
         }
@@ -189,6 +197,7 @@ impl Reconciler {
             work.pulls.clear();
             if work.is_empty() {
                 self.failures.settle();
+                self.again = false;
             }
             if work.is_empty() || self.failures.node_waits() {
                 // A tree that nobody wants waits for its pods or for containerd.
@@ -249,7 +258,10 @@ impl Reconciler {
     /// the desired state changed in the meantime.
     async fn pull(&mut self, content: &DesiredContent, due: &[&(DesiredBundle, Layout)]) -> bool {
         if let Err(error) = self.announce(due).await {
-            self.failures.node(Phase::Blocked, error.reason(), Chain(&error).to_string());
+            let message = Chain(&error).to_string();
+            for (bundle, _) in due {
+                self.failures.pull(bundle.runtime(), error.reason(), message.clone());
+            }
             return true;
         }
         let (files, host, reports) = (&self.files, &self.host, &self.reports);

@@ -39,6 +39,9 @@ pub struct Observed {
     /// The handlers of the running containerd, with the tables that it started
     /// with; none where that can't be told.
     pub loaded: BTreeMap<HandlerName, Option<HandlerTable>>,
+    /// The tables of ours that the running containerd was started with, as far
+    /// as that was seen. What it makes of them is in `loaded`.
+    pub started: BTreeMap<HandlerName, HandlerTable>,
     /// The pods that use each handler.
     pub sandboxes: BTreeMap<HandlerName, Vec<String>>,
     /// Whether an activation began and its health was never proven.
@@ -131,6 +134,9 @@ pub enum Outlook {
         /// Files of others that stand where its links should.
         foreign: Vec<Link>,
     },
+    /// containerd was started with its tables, and still lacks these handlers or
+    /// has them in another form: one more start would not help.
+    NotLoaded(BTreeSet<HandlerName>),
     /// It stays as it is, for nothing more can be said of it.
     Kept,
     /// It can't be laid out; what the node has of it stays as it is.
@@ -280,13 +286,17 @@ fn activate(
     {
         plan.renders.insert(id.clone());
     }
+    let mut lacking = BTreeSet::new();
     for (handler, table) in &layout.tables {
         let there = observed.tables.get(handler).and_then(Option::as_ref) == Some(table);
         if !there || observed.owned.get(handler) != Some(runtime) {
             plan.set_tables.insert(handler.clone(), (runtime.clone(), table.clone()));
         }
         if observed.loaded.get(handler).and_then(Option::as_ref) != Some(table) {
-            wanting.insert(handler.clone());
+            lacking.insert(handler.clone());
+            if observed.started.get(handler) != Some(table) {
+                wanting.insert(handler.clone());
+            }
         }
     }
     let mut foreign = Vec::new();
@@ -299,9 +309,13 @@ fn activate(
             }
         }
     }
-    let loaded =
-        layout.tables.keys().all(|handler| !wanting.contains(handler)) && !observed.activation_open;
-    let outlook = if loaded { Outlook::Loaded { foreign } } else { Outlook::Activate };
+    let outlook = if observed.activation_open || lacking.iter().any(|h| wanting.contains(h)) {
+        Outlook::Activate
+    } else if lacking.is_empty() {
+        Outlook::Loaded { foreign }
+    } else {
+        Outlook::NotLoaded(lacking)
+    };
     plan.outlook.insert(runtime.clone(), outlook);
 }
 

@@ -54,6 +54,10 @@ pub struct HostFaults {
     pub start_fails: bool,
     /// containerd comes up, but lists none of these handlers.
     pub hidden_handlers: BTreeSet<HandlerName>,
+    /// Something that containerd imports overrides the tables of these handlers.
+    pub overridden_handlers: BTreeSet<HandlerName>,
+    /// containerd lists its handlers and tells no tables.
+    pub silent: bool,
     /// Bytes that the disk has free; none for the truth.
     pub free_space: Option<u64>,
 }
@@ -139,6 +143,14 @@ impl SimulatedHost {
             running.up = true;
             running.handlers = tables;
             running.handlers.retain(|handler, _| !faults.hidden_handlers.contains(handler));
+            for (handler, table) in &mut running.handlers {
+                if faults.overridden_handlers.contains(handler) {
+                    *table = Some(HandlerTable::default());
+                }
+                if faults.silent {
+                    *table = None;
+                }
+            }
         }
         files::write(&path, &running).await
     }
