@@ -315,6 +315,8 @@ fn put_tables(
         return Ok(());
     }
     let folder = files.rootfs.make_folder(containerd::FOLDER)?;
+    // An agent that was killed while it wrote left a file here.
+    folder.sweep()?;
     let mode = match folder.entry(containerd::FILE)? {
         Some(Entry::File { mode, .. }) => mode,
         Some(Entry::Folder | Entry::Link(_) | Entry::Other) | None => 0o644,
@@ -330,6 +332,7 @@ fn put_tables(
 fn put_links(files: &Files, plan: &Plan) -> Result<(), FsError> {
     for (link, target) in &plan.set_links {
         let folder = files.rootfs.make_binary_path(&link.binary_path)?;
+        folder.sweep()?;
         // A file that someone put there since it was looked at stays.
         match folder.link(&link.name, target) {
             Ok(()) => {}
