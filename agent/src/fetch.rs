@@ -13,6 +13,7 @@
 //! of fetching them again.
 
 mod client;
+mod endpoint;
 mod error;
 mod pipe;
 #[cfg(test)]
@@ -22,7 +23,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use client::{Client, Endpoint};
+use client::Client;
+use endpoint::Endpoint;
 pub use error::FetchError;
 use pipe::{Pipe, Verdict};
 use rootstock_core::desired::Registry;
@@ -78,9 +80,11 @@ impl Fetcher {
         repository: &str,
         partial: Partial,
     ) -> Result<Self, FetchError> {
-        let urls = registry.mirrors.iter().chain([&registry.url]);
-        let sources = urls
-            .map(|url| Endpoint::new(url, repository, registry.credential.as_ref()))
+        // The credential is the registry's: a mirror is another host, and not shown it.
+        let mirrors = registry.mirrors.iter().map(|url| (url, None));
+        let sources = mirrors
+            .chain([(&registry.url, registry.credential.as_ref())])
+            .map(|(url, credential)| Endpoint::new(url, repository, credential))
             .collect::<Result<_, _>>()?;
         Ok(Self { sources, client: Client::new(&registry.ca_bundle), partial })
     }

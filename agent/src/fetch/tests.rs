@@ -231,10 +231,23 @@ async fn mirrors_come_first_and_a_bad_one_spoils_nothing() {
     let mut registry = registry(&main.url);
     // The first is down.
     registry.mirrors = vec!["http://127.0.0.1:1".into(), bad.url.clone()];
+    registry.credential = Some(Credential { username: "u".into(), secret: "p".into() });
     let node = Node::new();
     node.fetch(&registry, &wanted).await.unwrap();
     assert_eq!(bad.requests.lock().unwrap().len(), 1);
     assert_eq!(main.requests.lock().unwrap().len(), 1);
+    assert!(!bad.requests.lock().unwrap()[0].contains("authorization"), "it is not the registry");
+    assert!(main.requests.lock().unwrap()[0].contains("authorization"));
+}
+
+#[tokio::test]
+async fn what_a_redirect_was_signed_with_is_not_told() {
+    let (_, wanted) = blob(b"small");
+    let storage = server(vec![answer("403 Forbidden", b"")]).await;
+    let to = format!("307 Temporary Redirect\r\nlocation: {}/bucket/x?sig=1", storage.url);
+    let main = server(vec![answer(&to, b"")]).await;
+    let error = Node::new().fetch(&registry(&main.url), &wanted).await.unwrap_err().to_string();
+    assert!(error.contains("/bucket/x") && !error.contains("sig"), "{error}");
 }
 
 #[tokio::test]
