@@ -20,8 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use failure::Failures;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt as _, stream};
 use observe::Seen;
 pub use report::{NodeReport, Reports};
 use rootstock_core::desired::{DesiredBundle, DesiredContent};
@@ -35,7 +34,7 @@ use rootstock_daemon::error::Chain;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::fetch::Partial;
+use crate::fetch::{Partial, Shared};
 use crate::host::Host;
 use crate::install::{self, InstallError, Progress};
 use crate::rootfs::{FsError, Rootfs};
@@ -48,6 +47,9 @@ const DRIFT: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_secs(60);
 /// The same while something waits for a pod to end or for containerd to start.
 const WAITING: Duration = Duration::from_secs(10);
+/// Bundles that are pulled at a time. Each may hold a window of zstd and some
+/// chunks in memory, and one fills most links.
+const SIDE_BY_SIDE: usize = 4;
 /// Rounds without a rest. Pull, change and a look afterwards are three; more
 /// means that something changes the node against us.
 const ROUNDS: usize = 8;
@@ -66,6 +68,7 @@ pub struct Files {
     journal: Mutex<Journal>,
     /// Bytes that downloads which are not complete may take.
     store_limit: u64,
+    downloads: Shared,
 }
 
 impl Files {
@@ -75,7 +78,8 @@ impl Files {
         let store = Store::open(&rootfs, state)?;
         let ledger = Ledger::open(&store)?;
         let journal = Mutex::new(Journal::open(&store)?);
-        Ok(Self { rootfs, store, ledger, journal, store_limit: u64::MAX })
+        let (store_limit, downloads) = (u64::MAX, Shared::default());
+        Ok(Self { rootfs, store, ledger, journal, store_limit, downloads })
     }
 
     /// The same with so many bytes for downloads that are not complete.
@@ -166,6 +170,8 @@ impl Reconciler {
     /// Does what can be done now, and says when to look again.
     pub async fn round(&mut self, held: Option<Arc<Held>>) -> Duration {
         let Some(held) = held else { return LOOK };
+        // What a round that was dropped began is at its end before this one looks.
+        self.files.downloads.quiet().await;
         let generation = held.desired.generation;
         let (content, refused) = self.eligible(&held.desired.content);
         for _ in 0..ROUNDS {
@@ -257,7 +263,7 @@ impl Reconciler {
     /// Fetches bundles side by side, each to its end or failure. False when
     /// the desired state changed in the meantime.
     async fn pull(&mut self, content: &DesiredContent, due: &[&(DesiredBundle, Layout)]) -> bool {
-        if let Err(error) = self.announce(due).await {
+        if let Err(error) = self.announce(content, due).await {
             let message = Chain(&error).to_string();
             for (bundle, _) in due {
                 self.failures.pull(bundle.runtime(), error.reason(), message.clone());
@@ -267,14 +273,16 @@ impl Reconciler {
         let (files, host, reports) = (&self.files, &self.host, &self.reports);
         // They run side by side, each with one incomplete blob.
         let limit = files.store_limit / u64::try_from(due.len()).unwrap_or(1).max(1);
-        let pulls: FuturesUnordered<_> = due
+        let pulls: Vec<_> = due
             .iter()
             .map(|(bundle, layout)| async move {
                 let outcome = install(files, &**host, bundle, content, reports, limit).await;
                 (bundle, &layout.tree, outcome)
             })
             .collect();
+        let pulls = stream::iter(pulls).buffer_unordered(SIDE_BY_SIDE);
         let ended = tokio::select! {
+            // Cancel-safe: see below.
             ended = pulls.collect::<Vec<_>>() => ended,
             // Cancel-safe: dropping the pulls keeps the bytes that came.
             _ = self.held.changed() => {
@@ -301,7 +309,11 @@ impl Reconciler {
     }
 
     /// Writes into the journal which folders are about to be made.
-    async fn announce(&self, due: &[&(DesiredBundle, Layout)]) -> Result<(), InstallError> {
+    async fn announce(
+        &self,
+        content: &DesiredContent,
+        due: &[&(DesiredBundle, Layout)],
+    ) -> Result<(), InstallError> {
         let records: Vec<TreeRecord> = due
             .iter()
             .map(|(bundle, layout)| TreeRecord {
@@ -311,7 +323,8 @@ impl Reconciler {
             })
             .collect();
         let files = Arc::clone(&self.files);
-        let blobs = due.iter().flat_map(|(bundle, _)| &bundle.config.config().files);
+        // Also of bundles that wait for another try: they go on where they were cut off.
+        let blobs = content.bundles.iter().flat_map(|bundle| &bundle.config.config().files);
         let wanted: BTreeSet<String> = blobs.map(|file| file.blob.hex()).collect();
         let write = move || {
             files.sweep_partial(&wanted)?;
@@ -354,7 +367,8 @@ async fn install(
     reports: &Reports,
     limit: u64,
 ) -> Result<(), InstallError> {
-    let partial = Partial { folder: Arc::new(files.store.partial()?), limit };
+    let folder = Arc::new(files.store.partial()?);
+    let partial = Partial { folder, limit, shared: files.downloads.clone() };
     let progress = |progress: Progress| reports.progress(bundle, progress);
     install::install(&files.rootfs, &partial, host, bundle, &content.registries, &progress).await
 }
