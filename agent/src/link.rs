@@ -139,7 +139,7 @@ impl Link {
                 self.identity.insert(identity)
             }
         };
-        let channel = connect::channel(&target, Some(identity)).await?;
+        let channel = connect::channel(&target, Some(identity.shown())).await?;
         let renew_at = identity.renew_at();
         let parts = session::Parts {
             files: &self.files,
