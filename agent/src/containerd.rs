@@ -93,6 +93,12 @@ pub fn edit(
     if remove.is_empty() && set.is_empty() {
         return Ok(text.to_owned());
     }
+    let default = default_runtime(&document, &path);
+    if let Some(name) = remove.iter().find(|name| default == Some(name.as_str())) {
+        return Err(ConfigError::Shape(format!(
+            "its default_runtime_name is {name}: without that handler's table containerd would not start"
+        )));
+    }
     let (runtimes, inline) = runtimes_mut(&mut document, &path)?;
     for name in &remove {
         runtimes.remove(name.as_str());
@@ -179,6 +185,16 @@ fn runtimes_path(document: &DocumentMut) -> Result<[&'static str; 4], ConfigErro
         _ => return Err(ConfigError::Shape(format!("its version {version} is not known"))),
     };
     Ok(["plugins", plugin, "containerd", "runtimes"])
+}
+
+/// The runtime of pods that ask for none; no sandbox tells that it uses it.
+fn default_runtime<'a>(document: &'a DocumentMut, path: &[&str; 4]) -> Option<&'a str> {
+    let [plugins, plugin, containerd, _] = path;
+    let mut at: &dyn TableLike = document.as_table();
+    for part in [plugins, plugin, containerd] {
+        at = at.get(part)?.as_table_like()?;
+    }
+    at.get("default_runtime_name")?.as_str()
 }
 
 fn no_table(part: &str) -> ConfigError {

@@ -145,6 +145,14 @@ fn however_it_is_written_nothing_of_others_changes() {
 }
 
 #[test]
+fn the_default_runtime_is_not_taken_out() {
+    let text = set(&V3.replace("_name = \"runc\"", "_name = \"runsc\""), &runsc("a"));
+    let error = edit(&text, &BTreeMap::new(), &[name("runsc")].into()).unwrap_err().to_string();
+    assert!(error.contains("default_runtime_name is runsc"), "{error}");
+    assert!(set(&text, &runsc("b")).contains("/b/"), "another version may take its place");
+}
+
+#[test]
 fn what_can_not_be_understood_is_left_as_it_is() {
     for (text, want) in [
         ("version = ", "no valid TOML"),
