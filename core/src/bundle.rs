@@ -21,6 +21,10 @@ pub const MAX_FILE_SIZE: u64 = 4 << 30;
 /// The most files in a bundle.
 pub const MAX_FILES: usize = 4096;
 
+/// What containerd looks for in its PATH for ordinary pods. binaryPath stands
+/// first there: an entry point of this name would take the node over.
+const HOST_PROGRAMS: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "runc"];
+
 /// One version of one runtime type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -267,6 +271,9 @@ impl BundleConfig {
         for entry in &self.entry_points {
             if !entry.is_top_level() || !files.contains(entry) {
                 return wrong(format!("entry point {entry} is not a file at its top"));
+            }
+            if HOST_PROGRAMS.contains(&entry.as_str()) {
+                return wrong(format!("entry point {entry} belongs to the node"));
             }
         }
         let mut rendered = BTreeSet::new();

@@ -87,3 +87,15 @@ fn a_config_blob_keeps_its_bytes() {
         serde_json::from_str(&serde_json::to_string(&blob).unwrap()).unwrap();
     assert_eq!(through_serde, blob);
 }
+
+#[test]
+fn an_entry_point_does_not_take_over_the_node() {
+    let mut value = gvisor();
+    value["files"][0]["path"] = json!("containerd-shim-runc-v2");
+    value["entryPoints"] = json!(["containerd-shim-runc-v2"]);
+    value["handlers"][0]["shim"] = json!("containerd-shim-runc-v2");
+    let error = parse(&value).unwrap_err().to_string();
+    assert!(error.contains("belongs to the node"), "{error}");
+    value["entryPoints"] = json!([]);
+    parse(&value).unwrap();
+}
