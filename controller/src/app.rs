@@ -58,6 +58,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("signals", shutdown.clone().on_signal());
+    // Tasks end in any order: what they listen to lives until the last has ended.
+    let _open = (catalog.clone(), tokens.clone());
     let follow = catalog::Follow { path: args.config.clone(), catalog };
     tasks.spawn("configuration", follow.run(shutdown.clone()));
     let secrets = Secrets(Api::namespaced(client.clone(), &args.namespace));

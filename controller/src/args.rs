@@ -54,7 +54,13 @@ pub struct Args {
     ///
     /// ContainerRuntimes of other types belong to other extensions and are
     /// left alone.
-    #[arg(long, env = "ROOTSTOCK_TYPES", value_name = "TYPES", default_value = "")]
+    #[arg(
+        long,
+        env = "ROOTSTOCK_TYPES",
+        value_name = "TYPES",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub types: Types,
 
     /// The extension classes to look after, separated by commas. A resource

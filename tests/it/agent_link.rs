@@ -236,12 +236,18 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
         .chain(flags("--token-file", &files[1]))
         .chain(flags("--endpoint", &files[2]))
         .chain(flags("--host-root", &root))
-        .chain(["--admin-listen".to_owned(), "127.0.0.1:0".to_owned()]);
+        .chain(["--admin-listen", "127.0.0.1:0", "--log-level", "off"].map(str::to_owned));
     let Command::Run(args) = Cli::try_parse_from(args).unwrap().command;
     let host = Arc::new(SimulatedHost::new(&root).with_start(Duration::from_millis(10)));
     let mut agents = JoinSet::new();
     agents.spawn(rootstock_agent::run(args, host));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let lock = root.join("var/lib/rootstock/lock");
+    let begun = async {
+        while !lock.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), begun).await.expect("the agent begins");
     std::fs::write(&files[1], token()).unwrap();
 
     until(&mut seen, "connected", |seen| !seen.hellos.is_empty()).await;

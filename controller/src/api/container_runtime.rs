@@ -27,6 +27,7 @@ pub struct ContainerRuntimeSpec {
     pub runtime: String,
     /// The extension class; `shoot` where it is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "immutable_text")]
     pub class: Option<String>,
     /// The runtime's own settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,14 +134,16 @@ pub struct LastOperation {
     /// Percent.
     pub progress: i32,
     /// How it went.
+    #[schemars(with = "String")]
     pub state: OperationState,
     /// What was done.
     #[serde(rename = "type")]
+    #[schemars(with = "String")]
     pub kind: OperationType,
 }
 
 /// How an operation went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperationState {
     /// It is under way.
     Processing,
@@ -154,10 +157,14 @@ pub enum OperationState {
     Pending,
     /// It was given up.
     Aborted,
+    /// A word of a newer Gardener: one resource that has it must not make all
+    /// unreadable.
+    #[serde(other)]
+    Other,
 }
 
 /// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperationType {
     /// The first time.
     Create,
@@ -171,10 +178,18 @@ pub enum OperationType {
     Restore,
     /// The shoot moves while it runs.
     LiveMigrate,
+    /// A word of a newer Gardener.
+    #[serde(other)]
+    Other,
 }
 
 pub(super) fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+fn immutable_text(_: &mut SchemaGenerator) -> Schema {
+    let rule = serde_json::json!([{"rule": "self == oldSelf", "message": "Value is immutable"}]);
+    json_schema!({"type": "string", "x-kubernetes-validations": rule})
 }
 
 fn any_list(_: &mut SchemaGenerator) -> Schema {

@@ -34,6 +34,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_word_of_a_newer_gardener_is_read() {
+        let operation = serde_json::json!({
+            "type": "Teleport", "state": "Floating", "description": "", "progress": 1,
+            "lastUpdateTime": "2026-01-01T00:00:00Z",
+        });
+        let operation: LastOperation = serde_json::from_value(operation).unwrap();
+        assert_eq!(
+            (operation.kind, operation.state),
+            (OperationType::Other, OperationState::Other)
+        );
+    }
+
+    #[test]
     fn definitions_have_what_kubectl_shows() {
         let [runtimes, clusters] = definitions();
         assert_eq!(runtimes.metadata.name.unwrap(), "containerruntimes.extensions.gardener.cloud");

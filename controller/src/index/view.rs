@@ -235,7 +235,10 @@ fn bundle_view(runtime: String, reference: String, resolution: &Resolution) -> B
     let mut view =
         BundleView { runtime, reference, digest: None, version: None, reason: None, message: None };
     match resolution {
-        Resolution::Pending => view.reason = Some(Reason::BundlePending),
+        Resolution::Pending => {
+            view.reason = Some(Reason::BundlePending);
+            view.message = Some("it is being looked up".to_owned());
+        }
         Resolution::Failed(problem) => {
             view.reason = Some(problem.reason);
             view.message = Some(problem.message.clone());

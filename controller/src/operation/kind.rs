@@ -53,7 +53,8 @@ pub(super) fn due(object: &ContainerRuntime) -> Due {
         | OperationType::Delete
         | OperationType::Migrate
         | OperationType::Restore
-        | OperationType::LiveMigrate => OperationType::Reconcile,
+        | OperationType::LiveMigrate
+        | OperationType::Other => OperationType::Reconcile,
     };
     let observed = status.and_then(|status| status.observed_generation);
     let changed = observed != object.metadata.generation;

@@ -65,7 +65,7 @@ fn operation(
 /// The operation as it begins, when it is done, and when it failed.
 fn words(kind: OperationType) -> (&'static str, &'static str, &'static str) {
     match kind {
-        OperationType::Create | OperationType::Reconcile => {
+        OperationType::Create | OperationType::Reconcile | OperationType::Other => {
             ("Reconciling", "reconciled", "reconciling")
         }
         OperationType::Delete => ("Deleting", "deleted", "deleting"),

@@ -24,6 +24,7 @@ pub mod objects;
 pub mod processes;
 pub mod resource_manager;
 pub mod retry;
+mod setup;
 pub mod shoot;
 pub mod snapshot;
 pub mod status;

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,12 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::{self, Offer};
 use super::landscape::{Node, Pool, Shoot};
 use super::objects::Access;
-use super::processes::{LEASH, Process, Processes, Usage};
+use super::processes::{Process, Processes, Usage};
+use super::setup::{controller_arguments, free_ports, start_clusters};
 use super::shoot::RunningShoot;
 use super::snapshot::{self, ContainerRuntime, Document, Figures};
 use super::status::{self, StatusPage};
-use crate::kube::{Cluster, Options as ClusterOptions, RealControlPlane, RealError, StartError};
+use crate::kube::{Cluster, RealError, StartError};
 use crate::registry::Registry;
 
 /// The name of the controller among the programs.
@@ -364,70 +365,6 @@ impl World {
 /// The name of an agent among the programs.
 pub(super) fn agent_name(shoot: &str, node: &str) -> String {
     format!("agent-{shoot}-{node}")
-}
-
-type Clusters = (Cluster, Vec<(Arc<Shoot>, Cluster)>);
-
-async fn start_clusters(options: &Options) -> Result<Clusters, WorldError> {
-    let plane = match &options.api {
-        ApiKind::Embedded => None,
-        ApiKind::Real(assets) => {
-            Some(RealControlPlane::start(assets, &options.dir.join("etcd")).await?)
-        }
-    };
-    let definitions = catalog::definitions()?;
-    let start = async |name: &str, crds| {
-        let options =
-            ClusterOptions { name: name.to_owned(), dir: options.dir.join("kubeconfigs"), crds };
-        match &plane {
-            Some(plane) => Cluster::real(plane, options).await,
-            None => Cluster::embedded(options).await,
-        }
-    };
-    let shoots = options.shoots.iter().map(async |shoot| {
-        let cluster = start(&shoot.technical_id, Vec::new()).await?;
-        Ok::<_, StartError>((Arc::new(shoot.clone()), cluster))
-    });
-    let shoots = futures_util::future::try_join_all(shoots);
-    let (seed, shoots) = tokio::try_join!(start("seed", definitions), shoots)?;
-    Ok((seed, shoots))
-}
-
-fn controller_arguments(
-    catalog: &Path,
-    seed: &Cluster,
-    listen: SocketAddr,
-    admin: SocketAddr,
-    options: &Options,
-) -> Vec<String> {
-    [
-        ("--config", catalog.display().to_string()),
-        ("--kubeconfig", seed.kubeconfig_path().display().to_string()),
-        ("--listen", listen.to_string()),
-        ("--admin-listen", admin.to_string()),
-        // Every type: also one that the catalog lacks is answered.
-        ("--types", "*".to_owned()),
-        ("--log-level", options.log_level.clone()),
-    ]
-    .into_iter()
-    .fold(vec![CONTROLLER.to_owned(), LEASH.to_owned()], |mut all, (flag, value)| {
-        all.extend([flag.to_owned(), value]);
-        all
-    })
-}
-
-/// Ports that were free a moment ago. The controller has to come back on the same ones,
-/// so they can't be left to the system each time.
-fn free_ports<const N: usize>() -> io::Result<[SocketAddr; N]> {
-    let mut listeners = Vec::with_capacity(N);
-    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for address in &mut addresses {
-        let listener = TcpListener::bind(*address)?;
-        *address = listener.local_addr()?;
-        // All stay bound until the last is found, so that they differ.
-        listeners.push(listener);
-    }
-    Ok(addresses)
 }
 
 fn prepare(what: impl AsRef<Path>, source: io::Error) -> WorldError {

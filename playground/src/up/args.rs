@@ -105,7 +105,8 @@ pub(super) enum Output {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let duration =
+        humantime::parse_duration(text).map_err(|_| "want a duration like 90s or 2m".to_owned())?;
     if duration.is_zero() {
         return Err("must be longer than nothing".to_owned());
     }
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn bad_values_are_refused_with_the_reason() {
         for (flags, reason) in [
-            (["--timeout", "soon"], "expected number"),
+            (["--timeout", "soon"], "want a duration like 90s"),
             (["--timeout", "0s"], "longer than nothing"),
             (["--gvisor", "/nonexistent"], "there is no runsc in it"),
             (["--output", "yaml"], "possible values: text, json"),
