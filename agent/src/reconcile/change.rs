@@ -60,7 +60,9 @@ type Layouts = BTreeMap<RuntimeType, (DesiredBundle, Layout)>;
 impl Reconciler {
     /// Carries out everything of a plan but its pulls.
     pub(super) async fn change(&mut self, plan: &Plan, layouts: &Layouts, seen: &Seen) {
-        if let (Err(_), Some(start)) = (&seen.containerd, &seen.activation) {
+        if let (Err(_), Some(start)) = (&seen.containerd, &seen.activation)
+            && self.failures.node_lasts()
+        {
             // This agent restarted it, and it is not up since: nobody else may start it.
             if self.restart(start).await {
                 self.failures.node_over();

@@ -105,6 +105,13 @@ impl Failures {
         self.node.as_ref().is_some_and(Failure::waits)
     }
 
+    /// Whether the node's failure is more than containerd on its way up.
+    pub(super) fn node_lasts(&self) -> bool {
+        self.node
+            .as_ref()
+            .is_some_and(|failure| failure.phase == Phase::Failed || failure.count > 1)
+    }
+
     /// The time until the first that waits is tried again, or `otherwise`.
     ///
     /// Never nothing: one whose time has come may still wait for the node.
