@@ -93,13 +93,19 @@ pub fn edit(
     if remove.is_empty() && set.is_empty() {
         return Ok(text.to_owned());
     }
+    let default = default_runtime(&document, &path);
+    if let Some(name) = remove.iter().find(|name| default == Some(name.as_str())) {
+        return Err(ConfigError::Shape(format!(
+            "its default_runtime_name is {name}: without that handler's table containerd would not start"
+        )));
+    }
     let (runtimes, inline) = runtimes_mut(&mut document, &path)?;
-    for name in remove {
+    for name in &remove {
         runtimes.remove(name.as_str());
     }
-    for (name, table) in set {
+    for (name, table) in &set {
         let mut new =
-            write(table).map_err(|why| ConfigError::Table { handler: name.clone(), why })?;
+            write(table).map_err(|why| ConfigError::Table { handler: (*name).clone(), why })?;
         let item = if inline {
             Item::Value(new.into_inline_table().into())
         } else {
@@ -112,7 +118,48 @@ pub fn edit(
         };
         runtimes.insert(name.as_str(), item);
     }
-    Ok(document.to_string())
+    let edited = document.to_string();
+    let ours: BTreeSet<&HandlerName> =
+        remove.into_iter().chain(set.into_iter().map(|s| s.0)).collect();
+    if foreign(text, &ours)? != foreign(&edited, &ours)? {
+        let why = "it is written in a way that can't be edited without changing what is not ours";
+        return Err(ConfigError::Shape(why.to_owned()));
+    }
+    Ok(edited)
+}
+
+/// Everything in a configuration but these handlers' tables, and but tables
+/// that are empty: for one key, its parents are made.
+fn foreign(text: &str, ours: &BTreeSet<&HandlerName>) -> Result<Map<String, Value>, ConfigError> {
+    let mut document = parse(text)?;
+    let path = runtimes_path(&document)?;
+    let mut at: Option<&mut dyn TableLike> = Some(document.as_table_mut());
+    for part in path {
+        at = at.and_then(|table| table.get_mut(part)?.as_table_like_mut());
+    }
+    if let Some(runtimes) = at {
+        for name in ours {
+            runtimes.remove(name.as_str());
+        }
+    }
+    Ok(plain(document.as_table()))
+}
+
+fn plain(table: &dyn TableLike) -> Map<String, Value> {
+    let value = |item: &Item| match (item.as_table_like(), item.as_array_of_tables()) {
+        (Some(table), _) => Value::Object(plain(table)),
+        (None, Some(tables)) => tables.iter().map(|table| Value::Object(plain(table))).collect(),
+        // Its own form is good enough: nobody else's value is ever written anew.
+        (None, None) => {
+            let bare = item.clone().into_value().map(|mut value| {
+                value.decor_mut().clear();
+                value.to_string()
+            });
+            Value::String(bare.unwrap_or_default())
+        }
+    };
+    let all = table.iter().map(|(key, item)| (key.to_owned(), value(item)));
+    all.filter(|(_, value)| value.as_object().is_none_or(|table| !table.is_empty())).collect()
 }
 
 fn parse(text: &str) -> Result<DocumentMut, ConfigError> {
@@ -138,6 +185,16 @@ fn runtimes_path(document: &DocumentMut) -> Result<[&'static str; 4], ConfigErro
         _ => return Err(ConfigError::Shape(format!("its version {version} is not known"))),
     };
     Ok(["plugins", plugin, "containerd", "runtimes"])
+}
+
+/// The runtime of pods that ask for none; no sandbox tells that it uses it.
+fn default_runtime<'a>(document: &'a DocumentMut, path: &[&str; 4]) -> Option<&'a str> {
+    let [plugins, plugin, containerd, _] = path;
+    let mut at: &dyn TableLike = document.as_table();
+    for part in [plugins, plugin, containerd] {
+        at = at.get(part)?.as_table_like()?;
+    }
+    at.get("default_runtime_name")?.as_str()
 }
 
 fn no_table(part: &str) -> ConfigError {

@@ -13,8 +13,10 @@
 //! of fetching them again.
 
 mod client;
+mod endpoint;
 mod error;
 mod pipe;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +24,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use client::{Client, Endpoint};
+use client::Client;
+use endpoint::Endpoint;
 pub use error::FetchError;
 use pipe::{Pipe, Verdict};
 use rootstock_core::desired::Registry;
 use rootstock_core::digest::Digest;
+pub use shared::Shared;
 use tokio::sync::mpsc;
 
 use crate::rootfs::{Entry, Folder};
@@ -61,6 +65,8 @@ pub struct Partial {
     pub folder: Arc<Folder>,
     /// The largest blob that is kept there, in bytes.
     pub limit: u64,
+    /// What all downloads that keep blobs there share.
+    pub shared: Shared,
 }
 
 /// Fetches blobs of one repository. One connection is kept between blobs.
@@ -78,9 +84,11 @@ impl Fetcher {
         repository: &str,
         partial: Partial,
     ) -> Result<Self, FetchError> {
-        let urls = registry.mirrors.iter().chain([&registry.url]);
-        let sources = urls
-            .map(|url| Endpoint::new(url, repository, registry.credential.as_ref()))
+        // The credential is the registry's: a mirror is another host, and not shown it.
+        let mirrors = registry.mirrors.iter().map(|url| (url, None));
+        let sources = mirrors
+            .chain([(&registry.url, registry.credential.as_ref())])
+            .map(|(url, credential)| Endpoint::new(url, repository, credential))
             .collect::<Result<_, _>>()?;
         Ok(Self { sources, client: Client::new(&registry.ca_bundle), partial })
     }
@@ -95,29 +103,39 @@ impl Fetcher {
         into: &Arc<Folder>,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), FetchError> {
-        let result = self.try_sources(wanted, into, progress, 0).await;
+        let (mut result, resumed) = self.try_sources(wanted, into, progress, 0).await?;
+        if resumed && result.as_ref().is_err_and(FetchError::is_wrong) {
+            // Bytes from earlier may have been what a power cut left of them,
+            // and are gone now: the source is asked for all before it is blamed.
+            tracing::debug!(blob = %wanted.blob, "a resumed download begins anew");
+            (result, _) = self.try_sources(wanted, into, progress, 0).await?;
+        }
         match result {
             // Bytes of one source may have been completed by another; the
             // registry itself gets a chance that no mirror has spoiled.
             Err(error) if error.is_content() && self.sources.len() > 1 => {
                 tracing::warn!(blob = %wanted.blob, %error, "a mirror is passed over");
-                self.try_sources(wanted, into, progress, self.sources.len() - 1).await
+                self.try_sources(wanted, into, progress, self.sources.len() - 1).await?.0
             }
             other => other,
         }
     }
 
+    /// What became of it, and whether bytes from earlier were used.
     async fn try_sources(
         &mut self,
         wanted: &Wanted,
         into: &Arc<Folder>,
         progress: &(dyn Fn(u64) + Send + Sync),
         first: usize,
-    ) -> Result<(), FetchError> {
-        let resume = (RESUME_FROM..=self.partial.limit).contains(&wanted.blob_size);
-        let have = if resume { self.have(wanted)? } else { 0 };
-        let partial = resume.then(|| Arc::clone(&self.partial.folder));
-        let (mut pipe, bytes) = Pipe::start(wanted.clone(), Arc::clone(into), partial, have);
+    ) -> Result<(Result<(), FetchError>, bool), FetchError> {
+        let Partial { folder, limit, shared } = &self.partial;
+        let keep = (RESUME_FROM..=*limit).contains(&wanted.blob_size);
+        let claim = if keep { shared.claim(wanted.blob) } else { None };
+        let have = if claim.is_some() { self.have(wanted)? } else { 0 };
+        let keep = claim.map(|claim| (Arc::clone(folder), claim));
+        let (mut pipe, bytes) =
+            Pipe::start(&shared.threads, wanted.clone(), Arc::clone(into), keep, have);
         let mut fed = Feed { bytes, at: have, size: wanted.blob_size };
         let mut outcome = Ok(());
         for at in first..self.sources.len() {
@@ -132,16 +150,18 @@ impl Fetcher {
         }
         // The channel's end tells the pipe that nothing more comes.
         drop(fed);
-        let verdict = pipe.verdict().await?;
+        let verdict = pipe.verdict().await;
         if let Err(FetchError::TooLarge { .. }) = &outcome {
             // The bytes before the surplus may be right, but nothing of such an answer is used.
             self.partial.folder.remove(&wanted.blob.hex())?;
         }
-        match verdict {
-            Verdict::Written => Ok(()),
+        let result = match verdict {
+            Ok(Verdict::Written) => Ok(()),
             // The pipe was told that bytes are missing; why is known here.
-            Verdict::Incomplete => outcome,
-        }
+            Ok(Verdict::Incomplete) => outcome,
+            Err(error) => Err(error),
+        };
+        Ok((result, have > 0))
     }
 
     /// How many bytes of the blob are here already.

@@ -100,7 +100,8 @@ pub async fn install(
     let (rootfs, bundle) = (Arc::clone(rootfs), desired.config.config().clone());
     let at = {
         let (tree, rootfs) = (tree.clone(), Arc::clone(&rootfs));
-        tokio::task::spawn_blocking(move || begin(&rootfs, &tree, &bundle)).await??
+        let threads = &partial.shared.threads;
+        threads.spawn_blocking(move || begin(&rootfs, &tree, &bundle)).await??
     };
     let bundle = desired.config.config();
     let here: u64 = bundle.blob_bytes() - at.missing.iter().map(|file| file.blob_size).sum::<u64>();
@@ -109,13 +110,15 @@ pub async fn install(
         let plain: u64 = at.missing.iter().map(|file| file.size).sum();
         // The compressed bytes of one file at a time are beside them.
         let blob = at.missing.iter().map(|file| file.blob_size).max().unwrap_or(0);
-        let need = plain + blob + SPACE_MARGIN;
         let path = rootfs.host().join(tree.binary_path.below_root());
         let free = host.free_space(&path).await?;
-        if free < need {
-            let path = tree.binary_path.to_string();
-            return Err(InstallError::NoSpace { path, free, need });
-        }
+        // Other bundles that come at the same time want room too.
+        let room = partial.shared.room(plain + blob, SPACE_MARGIN, free);
+        let mut room = room.map_err(|need| InstallError::NoSpace {
+            path: tree.binary_path.to_string(),
+            free,
+            need,
+        })?;
         let failed =
             |file: &BundleFile, source| InstallError::Fetch { file: file.path.to_string(), source };
         let mut fetcher = Fetcher::new(registry, &desired.repository, partial.clone())
@@ -129,15 +132,16 @@ pub async fn install(
                 .fetch(&wanted(file), &folder, &|bytes| progress(Progress::Pulled(bytes)))
                 .await
                 .map_err(|source| failed(file, source))?;
+            room.used(file.size);
         }
     }
     if at.temporary {
         // All its files are on disk: now it may have its name.
-        tokio::task::spawn_blocking(move || {
+        let name = move || {
             at.folder.sync()?;
             at.parent.rename(&tree.temp_name(), &tree.name())
-        })
-        .await??;
+        };
+        partial.shared.threads.spawn_blocking(name).await??;
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ impl Link {
         loop {
             let begun = Instant::now();
             let ended = tokio::select! {
-                // A stream that is dropped is seen by the controller as ended.
+                // Cancel-safe: a stream that is dropped is seen by the controller as ended.
                 () = shutdown.begun() => return Ok(()),
                 ended = self.stream() => ended,
             };
@@ -101,7 +101,8 @@ impl Link {
                 Ok(Ended::Goodbye(after)) => {
                     failures = 0;
                     tracing::info!(?after, "the controller says goodbye");
-                    after
+                    // One that says it again and again is not asked as fast as it can.
+                    after.max(backoff(0, FIRST, MOST))
                 }
                 Ok(Ended::RenewalDue) => {
                     failures = 0;
@@ -120,6 +121,7 @@ impl Link {
                 }
             };
             tokio::select! {
+                // Cancel-safe: both only wait.
                 () = shutdown.begun() => return Ok(()),
                 () = tokio::time::sleep(delay) => {}
             }
@@ -137,7 +139,7 @@ impl Link {
                 self.identity.insert(identity)
             }
         };
-        let channel = connect::channel(&target, Some(identity)).await?;
+        let channel = connect::channel(&target, Some(identity.shown())).await?;
         let renew_at = identity.renew_at();
         let parts = session::Parts {
             files: &self.files,

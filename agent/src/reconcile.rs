@@ -20,8 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use failure::Failures;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt as _, stream};
 use observe::Seen;
 pub use report::{NodeReport, Reports};
 use rootstock_core::desired::{DesiredBundle, DesiredContent};
@@ -35,7 +34,7 @@ use rootstock_daemon::error::Chain;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::fetch::Partial;
+use crate::fetch::{Partial, Shared};
 use crate::host::Host;
 use crate::install::{self, InstallError, Progress};
 use crate::rootfs::{FsError, Rootfs};
@@ -48,6 +47,9 @@ const DRIFT: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_secs(60);
 /// The same while something waits for a pod to end or for containerd to start.
 const WAITING: Duration = Duration::from_secs(10);
+/// Bundles that are pulled at a time. Each may hold a window of zstd and some
+/// chunks in memory, and one fills most links.
+const SIDE_BY_SIDE: usize = 4;
 /// Rounds without a rest. Pull, change and a look afterwards are three; more
 /// means that something changes the node against us.
 const ROUNDS: usize = 8;
@@ -66,6 +68,7 @@ pub struct Files {
     journal: Mutex<Journal>,
     /// Bytes that downloads which are not complete may take.
     store_limit: u64,
+    downloads: Shared,
 }
 
 impl Files {
@@ -75,7 +78,8 @@ impl Files {
         let store = Store::open(&rootfs, state)?;
         let ledger = Ledger::open(&store)?;
         let journal = Mutex::new(Journal::open(&store)?);
-        Ok(Self { rootfs, store, ledger, journal, store_limit: u64::MAX })
+        let (store_limit, downloads) = (u64::MAX, Shared::default());
+        Ok(Self { rootfs, store, ledger, journal, store_limit, downloads })
     }
 
     /// The same with so many bytes for downloads that are not complete.
@@ -112,6 +116,9 @@ pub struct Reconciler {
     held: watch::Receiver<Option<Arc<Held>>>,
     retry: Arc<Notify>,
     failures: Failures,
+    /// Whether containerd may be restarted although it was already started
+    /// with the tables that it lacks: somebody asked to try again.
+    again: bool,
     /// When every byte of a tree was looked at last.
     verified: BTreeMap<TreeId, Instant>,
 }
@@ -127,7 +134,8 @@ impl Reconciler {
     ) -> Self {
         let held = files.ledger.watch();
         let (failures, verified) = (Failures::default(), BTreeMap::new());
-        Self { files, host, architecture, reports, held, retry, failures, verified }
+        let again = false;
+        Self { files, host, architecture, reports, held, retry, failures, again, verified }
     }
 
     /// Runs until the shutdown begins.
@@ -135,21 +143,25 @@ impl Reconciler {
         loop {
             let held = self.held.borrow_and_update().clone();
             let rest = tokio::select! {
-                // Dropping a round in the middle is what a kill does: the next start goes on.
+                // Cancel-safe: a round that is dropped in the middle is what a
+                // kill leaves, and the next start goes on from there.
                 () = shutdown.begun() => return Ok(()),
                 rest = self.round(held) => rest,
             };
             tokio::select! {
                 // A new wish counts before the end of a rest.
                 biased;
+                // Cancel-safe: each arm only waits, and what was not told stays to be told.
                 () = shutdown.begun() => return Ok(()),
-                // Cancel-safe: both keep what they have not told.
                 changed = self.held.changed() => {
                     // The sender lives in `files`, which this loop holds.
                     changed?;
                     self.failures.forget();
                 }
-                () = self.retry.notified() => self.failures.forget(),
+                () = self.retry.notified() => {
+                    self.failures.forget();
+                    self.again = true;
+                }
                 () = tokio::time::sleep(rest) => {}
             }
         }
@@ -158,6 +170,8 @@ impl Reconciler {
     /// Does what can be done now, and says when to look again.
     pub async fn round(&mut self, held: Option<Arc<Held>>) -> Duration {
         let Some(held) = held else { return LOOK };
+        // What a round that was dropped began is at its end before this one looks.
+        self.files.downloads.quiet().await;
         let generation = held.desired.generation;
         let (content, refused) = self.eligible(&held.desired.content);
         for _ in 0..ROUNDS {
@@ -189,6 +203,7 @@ impl Reconciler {
             work.pulls.clear();
             if work.is_empty() {
                 self.failures.settle();
+                self.again = false;
             }
             if work.is_empty() || self.failures.node_waits() {
                 // A tree that nobody wants waits for its pods or for containerd.
@@ -248,21 +263,26 @@ impl Reconciler {
     /// Fetches bundles side by side, each to its end or failure. False when
     /// the desired state changed in the meantime.
     async fn pull(&mut self, content: &DesiredContent, due: &[&(DesiredBundle, Layout)]) -> bool {
-        if let Err(error) = self.announce(due).await {
-            self.failures.node(Phase::Blocked, error.reason(), Chain(&error).to_string());
+        if let Err(error) = self.announce(content, due).await {
+            let message = Chain(&error).to_string();
+            for (bundle, _) in due {
+                self.failures.pull(bundle.runtime(), error.reason(), message.clone());
+            }
             return true;
         }
         let (files, host, reports) = (&self.files, &self.host, &self.reports);
         // They run side by side, each with one incomplete blob.
         let limit = files.store_limit / u64::try_from(due.len()).unwrap_or(1).max(1);
-        let pulls: FuturesUnordered<_> = due
+        let pulls: Vec<_> = due
             .iter()
             .map(|(bundle, layout)| async move {
                 let outcome = install(files, &**host, bundle, content, reports, limit).await;
                 (bundle, &layout.tree, outcome)
             })
             .collect();
+        let pulls = stream::iter(pulls).buffer_unordered(SIDE_BY_SIDE);
         let ended = tokio::select! {
+            // Cancel-safe: see below.
             ended = pulls.collect::<Vec<_>>() => ended,
             // Cancel-safe: dropping the pulls keeps the bytes that came.
             _ = self.held.changed() => {
@@ -289,7 +309,11 @@ impl Reconciler {
     }
 
     /// Writes into the journal which folders are about to be made.
-    async fn announce(&self, due: &[&(DesiredBundle, Layout)]) -> Result<(), InstallError> {
+    async fn announce(
+        &self,
+        content: &DesiredContent,
+        due: &[&(DesiredBundle, Layout)],
+    ) -> Result<(), InstallError> {
         let records: Vec<TreeRecord> = due
             .iter()
             .map(|(bundle, layout)| TreeRecord {
@@ -299,7 +323,8 @@ impl Reconciler {
             })
             .collect();
         let files = Arc::clone(&self.files);
-        let blobs = due.iter().flat_map(|(bundle, _)| &bundle.config.config().files);
+        // Also of bundles that wait for another try: they go on where they were cut off.
+        let blobs = content.bundles.iter().flat_map(|bundle| &bundle.config.config().files);
         let wanted: BTreeSet<String> = blobs.map(|file| file.blob.hex()).collect();
         let write = move || {
             files.sweep_partial(&wanted)?;
@@ -342,7 +367,8 @@ async fn install(
     reports: &Reports,
     limit: u64,
 ) -> Result<(), InstallError> {
-    let partial = Partial { folder: Arc::new(files.store.partial()?), limit };
+    let folder = Arc::new(files.store.partial()?);
+    let partial = Partial { folder, limit, shared: files.downloads.clone() };
     let progress = |progress: Progress| reports.progress(bundle, progress);
     install::install(&files.rootfs, &partial, host, bundle, &content.registries, &progress).await
 }

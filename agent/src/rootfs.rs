@@ -5,6 +5,7 @@
 //! someone puts in the way in the meantime. Files appear whole or not at all:
 //! temporary file beside its place → fsync → rename → fsync of the folder.
 
+mod temp;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use rootstock_core::path::{BinaryPath, BinaryPathRefused, BinaryRoots};
 use rootstock_core::status::Reason;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+pub use temp::TempFile;
 
 /// The node's root and the folders in it that may hold runtimes.
 #[derive(Debug)]
@@ -36,15 +38,6 @@ pub struct Folder {
     dir: Dir,
     /// As people on the node know it.
     path: String,
-}
-
-/// A file that is not yet where it should be; it goes away unless it is kept.
-#[derive(Debug)]
-pub struct TempFile<'a> {
-    folder: &'a Folder,
-    name: String,
-    file: File,
-    kept: bool,
 }
 
 /// What stands at a name.
@@ -361,37 +354,6 @@ impl Folder {
             }
         }
         Ok(())
-    }
-}
-
-impl TempFile<'_> {
-    /// The open file.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
-    }
-
-    /// Puts it at its place, with everything on disk when this returns.
-    pub fn persist(mut self, name: &str, mode: u32) -> Result<(), FsError> {
-        let permissions = cap_std::fs::Permissions::from_mode(mode);
-        let done = self.file.set_permissions(permissions).and_then(|()| self.file.sync_all());
-        done.map_err(self.folder.io("write", name))?;
-        if self.folder.entry(name)? == Some(Entry::Folder) {
-            return Err(FsError::Refused { path: self.folder.at(name), why: "it is a folder" });
-        }
-        self.folder.rename(&self.name, name)?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for TempFile<'_> {
-    fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = self.folder.dir.remove_file(&self.name)
-        {
-            // The sweep at the next start takes it.
-            tracing::debug!(name = self.name, %error, "could not remove a temporary file");
-        }
     }
 }
 

@@ -13,6 +13,7 @@
 //!  6  collect   what nothing leads to any more
 //! ```
 
+mod gone;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,9 @@ pub struct Observed {
     /// The handlers of the running containerd, with the tables that it started
     /// with; none where that can't be told.
     pub loaded: BTreeMap<HandlerName, Option<HandlerTable>>,
+    /// The tables of ours that the running containerd was started with, as far
+    /// as that was seen. What it makes of them is in `loaded`.
+    pub started: BTreeMap<HandlerName, HandlerTable>,
     /// The pods that use each handler.
     pub sandboxes: BTreeMap<HandlerName, Vec<String>>,
     /// Whether an activation began and its health was never proven.
@@ -131,6 +135,9 @@ pub enum Outlook {
         /// Files of others that stand where its links should.
         foreign: Vec<Link>,
     },
+    /// containerd was started with its tables, and still lacks these handlers or
+    /// has them in another form: one more start would not help.
+    NotLoaded(BTreeSet<HandlerName>),
     /// It stays as it is, for nothing more can be said of it.
     Kept,
     /// It can't be laid out; what the node has of it stays as it is.
@@ -209,13 +216,13 @@ pub fn plan(desired: &DesiredContent, observed: &Observed) -> Plan {
     for (runtime, layout) in &active {
         activate(runtime, layout, observed, &mut plan, &mut wanting);
     }
-    remove(&active, &kept, observed, &mut plan);
+    gone::remove(&active, &kept, observed, &mut plan);
     if observed.activation_open {
         plan.restart = Some(Restart::Unproven);
     } else if !wanting.is_empty() {
         plan.restart = Some(Restart::Handlers(wanting));
     }
-    collect(&active, &layouts, &kept, observed, &mut plan);
+    gone::collect(&active, &layouts, &kept, observed, &mut plan);
     plan
 }
 
@@ -280,13 +287,17 @@ fn activate(
     {
         plan.renders.insert(id.clone());
     }
+    let mut lacking = BTreeSet::new();
     for (handler, table) in &layout.tables {
         let there = observed.tables.get(handler).and_then(Option::as_ref) == Some(table);
         if !there || observed.owned.get(handler) != Some(runtime) {
             plan.set_tables.insert(handler.clone(), (runtime.clone(), table.clone()));
         }
         if observed.loaded.get(handler).and_then(Option::as_ref) != Some(table) {
-            wanting.insert(handler.clone());
+            lacking.insert(handler.clone());
+            if observed.started.get(handler) != Some(table) {
+                wanting.insert(handler.clone());
+            }
         }
     }
     let mut foreign = Vec::new();
@@ -299,138 +310,12 @@ fn activate(
             }
         }
     }
-    let loaded =
-        layout.tables.keys().all(|handler| !wanting.contains(handler)) && !observed.activation_open;
-    let outlook = if loaded { Outlook::Loaded { foreign } } else { Outlook::Activate };
-    plan.outlook.insert(runtime.clone(), outlook);
-}
-
-/// Takes out tables and links that are desired no more.
-fn remove(
-    active: &BTreeMap<RuntimeType, &Layout>,
-    kept: &BTreeSet<RuntimeType>,
-    observed: &Observed,
-    plan: &mut Plan,
-) {
-    let wanted_handlers: BTreeSet<&HandlerName> =
-        active.values().flat_map(|layout| layout.tables.keys()).collect();
-    let wanted_links: BTreeSet<&Link> =
-        active.values().flat_map(|layout| layout.links.keys()).collect();
-    // Of a type that goes as a whole; a handler that only its new version lacks is no such.
-    let mut gone: BTreeSet<&RuntimeType> = observed.owned.values().collect();
-    gone.extend(observed.trees.keys().map(|tree| &tree.runtime));
-    gone.retain(|runtime| !active.contains_key(*runtime) && !kept.contains(*runtime));
-    let mut held = BTreeSet::new();
-    for runtime in gone {
-        let pods = pods_of(runtime, observed);
-        if pods.is_empty() {
-            plan.outlook.insert(runtime.clone(), Outlook::Removed);
-        } else {
-            plan.outlook.insert(runtime.clone(), Outlook::InUse(pods));
-            held.insert(runtime.clone());
-        }
-    }
-    for (handler, runtime) in &observed.owned {
-        if wanted_handlers.contains(handler) || kept.contains(runtime) || held.contains(runtime) {
-            continue;
-        }
-        if observed.sandboxes.get(handler).is_some_and(|pods| !pods.is_empty()) {
-            continue;
-        }
-        let ours = |table: &HandlerTable| leads_into(runtime, &table.runtime_path);
-        match observed.tables.get(handler) {
-            Some(Some(table)) if ours(table) => {
-                plan.remove_tables.insert(handler.clone());
-                if let Some(outlook @ Outlook::Removed) = plan.outlook.get_mut(runtime) {
-                    *outlook = Outlook::Removing;
-                }
-            }
-            // Gone already, or someone else's by now.
-            _ => {
-                plan.disown.insert(handler.clone());
-            }
-        }
-    }
-    for (link, state) in &observed.links {
-        let LinkState::Ours(target) = state else { continue };
-        let Some(runtime) = type_of_target(target) else { continue };
-        let stays = wanted_links.contains(link) || kept.contains(&runtime);
-        if !stays && !held.contains(&runtime) {
-            plan.remove_links.insert(link.clone());
-        }
-    }
-}
-
-fn leads_into(runtime: &RuntimeType, path: &str) -> bool {
-    path.contains(&format!("/{}/{runtime}/", crate::layout::FOLDER))
-}
-
-fn type_of_target(target: &str) -> Option<RuntimeType> {
-    let rest = target.strip_prefix(crate::layout::FOLDER)?.strip_prefix('/')?;
-    rest.split('/').next()?.parse().ok()
-}
-
-/// The pods that use a handler which any version of the type ever had here.
-///
-/// A sandbox tells its handler and not its version, so it counts for all.
-fn pods_of(runtime: &RuntimeType, observed: &Observed) -> Vec<String> {
-    let owned = observed.owned.iter().filter(|(_, r)| *r == runtime).map(|(handler, _)| handler);
-    let trees = observed.trees.iter().filter(|(id, _)| id.runtime == *runtime);
-    let handlers: BTreeSet<&HandlerName> =
-        owned.chain(trees.flat_map(|(_, tree)| &tree.handlers)).collect();
-    let pods = handlers.into_iter().filter_map(|handler| observed.sandboxes.get(handler));
-    pods.flatten().cloned().collect()
-}
-
-/// Deletes what nothing leads to once the rest of the plan is done.
-fn collect(
-    active: &BTreeMap<RuntimeType, &Layout>,
-    layouts: &BTreeMap<RuntimeType, Layout>,
-    kept: &BTreeSet<RuntimeType>,
-    observed: &Observed,
-    plan: &mut Plan,
-) {
-    let mut tables = observed.tables.clone();
-    for handler in &plan.remove_tables {
-        tables.remove(handler);
-    }
-    for (handler, (_, table)) in &plan.set_tables {
-        tables.insert(handler.clone(), Some(table.clone()));
-    }
-    // After a restart the running containerd knows these tables and no others.
-    let loaded = if plan.restart.is_some() { &tables } else { &observed.loaded };
-    let paths: Vec<&str> =
-        tables.values().chain(loaded.values()).flatten().flat_map(HandlerTable::paths).collect();
-    let unknown = |tree: &Tree| tree.handlers.iter().any(|h| loaded.get(h) == Some(&None));
-    let busy = |tree: &Tree| {
-        tree.handlers.iter().any(|h| observed.sandboxes.get(h).is_some_and(|p| !p.is_empty()))
+    let outlook = if observed.activation_open || lacking.iter().any(|h| wanting.contains(h)) {
+        Outlook::Activate
+    } else if lacking.is_empty() {
+        Outlook::Loaded { foreign }
+    } else {
+        Outlook::NotLoaded(lacking)
     };
-    let wanted: BTreeSet<&TreeId> = layouts.values().map(|layout| &layout.tree).collect();
-    for (id, tree) in &observed.trees {
-        let free = !wanted.contains(id)
-            && (!kept.contains(&id.runtime) || superseded(id, tree, layouts))
-            && !paths.iter().any(|path| id.concerns(path))
-            && (tree.state == TreeState::Partial || !(unknown(tree) || busy(tree)));
-        if free {
-            plan.collect_trees.insert(id.clone());
-        }
-    }
-    let rendered: BTreeSet<&RenderedId> =
-        active.values().filter_map(|layout| Some(&layout.rendered.as_ref()?.0)).collect();
-    for id in observed.rendered.keys() {
-        let tree = observed.trees.get(&id.tree);
-        let free = !rendered.contains(id)
-            && !kept.contains(&id.tree.runtime)
-            && !paths.iter().any(|path| id.holds(path))
-            && !tree.is_some_and(|tree| unknown(tree) || busy(tree));
-        if free {
-            plan.collect_rendered.insert(id.clone());
-        }
-    }
-}
-
-/// Whether a tree was begun for a digest that is desired no more, and never finished.
-fn superseded(id: &TreeId, tree: &Tree, layouts: &BTreeMap<RuntimeType, Layout>) -> bool {
-    tree.state == TreeState::Partial
-        && layouts.get(&id.runtime).is_some_and(|layout| layout.tree != *id)
+    plan.outlook.insert(runtime.clone(), outlook);
 }

@@ -256,3 +256,91 @@ async fn a_containerd_that_does_not_come_up_or_hides_a_handler_is_no_success() {
     agent.retry.notify_one();
     assert_eq!(agent.until("gvisor", Phase::Loaded).await.handlers, ["gvisor"]);
 }
+
+#[tokio::test]
+async fn containerd_is_not_restarted_again_for_what_another_restart_would_not_change() {
+    let world = World::start().await;
+    let gvisor = world.gvisor().await;
+    let overridden = HostFaults {
+        overridden_handlers: ["gvisor".parse().unwrap()].into(),
+        ..HostFaults::default()
+    };
+    world.faults(overridden).await;
+    let mut agent = Agent::start(&world);
+    agent.take(world.held(1, &[&gvisor]));
+    let report = agent.fails(Phase::Failed, Reason::HandlerMissing).await;
+    assert!(report.message.contains("imports"), "{}", report.message);
+    assert_eq!(world.restarts().await, 1);
+    // Neither a new start of the agent nor a new generation is a reason.
+    agent.stop().await;
+    let mut agent = Agent::start(&world);
+    agent.fails(Phase::Failed, Reason::HandlerMissing).await;
+    agent.take(world.held(2, &[&gvisor]));
+    let taken = agent.reports.wait_for(|report| report.generation.0 == 2 && report.settled);
+    tokio::time::timeout(LIMIT, taken).await.unwrap().unwrap();
+    assert_eq!(world.restarts().await, 1);
+    // A person's word is.
+    world.faults(HostFaults::default()).await;
+    agent.retry.notify_one();
+    agent.until("gvisor", Phase::Loaded).await;
+    assert_eq!(world.restarts().await, 2);
+}
+
+#[tokio::test]
+async fn a_containerd_that_tells_no_tables_is_restarted_once() {
+    let world = World::start().await;
+    let gvisor = world.gvisor().await;
+    world.faults(HostFaults { silent: true, ..HostFaults::default() }).await;
+    let mut agent = Agent::start(&world);
+    agent.take(world.held(1, &[&gvisor]));
+    agent.until("gvisor", Phase::Loaded).await;
+    agent.stop().await;
+    let mut agent = Agent::start(&world);
+    agent.until("gvisor", Phase::Loaded).await;
+    agent.stop().await;
+    assert_eq!(world.restarts().await, 1);
+}
+
+#[tokio::test]
+async fn nothing_counts_as_removed_while_containerd_does_not_answer() {
+    let world = World::start().await;
+    let gvisor = world.gvisor().await;
+    let mut agent = Agent::start(&world);
+    agent.take(world.held(1, &[&gvisor]));
+    agent.until("gvisor", Phase::Loaded).await;
+    world.pods(&["gvisor"]).await;
+    // Someone takes the table out and containerd goes down with the pod still there.
+    std::fs::write(
+        world.root().join("etc/containerd/config.toml"),
+        include_str!("../../playground/src/host/config.toml"),
+    )
+    .unwrap();
+    let down = HostFaults { start_fails: true, ..HostFaults::default() };
+    world.faults(down).await;
+    SimulatedHost::restart(&world.root()).await.unwrap();
+    agent.take(world.held(2, &[]));
+    let said = agent.reports.wait_for(|report| {
+        report.generation.0 == 2 && report.bundles.values().any(|b| b.phase == Phase::Blocked)
+    });
+    let report = tokio::time::timeout(LIMIT, said).await.unwrap().unwrap().clone();
+    let gvisor = &report.bundles[&"gvisor".parse().unwrap()];
+    assert_eq!(gvisor.reason, Some(Reason::ContainerdUnknown));
+    assert!(world.binaries().join(".rootstock/gvisor").exists());
+}
+
+#[tokio::test]
+async fn a_containerd_that_stays_down_after_our_restart_is_started_again() {
+    let world = World::start().await;
+    let gvisor = world.gvisor().await;
+    world.faults(HostFaults { start_fails: true, ..HostFaults::default() }).await;
+    let mut agent = Agent::start(&world);
+    agent.take(world.held(1, &[&gvisor]));
+    agent.fails(Phase::Failed, Reason::ContainerdStartFailed).await;
+    agent.stop().await;
+    // The next agent finds it down, and in the journal that it was its own doing.
+    let mut agent = Agent::start(&world);
+    agent.fails(Phase::Blocked, Reason::ContainerdUnknown).await;
+    world.faults(HostFaults::default()).await;
+    agent.until("gvisor", Phase::Loaded).await;
+    assert_installed(&world, &[&gvisor]);
+}

@@ -114,6 +114,45 @@ fn a_table_of_someone_else_is_taken_over_where_it_stands() {
 }
 
 #[test]
+fn however_it_is_written_nothing_of_others_changes() {
+    let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
+    let table = [
+        format!(
+            "version = 2\n{cri}.containerd.runtimes.runc.runtime_type = \"a\"\n{cri}.x = 1\n[grpc]\na = 1\n"
+        ),
+        format!(
+            "version = 2\n[{cri}]\ncontainerd.runtimes.runc.runtime_type = \"a\"\nx = 1\n[[list]]\na = 1979-05-27\n[[list]]\n"
+        ),
+        format!(
+            "version = 2\n[{cri}.containerd]\nruntimes = {{ runc = {{ runtime_type = \"a\" }} }}\nx = 1\n"
+        ),
+        format!(
+            "version = 2\n[{cri}.containerd.runtimes.runsc.options]\na = 1\n[last]\nx = 1\n[{cri}.containerd.runtimes.runsc]\nruntime_type = \"a\"\n"
+        ),
+        format!(
+            "version = 2\r\n[{cri}.containerd.runtimes]\r\n# mine\r\nrunsc.runtime_type = \"a\"\r\nrunc.runtime_type = \"b\"\r\n[last]\r\nx = 1\r\n"
+        ),
+    ];
+    for text in table {
+        let edited = set(&text, &runsc("a"));
+        assert_eq!(tables(&edited).unwrap()[&name("runsc")], Some(runsc("a")), "{edited}");
+        let ours = name("runsc");
+        let foreign = |text: &str| super::foreign(text, &[&ours].into()).unwrap();
+        assert_eq!(foreign(&edited), foreign(&text), "{edited}");
+        assert_eq!(foreign(&unset(&edited)), foreign(&text), "{edited}");
+        assert!(!tables(&unset(&edited)).unwrap().contains_key(&ours));
+    }
+}
+
+#[test]
+fn the_default_runtime_is_not_taken_out() {
+    let text = set(&V3.replace("_name = \"runc\"", "_name = \"runsc\""), &runsc("a"));
+    let error = edit(&text, &BTreeMap::new(), &[name("runsc")].into()).unwrap_err().to_string();
+    assert!(error.contains("default_runtime_name is runsc"), "{error}");
+    assert!(set(&text, &runsc("b")).contains("/b/"), "another version may take its place");
+}
+
+#[test]
 fn what_can_not_be_understood_is_left_as_it_is() {
     for (text, want) in [
         ("version = ", "no valid TOML"),

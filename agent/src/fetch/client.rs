@@ -6,106 +6,35 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HOST, HeaderMap, LOCATION, RANGE, USER_AGENT,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HOST, HeaderMap, RANGE, USER_AGENT,
 };
-use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rootstock_core::desired::Credential;
 use rootstock_core::digest::Digest;
 use rustls_pki_types::ServerName;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::FetchError;
+use super::endpoint::{Endpoint, Origin, location};
 use crate::net;
 
 /// How long a source may bring no byte. A registry that reads a blob from
 /// cold storage takes some seconds.
 const STALL: Duration = Duration::from_secs(30);
+/// How long a source may bring fewer than [`FLOOR`] bytes a second: one that
+/// drips would hold a pull for days and never stall.
+const SLOW: Duration = Duration::from_secs(60);
+/// Bytes per second, far below any link that a node could live on.
+const FLOOR: u64 = 4 << 10;
 /// Redirects that are followed for one blob.
 const REDIRECTS: usize = 3;
-
-/// One place that serves a repository.
-#[derive(Debug)]
-pub(super) struct Endpoint {
-    origin: Origin,
-    /// The path before the digest.
-    blobs: String,
-    authorization: Option<HeaderValue>,
-}
-
-/// Scheme, host and port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    tls: bool,
-    host: String,
-    port: u16,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
-    }
-}
-
-impl Origin {
-    fn of(uri: &Uri) -> Result<Self, &'static str> {
-        let tls = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            Some(scheme) if *scheme == Scheme::HTTP => false,
-            _ => return Err("want a URL that begins with http:// or https://"),
-        };
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or("it has no host")?;
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("a credential does not belong into it");
-        }
-        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(Self { tls, host: host.to_owned(), port })
-    }
-}
-
-impl Endpoint {
-    pub(super) fn new(
-        url: &str,
-        repository: &str,
-        credential: Option<&Credential>,
-    ) -> Result<Self, FetchError> {
-        let wrong = |why: &str| FetchError::Configuration { url: url.to_owned(), why: why.into() };
-        let uri: Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
-        let origin = Origin::of(&uri).map_err(wrong)?;
-        let base = uri.path().trim_end_matches('/');
-        let blobs = format!("{base}/v2/{repository}/blobs/");
-        let authorization = match credential {
-            None => None,
-            Some(credential) => Some(
-                authorization(credential)
-                    .map_err(|_| wrong("its credential has characters that HTTP does not take"))?,
-            ),
-        };
-        Ok(Self { origin, blobs, authorization })
-    }
-}
-
-fn authorization(credential: &Credential) -> Result<HeaderValue, http::Error> {
-    let Credential { username, secret } = credential;
-    let text = if username.is_empty() {
-        format!("Bearer {secret}")
-    } else {
-        format!("Basic {}", STANDARD.encode(format!("{username}:{secret}")))
-    };
-    let mut value = HeaderValue::from_str(&text)?;
-    value.set_sensitive(true);
-    Ok(value)
-}
 
 /// A client that keeps one connection.
 pub(super) struct Client {
@@ -132,6 +61,27 @@ pub(super) struct Body {
     incoming: Incoming,
     start: u64,
     length: Option<u64>,
+    pace: Pace,
+}
+
+/// How fast bytes come.
+#[derive(Debug, Default)]
+struct Pace {
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    /// Counts what came after a wait. Whether that is too slow.
+    fn is_slow(&mut self, waited: Duration, bytes: u64) -> bool {
+        self.waited += waited;
+        self.came += bytes;
+        if self.waited < SLOW {
+            return false;
+        }
+        let Self { waited, came } = std::mem::take(self);
+        came < FLOOR * waited.as_secs()
+    }
 }
 
 impl Client {
@@ -160,7 +110,8 @@ impl Client {
                 headers.insert(AUTHORIZATION, value.clone());
             }
             let (connection, response) = self.send(&origin, &target, headers).await?;
-            let url = format!("{origin}{target}");
+            // Behind `?` stands the signature of whoever redirected here.
+            let url = shown(&origin, &target);
             let status = response.status();
             match status {
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
@@ -186,7 +137,7 @@ impl Client {
             }
         }
         let why = format!("more than {REDIRECTS} redirects");
-        Err(FetchError::Redirect { url: format!("{origin}{target}"), why })
+        Err(FetchError::Redirect { url: shown(&origin, &target), why })
     }
 
     /// Keeps a connection whose answer was read to its end.
@@ -206,14 +157,14 @@ impl Client {
                 .header(USER_AGENT, concat!("rootstock-agent/", env!("CARGO_PKG_VERSION")))
                 .body(Empty::new())
                 .map_err(|error| FetchError::Configuration {
-                    url: format!("{origin}{target}"),
+                    url: shown(origin, target),
                     why: error.to_string(),
                 })?;
             request.headers_mut().extend(headers.clone());
             Ok::<_, FetchError>(request)
         };
         if let Some(mut kept) = self.idle.take().filter(|kept| kept.origin == *origin)
-            && kept.sender.ready().await.is_ok()
+            && let Ok(Ok(())) = tokio::time::timeout(STALL, kept.sender.ready()).await
             // A server may close a kept connection at any time: then a new one is made.
             && let Ok(Ok(response)) =
                 tokio::time::timeout(STALL, kept.sender.send_request(request()?)).await
@@ -272,6 +223,11 @@ impl Client {
     }
 }
 
+/// A URL as people may see it.
+fn shown(origin: &Origin, target: &str) -> String {
+    format!("{origin}{}", target.split('?').next().unwrap_or_default())
+}
+
 fn text(origin: &Origin, value: String) -> Result<HeaderValue, FetchError> {
     HeaderValue::try_from(value).map_err(|error| FetchError::Configuration {
         url: origin.to_string(),
@@ -327,22 +283,8 @@ fn body(
         // The whole blob, also where a range was asked for.
         0
     };
-    Ok(Body { connection, incoming: response.into_body(), start, length })
-}
-
-/// Where a redirect leads.
-fn location(origin: &Origin, headers: &HeaderMap) -> Result<(Origin, String), &'static str> {
-    let value = headers.get(LOCATION).ok_or("it does not say where to")?;
-    let uri: Uri = value.to_str().ok().and_then(|text| text.parse().ok()).ok_or("to no URL")?;
-    let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
-    if uri.host().is_none() {
-        return if target.starts_with('/') {
-            Ok((origin.clone(), target))
-        } else {
-            Err("to a relative path")
-        };
-    }
-    Ok((Origin::of(&uri)?, target))
+    let (incoming, pace) = (response.into_body(), Pace::default());
+    Ok(Body { connection, incoming, start, length, pace })
 }
 
 impl Body {
@@ -360,14 +302,21 @@ impl Body {
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
         loop {
             let frame = async { self.incoming.frame().await.transpose() };
-            match stalled(&self.connection.origin, frame).await? {
-                None => return Ok(None),
-                // Trailers are no payload.
-                Some(frame) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Ok(Some(data));
-                    }
-                }
+            let begun = Instant::now();
+            let Some(frame) = stalled(&self.connection.origin, frame).await? else {
+                return Ok(None);
+            };
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            if self.pace.is_slow(begun.elapsed(), bytes) {
+                return Err(FetchError::Broken {
+                    url: self.connection.origin.to_string(),
+                    early: false,
+                    source: format!("fewer than {FLOOR} bytes a second for {SLOW:?}").into(),
+                });
+            }
+            // Trailers are no payload.
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
             }
         }
     }
@@ -386,16 +335,11 @@ mod tests {
     }
 
     #[test]
-    fn redirects_are_read_as_they_are_meant() {
-        let origin = Origin { tls: true, host: "a".to_owned(), port: 443 };
-        let to = |value: &'static str| {
-            let headers = [(LOCATION, HeaderValue::from_static(value))].into_iter().collect();
-            location(&origin, &headers).map(|(origin, target)| format!("{origin}{target}"))
-        };
-        assert_eq!(to("/b?c=d"), Ok("https://a:443/b?c=d".to_owned()));
-        assert_eq!(to("http://[::1]:5000/b"), Ok("http://[::1]:5000/b".to_owned()));
-        for bad in ["b", "", "https://u:p@x/", "ftp://x/"] {
-            assert!(to(bad).is_err(), "{bad:?}");
-        }
+    fn a_source_that_drips_is_given_up() {
+        let mut drip = Pace::default();
+        let slow = (0..7).map(|_| drip.is_slow(Duration::from_secs(10), 1));
+        assert_eq!(slow.filter(|slow| *slow).count(), 1, "once a minute");
+        let mut fine = Pace::default();
+        assert!((0..100).all(|_| !fine.is_slow(Duration::from_secs(1), 8 << 10)));
     }
 }

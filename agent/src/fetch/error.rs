@@ -152,6 +152,12 @@ impl FetchError {
         )
     }
 
+    /// Whether bytes were not those that the digest names, or could not be
+    /// what it names: others may have been fed before them.
+    pub(super) fn is_wrong(&self) -> bool {
+        matches!(self, Self::PlainSize { .. } | Self::Mismatch { .. } | Self::Undecodable { .. })
+    }
+
     /// Whether the other side ended the answer before all that it had announced.
     pub(super) fn is_early_end(&self) -> bool {
         matches!(self, Self::Broken { early: true, .. })

@@ -10,7 +10,9 @@ use rootstock_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
+use super::shared::Claim;
 use super::{FetchError, Wanted};
 use crate::rootfs::{Folder, FsError};
 
@@ -22,8 +24,9 @@ const NETWORK_DEPTH: usize = 8;
 const PLAIN_CHUNK: usize = 256 << 10;
 /// Plain chunks that may wait.
 const PLAIN_DEPTH: usize = 4;
-/// The largest zstd window: 128 MiB, what the zstd tool takes without asking.
-const WINDOW_LOG: u32 = 27;
+/// The largest zstd window: 8 MiB, what RFC 8878 asks of every decoder and
+/// zstd's level 19 uses. It is memory that a blob makes the agent take.
+const WINDOW_LOG: u32 = 23;
 
 /// What became of the bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,18 +55,19 @@ impl Pipe {
     /// Starts the threads; bytes go into the channel. The first `have` bytes
     /// are read from the partial file.
     pub(super) fn start(
+        threads: &TaskTracker,
         wanted: Wanted,
         into: Arc<Folder>,
-        partial: Option<Arc<Folder>>,
+        keep: Option<(Arc<Folder>, Claim)>,
         have: u64,
     ) -> (Self, mpsc::Sender<Bytes>) {
         let (bytes, compressed) = mpsc::channel(NETWORK_DEPTH);
         let (complete, completed) = oneshot::channel();
         let (chunks, plain) = sync_channel(PLAIN_DEPTH);
         let writer = wanted.clone();
-        let write = tokio::task::spawn_blocking(move || write(&writer, &into, &plain));
-        let sift = tokio::task::spawn_blocking(move || {
-            Sift::new(&wanted, partial, chunks)?.run(compressed, completed, have)
+        let write = threads.spawn_blocking(move || write(&writer, &into, &plain));
+        let sift = threads.spawn_blocking(move || {
+            Sift::new(&wanted, keep, chunks)?.run(compressed, completed, have)
         });
         (Self { complete: Some(complete), sift, write }, bytes)
     }
@@ -97,6 +101,7 @@ struct Sift<'a> {
     wanted: &'a Wanted,
     hash: Sha256,
     partial: Option<(Arc<Folder>, File)>,
+    _claim: Option<Claim>,
     decoder: zstd::stream::write::Decoder<'static, Chunks>,
     /// zstd's word, until the digest tells whose fault it is.
     undecodable: Option<io::Error>,
@@ -105,21 +110,21 @@ struct Sift<'a> {
 impl<'a> Sift<'a> {
     fn new(
         wanted: &'a Wanted,
-        partial: Option<Arc<Folder>>,
+        keep: Option<(Arc<Folder>, Claim)>,
         plain: SyncSender<Plain>,
     ) -> Result<Self, FetchError> {
-        let partial = match partial {
-            None => None,
-            Some(folder) => {
+        let (partial, claim) = match keep {
+            None => (None, None),
+            Some((folder, claim)) => {
                 let file = folder.append(&wanted.blob.hex())?;
-                Some((folder, file))
+                (Some((folder, file)), Some(claim))
             }
         };
         let chunks =
             Chunks { plain, buffer: Vec::new(), size: 0, limit: wanted.plain_size, over: false };
         let mut decoder = zstd::stream::write::Decoder::new(chunks).map_err(FetchError::Io)?;
         decoder.window_log_max(WINDOW_LOG).map_err(FetchError::Io)?;
-        Ok(Self { wanted, hash: Sha256::new(), partial, decoder, undecodable: None })
+        Ok(Self { wanted, hash: Sha256::new(), partial, _claim: claim, decoder, undecodable: None })
     }
 
     fn run(

@@ -62,6 +62,7 @@ struct Node {
     into: Arc<Folder>,
     partial: Arc<Folder>,
     pulled: Arc<AtomicU64>,
+    shared: Shared,
 }
 
 impl Node {
@@ -70,11 +71,15 @@ impl Node {
         let rootfs = Rootfs::open(root.path(), BinaryRoots::default()).unwrap();
         let into = Arc::new(rootfs.make_folder("/into").unwrap());
         let partial = Arc::new(rootfs.make_folder("/partial").unwrap());
-        Self { root, into, partial, pulled: Arc::default() }
+        Self { root, into, partial, pulled: Arc::default(), shared: Shared::default() }
     }
 
     async fn fetch(&self, registry: &Registry, wanted: &Wanted) -> Result<(), FetchError> {
-        let partial = Partial { folder: Arc::clone(&self.partial), limit: 1 << 30 };
+        let partial = Partial {
+            folder: Arc::clone(&self.partial),
+            limit: 1 << 30,
+            shared: self.shared.clone(),
+        };
         let mut fetcher = Fetcher::new(registry, "rootstock/gvisor", partial)?;
         let progress = |bytes| {
             self.pulled.fetch_add(bytes, Ordering::Relaxed);
@@ -222,6 +227,67 @@ async fn what_came_before_a_stop_is_not_fetched_again() {
 }
 
 #[tokio::test]
+async fn bytes_from_earlier_that_are_wrong_blame_nobody() {
+    let plain = noise(4 << 20);
+    let (bytes, wanted) = blob(&plain);
+    let at = bytes.len() / 2;
+    let node = Node::new();
+    // The power went before they were on disk: the right length, and nothing in it.
+    node.partial.replace(&wanted.blob.hex(), &vec![0; at], 0o600).unwrap();
+    let rest = format!("206 Partial\r\ncontent-range: bytes {at}-{}/*", bytes.len() - 1);
+    let server = server(vec![answer(&rest, &bytes[at..]), ok(&bytes)]).await;
+    node.fetch(&registry(&server.url), &wanted).await.unwrap();
+    assert!(node.file().unwrap() == plain);
+    assert!(!server.requests.lock().unwrap()[1].contains("range"));
+}
+
+#[tokio::test]
+async fn two_downloads_of_one_blob_do_not_mix_what_they_keep() {
+    let plain = noise(4 << 20);
+    let (bytes, wanted) = blob(&plain);
+    let (one, two) = (server(vec![ok(&bytes)]).await, server(vec![ok(&bytes)]).await);
+    let node = Node::new();
+    let mut other = wanted.clone();
+    other.name = "other".to_owned();
+    let (one, two) = (registry(&one.url), registry(&two.url));
+    let (first, second) = tokio::join!(node.fetch(&one, &wanted), node.fetch(&two, &other));
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(node.names(), (vec!["other".to_owned(), "runsc".to_owned()], vec![]));
+}
+
+#[tokio::test]
+async fn what_a_dropped_download_still_writes_can_be_waited_for() {
+    let (bytes, wanted) = blob(&noise(4 << 20));
+    let node = Node::new();
+    // It announces everything and stops in the middle.
+    let half = ok(&bytes);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&half[..half.len() / 2]).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let enough = async {
+        while node.pulled.load(Ordering::Relaxed) < 1 << 20 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let registry = registry(&url);
+    tokio::select! {
+        _ = node.fetch(&registry, &wanted) => panic!("it has no end"),
+        () = serve => {}
+        () = enough => {}
+    }
+    node.shared.quiet().await;
+    let kept = node.partial.entry(&wanted.blob.hex()).unwrap();
+    assert!(matches!(kept, Some(Entry::File { size, .. }) if size > 0), "{kept:?}");
+    assert_eq!(node.into.names().unwrap(), Vec::<String>::new());
+    assert!(node.shared.claim(wanted.blob).is_some());
+}
+
+#[tokio::test]
 async fn mirrors_come_first_and_a_bad_one_spoils_nothing() {
     let (bytes, wanted) = blob(&noise(2 << 20));
     let mut flipped = bytes.clone();
@@ -231,10 +297,23 @@ async fn mirrors_come_first_and_a_bad_one_spoils_nothing() {
     let mut registry = registry(&main.url);
     // The first is down.
     registry.mirrors = vec!["http://127.0.0.1:1".into(), bad.url.clone()];
+    registry.credential = Some(Credential { username: "u".into(), secret: "p".into() });
     let node = Node::new();
     node.fetch(&registry, &wanted).await.unwrap();
     assert_eq!(bad.requests.lock().unwrap().len(), 1);
     assert_eq!(main.requests.lock().unwrap().len(), 1);
+    assert!(!bad.requests.lock().unwrap()[0].contains("authorization"), "it is not the registry");
+    assert!(main.requests.lock().unwrap()[0].contains("authorization"));
+}
+
+#[tokio::test]
+async fn what_a_redirect_was_signed_with_is_not_told() {
+    let (_, wanted) = blob(b"small");
+    let storage = server(vec![answer("403 Forbidden", b"")]).await;
+    let to = format!("307 Temporary Redirect\r\nlocation: {}/bucket/x?sig=1", storage.url);
+    let main = server(vec![answer(&to, b"")]).await;
+    let error = Node::new().fetch(&registry(&main.url), &wanted).await.unwrap_err().to_string();
+    assert!(error.contains("/bucket/x") && !error.contains("sig"), "{error}");
 }
 
 #[tokio::test]

@@ -13,14 +13,13 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use super::identity::Identity;
 use crate::net::{self, TlsError};
 
 /// How long TCP and TLS may take together.
@@ -136,19 +135,29 @@ fn parse(url: &str) -> Result<(String, u16), ConnectError> {
     Ok((host.to_ascii_lowercase(), uri.port_u16().unwrap_or(443)))
 }
 
-/// A connection; with an identity both sides show who they are.
+/// What the agent shows a controller.
+pub(super) struct Shown {
+    /// Its certificate.
+    pub(super) certificate: CertificateDer<'static>,
+    /// The key of it.
+    pub(super) key: PrivateKeyDer<'static>,
+    /// The CAs that its issuer knows.
+    pub(super) authorities: RootCertStore,
+}
+
+/// A connection; with something to show both sides know who the other is.
 pub(super) async fn channel(
     target: &Target,
-    identity: Option<&Identity>,
+    shown: Option<Shown>,
 ) -> Result<Channel, ConnectError> {
     let mut roots = target.roots.clone();
-    let mut shown = None;
-    if let Some(identity) = identity {
+    let mut certificate = None;
+    if let Some(shown) = shown {
         // While CAs rotate, the certificate's issuer knows more of them than the file.
-        roots.roots.extend(identity.authorities().roots.iter().cloned());
-        shown = Some(identity.certificate());
+        roots.roots.extend(shown.authorities.roots);
+        certificate = Some((vec![shown.certificate], shown.key));
     }
-    let tls = Arc::new(net::client_config(roots, shown, b"h2")?);
+    let tls = Arc::new(net::client_config(roots, certificate, b"h2")?);
     let failed = |source| ConnectError::Transport { endpoint: target.to_string(), source };
     // tonic asks for TLS of its own where it reads https: ours is in the connector.
     let endpoint = Endpoint::from_shared(format!("http://{target}"))

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::connect::{self, ConnectError, Target};
+use super::connect::{self, ConnectError, Shown, Target};
 use crate::rootfs::random;
 
 /// How long an enrolment may take: the controller asks the shoot's API.
@@ -57,14 +57,13 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// The certificate and key, as rustls wants them.
-    pub(super) fn certificate(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        (vec![self.certificate.clone()], PrivateKeyDer::Pkcs8(self.key.clone_key()))
-    }
-
-    /// The CAs of this shoot.
-    pub(super) fn authorities(&self) -> &RootCertStore {
-        &self.authorities
+    /// What a controller is shown.
+    pub(super) fn shown(&self) -> Shown {
+        Shown {
+            certificate: self.certificate.clone(),
+            key: PrivateKeyDer::Pkcs8(self.key.clone_key()),
+            authorities: self.authorities.clone(),
+        }
     }
 
     /// When it should be replaced.

@@ -60,6 +60,15 @@ type Layouts = BTreeMap<RuntimeType, (DesiredBundle, Layout)>;
 impl Reconciler {
     /// Carries out everything of a plan but its pulls.
     pub(super) async fn change(&mut self, plan: &Plan, layouts: &Layouts, seen: &Seen) {
+        if let (Err(_), Some(start)) = (&seen.containerd, &seen.activation)
+            && self.failures.node_lasts()
+        {
+            // This agent restarted it, and it is not up since: nobody else may start it.
+            if self.restart(start).await {
+                self.failures.node_over();
+            }
+            return;
+        }
         let containerd = match (&seen.config, &seen.containerd) {
             (Ok(_), Ok(containerd)) => containerd,
             (Err(Obstacle { reason, message }), _) | (_, Err(Obstacle { reason, message })) => {
@@ -95,7 +104,7 @@ impl Reconciler {
             }
             return;
         }
-        if plan.restart.is_some() && !self.restart(containerd).await {
+        if plan.restart.is_some() && !self.restart(&containerd.start).await {
             return;
         }
         self.failures.node_over();
@@ -179,7 +188,7 @@ impl Reconciler {
     }
 
     /// Restarts containerd and looks whether it is well. Whether it is.
-    async fn restart(&mut self, before: &Containerd) -> bool {
+    async fn restart(&mut self, before: &str) -> bool {
         tracing::info!("containerd restarts");
         if let Err(error) = self.host.restart_containerd().await {
             let message = Chain(&error).to_string();
@@ -194,32 +203,25 @@ impl Reconciler {
             }
         };
         let files = Arc::clone(&self.files);
-        let (start, handlers) = (containerd.start.clone(), containerd.handlers.clone());
         let proven = move || {
             let tables = ours(&files)?;
-            let owned = files.journal(|journal| {
-                let loaded = Loaded { start, tables: tables.clone() };
+            let loaded = Loaded { start: containerd.start, tables };
+            files.journal(|journal| {
                 journal.write(Step::Settled, |state| {
                     state.activation = None;
                     state.loaded = Some(loaded);
-                })?;
-                Ok::<_, StoreError>(journal.state().owned.clone())
+                })
             })?;
-            let missing = owned.into_iter().filter(|(handler, _)| {
-                tables.contains_key(handler) && !handlers.contains_key(handler)
-            });
-            Ok::<_, ChangeError>(missing.collect::<BTreeMap<HandlerName, RuntimeType>>())
+            Ok::<_, ChangeError>(())
         };
         let proven = match tokio::task::spawn_blocking(proven).await {
             Ok(proven) => proven,
             Err(error) => Err(error.into()),
         };
         match proven {
-            Ok(missing) => {
-                for (handler, runtime) in missing {
-                    let message = format!("containerd is up, but does not list handler {handler}");
-                    self.failures.activation(&runtime, Reason::HandlerMissing, message);
-                }
+            Ok(()) => {
+                // Whether it has every handler is for the next look to see.
+                self.again = false;
                 true
             }
             Err(error) => {
@@ -230,11 +232,11 @@ impl Reconciler {
     }
 
     /// Waits until the containerd that was started answers.
-    async fn answers(&self, before: &Containerd) -> Result<Containerd, String> {
+    async fn answers(&self, before: &str) -> Result<Containerd, String> {
         let deadline = Instant::now() + ANSWER;
         loop {
             let said = match self.host.containerd().await {
-                Ok(containerd) if containerd.start != before.start => return Ok(containerd),
+                Ok(containerd) if containerd.start != before => return Ok(containerd),
                 Ok(_) => "it is the one that ran before".to_owned(),
                 Err(error) => Chain(&error).to_string(),
             };
@@ -315,6 +317,8 @@ fn put_tables(
         return Ok(());
     }
     let folder = files.rootfs.make_folder(containerd::FOLDER)?;
+    // An agent that was killed while it wrote left a file here.
+    folder.sweep()?;
     let mode = match folder.entry(containerd::FILE)? {
         Some(Entry::File { mode, .. }) => mode,
         Some(Entry::Folder | Entry::Link(_) | Entry::Other) | None => 0o644,
@@ -330,6 +334,7 @@ fn put_tables(
 fn put_links(files: &Files, plan: &Plan) -> Result<(), FsError> {
     for (link, target) in &plan.set_links {
         let folder = files.rootfs.make_binary_path(&link.binary_path)?;
+        folder.sweep()?;
         // A file that someone put there since it was looked at stays.
         match folder.link(&link.name, target) {
             Ok(()) => {}

@@ -44,7 +44,7 @@ impl Failures {
         self.types.insert(runtime.clone(), failure);
     }
 
-    /// A bundle could not be activated, which may have cost a restart.
+    /// A bundle could not be activated.
     pub(super) fn activation(&mut self, runtime: &RuntimeType, reason: Reason, message: String) {
         let before = self.types.get(runtime).map_or(0, |failure| failure.count);
         let (first, most) = (Duration::from_secs(30), Duration::from_secs(3600));
@@ -56,8 +56,13 @@ impl Failures {
     pub(super) fn node(&mut self, phase: Phase, reason: Reason, message: String) {
         tracing::warn!(%reason, why = message, "the node can't be changed");
         let before = self.node.as_ref().map_or(0, |failure| failure.count);
-        // Each attempt may restart containerd.
-        let (first, most) = (Duration::from_secs(2), Duration::from_secs(600));
+        let (first, most) = if phase == Phase::Blocked {
+            // What is in the way is only looked at.
+            (Duration::from_secs(2), Duration::from_secs(60))
+        } else {
+            // Each attempt restarts containerd, which takes its time with many pods.
+            (Duration::from_secs(30), Duration::from_secs(600))
+        };
         self.node = Some(Failure::new(phase, reason, message, before, first, most));
     }
 
@@ -100,11 +105,21 @@ impl Failures {
         self.node.as_ref().is_some_and(Failure::waits)
     }
 
-    /// The time until the first of them is tried again, or `otherwise`.
+    /// Whether the node's failure is more than containerd on its way up.
+    pub(super) fn node_lasts(&self) -> bool {
+        self.node
+            .as_ref()
+            .is_some_and(|failure| failure.phase == Phase::Failed || failure.count > 1)
+    }
+
+    /// The time until the first that waits is tried again, or `otherwise`.
+    ///
+    /// Never nothing: one whose time has come may still wait for the node.
     pub(super) fn rest(&self, otherwise: Duration) -> Duration {
         let now = Instant::now();
-        let all = self.types.values().chain(&self.node);
-        all.map(|failure| failure.again.saturating_duration_since(now)).min().unwrap_or(otherwise)
+        let waiting = self.types.values().chain(&self.node).filter(|failure| failure.waits());
+        let first = waiting.map(|failure| failure.again.saturating_duration_since(now)).min();
+        first.map_or(otherwise, |first| first.min(otherwise))
     }
 }
 
@@ -141,6 +156,9 @@ mod tests {
         tokio::time::advance(rest + Duration::from_millis(1)).await;
         assert!(!failures.waits(&runtime));
         assert_eq!(failures.of(&runtime).unwrap().phase, Phase::Failed);
+        failures.node(Phase::Failed, Reason::ContainerdStartFailed, "x".into());
+        let rest = failures.rest(Duration::from_secs(3600));
+        assert!(rest > Duration::from_secs(20), "the type waits for the node: {rest:?}");
         failures.over(&runtime);
         assert_eq!(failures.rest(Duration::from_secs(9)), Duration::from_secs(9));
     }

@@ -49,6 +49,8 @@ pub(super) struct Seen {
     pub(super) unsettled: Duration,
     /// The running containerd.
     pub(super) containerd: Result<Containerd, Obstacle>,
+    /// Under which start of containerd an activation began that was never proven.
+    pub(super) activation: Option<String>,
     /// Folders in the journal that are on the disk no more.
     pub(super) stale: BTreeSet<TreeId>,
     /// Folders of config files in the journal that are on the disk no more.
@@ -105,7 +107,8 @@ pub(super) async fn look(
         Ok(containerd) => Ok(containerd),
         Err(error) => Err(Obstacle::host(&error)),
     };
-    Ok(Seen { observed, config, unsettled, containerd, stale, stale_rendered })
+    let activation = record.activation.map(|activation| activation.start);
+    Ok(Seen { observed, config, unsettled, containerd, activation, stale, stale_rendered })
 }
 
 async fn ask(
@@ -117,6 +120,9 @@ async fn ask(
     observed.loaded = containerd.handlers.clone();
     // Where containerd does not tell, this agent knows if it started it.
     if let Some(loaded) = record.loaded.as_ref().filter(|at| at.start == containerd.start) {
+        if !reconciler.again {
+            observed.started.clone_from(&loaded.tables);
+        }
         for (handler, table) in &mut observed.loaded {
             if table.is_none() {
                 *table = loaded.tables.get(handler).cloned();

@@ -1,11 +1,12 @@
 //! What the node says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rootstock_core::desired::{DesiredBundle, DesiredContent, Generation};
 use rootstock_core::digest::Digest;
-use rootstock_core::name::RuntimeType;
+use rootstock_core::layout::HandlerTable;
+use rootstock_core::name::{HandlerName, RuntimeType};
 use rootstock_core::plan::{Observed, Outlook, Plan};
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use tokio::sync::watch;
@@ -72,13 +73,18 @@ impl Reports {
                     Some(bundle) => of_bundle(bundle, before.get(runtime)),
                     None => of_node(runtime, &seen.observed, before.get(runtime)),
                 };
+                // Without containerd's word nobody knows what still runs.
+                let unknown = *outlook == Outlook::Removed && seen.containerd.is_err();
+                let outlook = if unknown { &Outlook::Removing } else { outlook };
                 say(&mut now, outlook, refused.get(runtime), &seen.observed, failures);
                 if let Outlook::InUse(pods) = outlook {
                     report.in_use.insert(runtime.clone(), pods.clone());
                 }
                 report.settled &= !matches!(
                     now.phase,
+                    // What blocks a bundle is outside of it, and may pass.
                     Phase::Waiting
+                        | Phase::Blocked
                         | Phase::Pulling
                         | Phase::Verified
                         | Phase::Activating
@@ -115,7 +121,7 @@ impl Reports {
         let Some(failure) = failures.of_node() else { return };
         self.change(|report| {
             report.generation = generation;
-            report.settled = true;
+            report.settled = false;
             for bundle in &content.bundles {
                 let mut now = of_bundle(bundle, report.bundles.get(bundle.runtime()));
                 fail(&mut now, failure);
@@ -236,6 +242,11 @@ fn say(
                 now.message = format!("files of others stay beside it: {}", names.join(", "));
             }
         }
+        Outlook::NotLoaded(handlers) => {
+            now.phase = Phase::Failed;
+            now.reason = Some(Reason::HandlerMissing);
+            now.message = not_loaded(handlers, &seen.loaded);
+        }
         Outlook::Kept => {
             now.phase = if now.handlers.is_empty() { Phase::Waiting } else { Phase::Loaded };
         }
@@ -267,6 +278,24 @@ fn fail(now: &mut BundleReport, failure: &Failure) {
     now.reason = Some(failure.reason);
     // 1 KiB in all; the rest of a chain is in the agent's log.
     now.message = failure.message.chars().take(900).collect();
+}
+
+fn not_loaded(
+    handlers: &BTreeSet<HandlerName>,
+    loaded: &BTreeMap<HandlerName, Option<HandlerTable>>,
+) -> String {
+    let (other, missing): (Vec<_>, Vec<_>) = handlers.iter().partition(|h| loaded.contains_key(h));
+    let list = |names: &[&HandlerName]| {
+        names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    if missing.is_empty() {
+        format!(
+            "containerd is up, but has handler {} otherwise than its config.toml: see what that imports",
+            list(&other)
+        )
+    } else {
+        format!("containerd is up, but does not list handler {}", list(&missing))
+    }
 }
 
 fn name_pods(pods: &[String]) -> String {

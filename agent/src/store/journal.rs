@@ -15,12 +15,14 @@ use rootstock_core::path::BinaryPath;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
-use crate::rootfs::FsError;
+use crate::rootfs::{Folder, FsError};
 
 const FILE: &str = "journal.jsonl";
 const VERSION: u32 = 1;
-/// Bytes after which a start keeps only the last line. A line has 1 to 4 KiB.
-const COMPACT_AT: usize = 1 << 20;
+/// Bytes after which only the last line is kept. A line has 1 to 4 KiB.
+const COMPACT_AT: u64 = 1 << 20;
+/// The largest journal that is read, in bytes: one line more than [`COMPACT_AT`]
+/// would do, and this has room for what people do to files.
 const MAX_SIZE: u64 = 64 << 20;
 
 /// The state after one step.
@@ -135,11 +137,16 @@ impl Record {
     }
 }
 
-/// The journal: append-only while the agent lives.
+/// The journal: lines are appended until there are many.
 #[derive(Debug)]
 pub struct Journal {
     state: Record,
+    folder: Folder,
     file: File,
+    /// Bytes in the file.
+    size: u64,
+    /// Whether the file may end in half a line, which would spoil the next one.
+    torn: bool,
     path: String,
 }
 
@@ -164,13 +171,18 @@ impl Journal {
                 Err(error) => tracing::warn!(path, %error, "a journal line can't be read"),
             }
         }
-        let torn = bytes.last().is_some_and(|byte| *byte != b'\n');
-        if torn || bytes.len() > COMPACT_AT {
-            folder.replace(FILE, &line(&state)?, 0o600)?;
-        }
+        let folder = folder.open("")?.ok_or_else(|| FsError::Refused {
+            path: folder.path().to_owned(),
+            why: "it vanished while it was opened",
+        })?;
         let file = folder.append(FILE)?;
         folder.sync()?;
-        Ok(Self { state, file, path })
+        let torn = bytes.last().is_some_and(|byte| *byte != b'\n');
+        let mut journal = Self { state, folder, file, size: bytes.len() as u64, torn, path };
+        if journal.torn || journal.size > COMPACT_AT {
+            journal.compact(&line(&journal.state)?)?;
+        }
+        Ok(journal)
     }
 
     /// The state after the last step.
@@ -194,11 +206,30 @@ impl Journal {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         next.at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let text = line(&next)?;
-        self.file
-            .write_all(&text)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|source| FsError::Io { what: "write", path: self.path.clone(), source })?;
+        if self.torn || self.size > COMPACT_AT {
+            self.compact(&text)?;
+        } else {
+            // Where this fails, a part of the line may be there.
+            self.torn = true;
+            self.file
+                .write_all(&text)
+                .and_then(|()| self.file.sync_data())
+                .map_err(|source| FsError::Io { what: "write", path: self.path.clone(), source })?;
+            self.torn = false;
+            self.size += text.len() as u64;
+        }
         self.state = next;
+        Ok(())
+    }
+
+    /// Puts a file with this line alone in place of the file.
+    fn compact(&mut self, text: &[u8]) -> Result<(), StoreError> {
+        // Until the new file is open, nothing must be appended to the old one.
+        self.torn = true;
+        self.folder.replace(FILE, text, 0o600)?;
+        self.file = self.folder.append(FILE)?;
+        self.size = text.len() as u64;
+        self.torn = false;
         Ok(())
     }
 }
@@ -245,6 +276,42 @@ mod tests {
         assert_eq!(again.state(), journal.state());
         again.write(Step::Change, own("kata")).unwrap();
         assert_eq!(Journal::open(&store).unwrap().state().owned.len(), 2);
+    }
+
+    #[test]
+    fn half_a_line_spoils_no_later_one() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(&root);
+        let mut journal = Journal::open(&store).unwrap();
+        journal.write(Step::Change, own("runsc")).unwrap();
+        // The disk is full in the middle of a line: what write_all leaves then.
+        let file = std::fs::OpenOptions::new().read(true).open("/dev/full").unwrap();
+        journal.file.write_all(b"{\"version\":1,\"ste").unwrap();
+        let good = std::mem::replace(&mut journal.file, File::from_std(file));
+        journal.write(Step::Change, own("kata")).unwrap_err();
+        journal.file = good;
+        assert_eq!(journal.state().owned.len(), 1, "what is not on disk does not count");
+        journal.write(Step::Change, own("wasm")).unwrap();
+        assert_eq!(Journal::open(&store).unwrap().state(), journal.state());
+    }
+
+    #[test]
+    fn it_does_not_grow_without_end() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(&root);
+        let mut journal = Journal::open(&store).unwrap();
+        let start = |text: String| {
+            move |record: &mut Record| {
+                record.activation = Some(Activation { start: text, handlers: BTreeSet::new() });
+            }
+        };
+        for at in 0..40 {
+            journal.write(Step::Activate, start(at.to_string().repeat(64 << 10))).unwrap();
+            let size =
+                root.path().join("var/lib/rootstock/journal.jsonl").metadata().unwrap().len();
+            assert!(size < 2 << 20, "{size}");
+        }
+        assert_eq!(Journal::open(&store).unwrap().state(), journal.state());
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl BundleConfig {
             // binaryPath stands first in containerd's PATH: under such a name
             // it would be run for every ordinary pod.
             if HOST_PROGRAMS.contains(&entry.as_str()) {
-                return wrong(format!("entry point {entry} has the name of a program of the node"));
+                return wrong(format!("entry point {entry} belongs to the node"));
             }
             if !entry.is_top_level() || !files.contains(entry) {
                 return wrong(format!("entry point {entry} is not a file at its top"));

@@ -58,7 +58,7 @@ fn what_contradicts_itself_is_refused_with_its_reason() {
         ("/entryPoints/0", json!("nothing"), Reason::BundleInvalid, "entry point nothing"),
         ("/entryPoints/0", json!("gvisor-bin/gvisor_sentry"), Reason::BundleInvalid, "entry point"),
         ("/entryPoints/0", json!("containerd-shim-runsc-v1"), Reason::BundleInvalid, "twice"),
-        ("/entryPoints/0", json!("runc"), Reason::BundleInvalid, "program of the node"),
+        ("/entryPoints/0", json!("runc"), Reason::BundleInvalid, "belongs to the node"),
         ("/handlers/0/name", json!("runc"), Reason::BundleInvalid, "belongs to the node"),
         ("/handlers/0/shim", json!("nothing"), Reason::BundleInvalid, "shim nothing"),
         ("/handlers/0/config", json!("other.toml"), Reason::BundleInvalid, "config other.toml"),
@@ -88,4 +88,16 @@ fn a_config_blob_keeps_its_bytes() {
     let through_serde: ConfigBlob =
         serde_json::from_str(&serde_json::to_string(&blob).unwrap()).unwrap();
     assert_eq!(through_serde, blob);
+}
+
+#[test]
+fn an_entry_point_does_not_take_over_the_node() {
+    let mut value = gvisor();
+    value["files"][0]["path"] = json!("containerd-shim-runc-v2");
+    value["entryPoints"] = json!(["containerd-shim-runc-v2"]);
+    value["handlers"][0]["shim"] = json!("containerd-shim-runc-v2");
+    let error = parse(&value).unwrap_err().to_string();
+    assert!(error.contains("belongs to the node"), "{error}");
+    value["entryPoints"] = json!([]);
+    parse(&value).unwrap();
 }

@@ -247,6 +247,25 @@ fn an_unproven_activation_is_done_again() {
 }
 
 #[test]
+fn a_handler_that_containerd_does_not_take_is_no_reason_to_restart_it_again() {
+    let want = desired(&[bundle("gvisor", 1, json!({}))]);
+    let (mut node, _) = settle(&want, Observed::default());
+    let name = handler("h-gvisor");
+    node.started.insert(name.clone(), node.tables[&name].clone().unwrap());
+    // Something that containerd imports overrides the table, or nothing is made of it.
+    for loaded in [Some(Some(HandlerTable::default())), Some(None), None] {
+        node.loaded.remove(&name);
+        node.loaded.extend(loaded.map(|table| (name.clone(), table)));
+        let plan = plan(&want, &node);
+        assert!(plan.is_empty(), "{plan:?}");
+        assert_eq!(plan.outlook[&runtime("gvisor")], Outlook::NotLoaded([name.clone()].into()));
+    }
+    // Another version is another try.
+    let (_, restarts) = settle(&desired(&[bundle("gvisor", 2, json!({}))]), node);
+    assert_eq!(restarts, 1);
+}
+
+#[test]
 fn a_table_that_someone_took_is_put_back_without_a_restart() {
     let want = desired(&[bundle("gvisor", 1, json!({}))]);
     let (mut node, _) = settle(&want, Observed::default());

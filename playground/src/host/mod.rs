@@ -54,6 +54,10 @@ pub struct HostFaults {
     pub start_fails: bool,
     /// containerd comes up, but lists none of these handlers.
     pub hidden_handlers: BTreeSet<HandlerName>,
+    /// Something that containerd imports overrides the tables of these handlers.
+    pub overridden_handlers: BTreeSet<HandlerName>,
+    /// containerd lists its handlers and tells no tables.
+    pub silent: bool,
     /// Bytes that the disk has free; none for the truth.
     pub free_space: Option<u64>,
 }
@@ -81,10 +85,11 @@ impl SimulatedHost {
     /// Makes the files of a new node: the configuration that Gardener writes,
     /// and a containerd that has started with it. An existing node stays.
     pub async fn prepare(root: &Path) -> io::Result<()> {
-        let config = config_path(root);
-        if tokio::fs::try_exists(&config).await? {
+        // Written last: a preparation that was killed is done again.
+        if tokio::fs::try_exists(simulated(root, "running")).await? {
             return Ok(());
         }
+        let config = config_path(root);
         tokio::fs::create_dir_all(config.parent().unwrap_or(root)).await?;
         tokio::fs::write(&config, include_str!("config.toml")).await?;
         // The node was made a while ago: nobody writes the file at this moment.
@@ -93,7 +98,7 @@ impl SimulatedHost {
         file.into_std().await.set_modified(long_ago)?;
         tokio::fs::create_dir_all(root.join("var/bin/containerruntimes")).await?;
         let host = Self::new(root);
-        host.boot(&HostFaults::default()).await
+        host.boot(&HostFaults::default()).await.map(drop)
     }
 
     /// How often containerd was restarted since the node was made.
@@ -121,11 +126,11 @@ impl SimulatedHost {
     /// Restarts containerd as someone else would.
     pub async fn restart(root: &Path) -> io::Result<()> {
         let faults = files::read(&simulated(root, "faults")).await?;
-        Self::new(root).boot(&faults).await
+        Self::new(root).boot(&faults).await.map(drop)
     }
 
-    /// Starts containerd with the configuration as it is.
-    async fn boot(&self, faults: &HostFaults) -> io::Result<()> {
+    /// Starts containerd with the configuration as it is; whether it is up.
+    async fn boot(&self, faults: &HostFaults) -> io::Result<bool> {
         let path = simulated(&self.root, "running");
         let before: Running = files::read(&path).await?;
         let starts = before.starts + 1;
@@ -139,8 +144,17 @@ impl SimulatedHost {
             running.up = true;
             running.handlers = tables;
             running.handlers.retain(|handler, _| !faults.hidden_handlers.contains(handler));
+            for (handler, table) in &mut running.handlers {
+                if faults.overridden_handlers.contains(handler) {
+                    *table = Some(HandlerTable::default());
+                }
+                if faults.silent {
+                    *table = None;
+                }
+            }
         }
-        files::write(&path, &running).await
+        files::write(&path, &running).await?;
+        Ok(running.up)
     }
 }
 
@@ -178,8 +192,8 @@ impl Host for SimulatedHost {
                 .await
                 .map_err(unavailable("restart containerd"))?;
             tokio::time::sleep(self.start).await;
-            self.boot(&faults).await.map_err(unavailable("restart containerd"))?;
-            if faults.start_fails {
+            let up = self.boot(&faults).await.map_err(unavailable("restart containerd"))?;
+            if !up {
                 let evidence = "containerd.service: Failed with result 'exit-code'".to_owned();
                 return Err(HostError::Restart { evidence });
             }
