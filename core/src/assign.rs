@@ -28,6 +28,8 @@ pub const CRI_CONTAINERD: &str = "containerd";
 pub const RUNTIME_LABEL_PREFIX: &str = "containerruntime.worker.gardener.cloud/";
 /// The label that names a node's worker pool.
 pub const POOL_LABEL: &str = "worker.gardener.cloud/pool";
+/// The older label that does so too.
+const OLD_POOL_LABEL: &str = "worker.garden.sapcloud.io/group";
 /// The label that keeps the agent on a node until nothing is left there.
 pub const AGENT_LABEL: &str = "rootstock.gardener.cloud/agent";
 
@@ -139,14 +141,19 @@ pub fn assign(
     for claim in claims {
         let labelled = is_labelled(node, &claim.runtime);
         match &claim.ask {
-            Ok(ask) if !ask.selector.matches(&node.labels) => {}
+            Ok(ask) if !ask.selector.matches(&node.labels) => {
+                // A label of the selector may be lost while the node is still in the pool.
+                if is_in_pool(node, &claim.pool) && ask.selector.allows(&node.labels) {
+                    assignment.content.keep.insert(claim.runtime.clone());
+                }
+            }
             Ok(ask) if labelled => by_type.entry(&claim.runtime).or_default().push((claim, ask)),
             Ok(_) => {
                 assignment.content.keep.insert(claim.runtime.clone());
             }
             Err(problem) => {
                 assignment.content.keep.insert(claim.runtime.clone());
-                if labelled && node.labels.get(POOL_LABEL) == Some(&claim.pool) {
+                if labelled && is_in_pool(node, &claim.pool) {
                     let verdict = Verdict::Held(problem.clone());
                     assignment.verdicts.insert(claim.name.clone(), verdict);
                 }
@@ -185,6 +192,12 @@ pub fn assign(
 fn is_labelled(node: &NodeFacts, runtime: &RuntimeType) -> bool {
     let has = |key: &str, value: &str| node.labels.get(key).is_some_and(|found| found == value);
     has(CRI_LABEL, CRI_CONTAINERD) && has(&format!("{RUNTIME_LABEL_PREFIX}{runtime}"), "true")
+}
+
+fn is_in_pool(node: &NodeFacts, pool: &str) -> bool {
+    [POOL_LABEL, OLD_POOL_LABEL]
+        .iter()
+        .any(|label| node.labels.get(*label).is_some_and(|found| found == pool))
 }
 
 fn choose(

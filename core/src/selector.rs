@@ -97,16 +97,28 @@ pub enum InvalidSelector {
 impl Selector {
     /// Whether an object with these labels is selected.
     pub fn matches(&self, labels: &Labels) -> bool {
+        self.0.iter().all(|requirement| requirement.matches(labels))
+    }
+
+    /// Whether no label that is there speaks against the object: it is
+    /// selected, or would be if it had labels that it lacks.
+    pub fn allows(&self, labels: &Labels) -> bool {
         self.0.iter().all(|requirement| {
-            let value = labels.get(&requirement.key);
-            match &requirement.operator {
-                Operator::In(values) => value.is_some_and(|value| values.contains(value)),
-                // A label that is not there is in no set: NotIn matches it.
-                Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
-                Operator::Exists => value.is_some(),
-                Operator::DoesNotExist => value.is_none(),
-            }
+            !labels.contains_key(&requirement.key) || requirement.matches(labels)
         })
+    }
+}
+
+impl Requirement {
+    fn matches(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key);
+        match &self.operator {
+            Operator::In(values) => value.is_some_and(|value| values.contains(value)),
+            // A label that is not there is in no set: NotIn matches it.
+            Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
     }
 }
 

@@ -144,6 +144,33 @@ fn resources_that_disagree_hold_each_other() {
 }
 
 #[test]
+fn a_lost_label_of_the_selector_uninstalls_nothing() {
+    let labels = [POOL_LABEL, OLD_POOL_LABEL].map(|label| (label.to_owned(), "a".to_owned()));
+    let spec = SelectorSpec { match_labels: labels.into(), match_expressions: vec![] };
+    let mut claim = claim("gvisor-a", "gvisor", "a");
+    claim.ask.as_mut().unwrap().selector = Selector::try_from(&spec).unwrap();
+    let pools = |labels: &[(&str, &str)]| {
+        let mut node = node("a", "containerd", &["gvisor"]);
+        node.labels.remove(POOL_LABEL);
+        node.labels.extend(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        node
+    };
+    let table = [
+        (pools(&[(POOL_LABEL, "a"), (OLD_POOL_LABEL, "a")]), vec!["gvisor"], vec![]),
+        (pools(&[(POOL_LABEL, "a")]), vec![], vec!["gvisor"]),
+        (pools(&[(OLD_POOL_LABEL, "a")]), vec![], vec!["gvisor"]),
+        // In another pool, or in none that anyone knows: nobody asks for it.
+        (pools(&[(POOL_LABEL, "a"), (OLD_POOL_LABEL, "b")]), vec![], vec![]),
+        (pools(&[(POOL_LABEL, "b")]), vec![], vec![]),
+        (pools(&[]), vec![], vec![]),
+    ];
+    for (node, want, keep) in table {
+        let assignment = assign(&node, &[claim.clone()], &bundles(), &registries());
+        assert_eq!((types(&assignment), kept(&assignment)), (want, keep), "{node:?}");
+    }
+}
+
+#[test]
 fn a_resource_that_cannot_be_read_uninstalls_nothing() {
     let node = node("a", "containerd", &["gvisor"]);
     let mut broken = claim("gvisor-a", "gvisor", "a");
