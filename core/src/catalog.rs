@@ -34,7 +34,8 @@ pub struct RegistryEntry {
     /// URLs that serve the same digests and are tried first, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
-    /// The CAs that sign its certificate, as PEM.
+    /// The CAs that sign its certificate, as PEM. Agents trust no others, so
+    /// every `https` URL needs them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub ca_bundle: String,
     /// A Secret in the controller's namespace with `username` and `password`.

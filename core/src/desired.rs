@@ -91,7 +91,8 @@ pub struct Registry {
     /// URLs that serve the same digests and are tried first, in order.
     #[serde(default)]
     pub mirrors: Vec<String>,
-    /// The CAs that sign its certificate, as PEM; none for the system's own.
+    /// The CAs that sign its certificate, as PEM. Agents trust no others, so
+    /// every `https` URL needs them.
     #[serde(default)]
     pub ca_bundle: String,
     /// How to log in; none where anyone may read.
