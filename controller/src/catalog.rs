@@ -71,6 +71,9 @@ fn parse(path: &Path, text: &str) -> Result<Catalog, CatalogError> {
     catalog
         .check()
         .map_err(|source| CatalogError::Contradiction { path: path.to_owned(), source })?;
+    if catalog.runtimes.is_empty() {
+        tracing::warn!(?path, "the configuration names no runtime type");
+    }
     for key in catalog.without_effect() {
         tracing::warn!(key, "this version reads the key and does not act on it");
     }
@@ -134,7 +137,10 @@ runtimes:
 "#;
         let catalog = parse(Path::new("config.yaml"), text).unwrap();
         assert_eq!(catalog.runtimes[0].runtime_classes[0].handler.as_str(), "runsc");
-        assert_eq!(catalog.without_effect(), ["budgets", "runtimes[gvisor].strategy"]);
+        assert_eq!(
+            catalog.without_effect(),
+            ["budgets", "runtimes[gvisor].strategy", "runtimes[gvisor].runtimeClasses"]
+        );
     }
 
     #[test]

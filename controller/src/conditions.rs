@@ -23,6 +23,9 @@ mod pace;
 /// Changes are gathered for so long: a node reports several times a second
 /// while it pulls.
 const GATHER: Duration = Duration::from_millis(200);
+/// A controller that has just started knows less than the one before it wrote:
+/// for so long its first word does not turn True into Progressing.
+const SETTLE: Duration = Duration::from_secs(30);
 /// How many resources are written at once.
 const AT_ONCE: usize = 8;
 
@@ -38,6 +41,8 @@ enum Outcome {
     Nothing,
     /// It was written.
     Written,
+    /// It is too early to say.
+    TooEarly,
     /// It could not be written.
     Refused(kube::Error),
 }
@@ -47,6 +52,7 @@ impl Conditions {
         let mut changes = self.index.changes();
         // What changed before is looked at too.
         changes.mark_changed();
+        let settled = Instant::now() + SETTLE;
         let mut waiting = BTreeSet::new();
         let mut pace = Pace::default();
         loop {
@@ -67,7 +73,7 @@ impl Conditions {
             let due = pace.take_due(&mut waiting, Instant::now());
             let mut looks = futures_util::stream::iter(due)
                 .map(async |key| {
-                    let outcome = self.write(&key).await;
+                    let outcome = self.write(&key, settled).await;
                     (key, outcome)
                 })
                 .buffer_unordered(AT_ONCE);
@@ -82,6 +88,10 @@ impl Conditions {
                 match outcome {
                     Outcome::Nothing => pace.forget(&key),
                     Outcome::Written => pace.written(key, Instant::now()),
+                    Outcome::TooEarly => {
+                        pace.refused(key.clone(), Instant::now());
+                        waiting.insert(key);
+                    }
                     Outcome::Refused(error) => {
                         let pause = pace.refused(key.clone(), Instant::now());
                         say_refused(&key, &error, pause);
@@ -93,13 +103,15 @@ impl Conditions {
     }
 
     /// Writes one resource's conditions, if they changed.
-    async fn write(&self, key: &RuntimeKey) -> Outcome {
+    async fn write(&self, key: &RuntimeKey, settled: Instant) -> Outcome {
         let Some(summary) = self.index.summary(key) else { return Outcome::Nothing };
         if self.index.is_written(key, &summary) {
             return Outcome::Nothing;
         }
-        match self.patch(key, &summary).await {
-            Ok(()) => {
+        let early = !self.index.has_written(key) && Instant::now() < settled;
+        match self.patch(key, &summary, early).await {
+            Ok(false) => Outcome::TooEarly,
+            Ok(true) => {
                 self.index.written(key, summary);
                 Outcome::Written
             }
@@ -108,13 +120,22 @@ impl Conditions {
         }
     }
 
-    async fn patch(&self, key: &RuntimeKey, summary: &Summary) -> Result<(), kube::Error> {
+    /// Tells whether the summary is written; where it is early it may not be.
+    async fn patch(
+        &self,
+        key: &RuntimeKey,
+        summary: &Summary,
+        early: bool,
+    ) -> Result<bool, kube::Error> {
         let api: Api<ContainerRuntime> = Api::namespaced(self.client.clone(), key.shoot.as_str());
         let object = api.get_status(&key.name).await?;
         let before = object.status.map(|status| status.conditions).unwrap_or_default();
         let after = merge(&before, &summary.conditions, Timestamp::now());
         if after == before {
-            return Ok(());
+            return Ok(true);
+        }
+        if early && unsettles(&before, &after) {
+            return Ok(false);
         }
         let patch = json!({
             // Written only over what was read.
@@ -131,7 +152,7 @@ impl Conditions {
                 reason = new.reason, "condition changed"
             );
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -143,6 +164,12 @@ fn say_refused(key: &RuntimeKey, error: &kube::Error, pause: Duration) {
     } else {
         tracing::warn!(%shoot, name, error = %chain, ?pause, "conditions not written");
     }
+}
+
+/// Whether something that was True would become Progressing.
+fn unsettles(before: &[Condition], after: &[Condition]) -> bool {
+    let was_true = |kind: &str| before.iter().any(|old| old.kind == kind && old.status == "True");
+    after.iter().any(|new| new.status == "Progressing" && was_true(&new.kind))
 }
 
 /// The conditions with their times; those of others stay as they are.
@@ -196,6 +223,16 @@ mod tests {
         assert_eq!(message[0].last_update_time, at(3));
         let status = merge(&message, &[ours(ConditionStatus::False, "b")], at(4));
         assert_eq!(status[0].last_transition_time, at(4));
+    }
+
+    #[test]
+    fn only_true_is_unsettled_by_progressing() {
+        use ConditionStatus::{False, Progressing, True};
+        let at = |status| merge(&[], &[ours(status, "a")], Timestamp::UNIX_EPOCH);
+        assert!(unsettles(&at(True), &at(Progressing)));
+        assert!(!unsettles(&at(True), &at(False)));
+        assert!(!unsettles(&at(False), &at(Progressing)));
+        assert!(!unsettles(&[], &at(Progressing)));
     }
 
     #[test]

@@ -140,7 +140,9 @@ impl Catalog {
             let name = &entry.runtime;
             let strategy = entry.strategy.as_ref().map(|_| format!("runtimes[{name}].strategy"));
             let signature = entry.signature.as_ref().map(|_| format!("runtimes[{name}].signature"));
-            strategy.into_iter().chain(signature)
+            let classes = (!entry.runtime_classes.is_empty())
+                .then(|| format!("runtimes[{name}].runtimeClasses"));
+            strategy.into_iter().chain(signature).chain(classes)
         });
         budgets.into_iter().chain(entries).collect()
     }

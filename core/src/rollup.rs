@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::assign::{Problem, Verdict};
+use crate::assign::{CRI_CONTAINERD, CRI_LABEL, Problem, RUNTIME_LABEL_PREFIX, Verdict};
 use crate::digest::Digest;
 use crate::name::NodeName;
 use crate::status::{BundleReport, Phase, Reason};
@@ -27,6 +27,8 @@ pub struct Input<'a> {
     pub shoot: Shoot<'a>,
     /// The nodes that it selects.
     pub nodes: &'a [NodeState<'a>],
+    /// The nodes that match its selector and lack the labels that ask for the runtime.
+    pub unlabelled: &'a [&'a NodeName],
 }
 
 /// What is known of a shoot's nodes.
@@ -199,7 +201,15 @@ fn nodes_ready(input: &Input<'_>) -> Condition {
         Shoot::Known => {}
     }
     if input.nodes.is_empty() {
-        let text = "no node is selected".to_owned();
+        let mut text = "no node is selected".to_owned();
+        if !input.unlabelled.is_empty() {
+            let _ = write!(
+                text,
+                "; {} of its pool without the labels {CRI_LABEL}={CRI_CONTAINERD} and {RUNTIME_LABEL_PREFIX}<type>=true ({})",
+                count(input.unlabelled.len()),
+                names(input.unlabelled)
+            );
+        }
         return Condition::new(kind, ConditionStatus::True, "NoNodes", text);
     }
     sum_up(input.nodes)
@@ -273,11 +283,17 @@ pub fn doing(phase: Phase) -> &'static str {
 fn sum_up(nodes: &[NodeState<'_>]) -> Condition {
     let kind = ConditionType::NodesReady;
     let mut ready = 0;
+    let mut away = Vec::new();
     let mut under: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
     let mut stopped: BTreeMap<Reason, (Vec<&NodeName>, &str)> = BTreeMap::new();
     for node in nodes {
         match standing(node) {
-            Standing::Ready => ready += 1,
+            Standing::Ready => {
+                ready += 1;
+                if node.connection == Connection::Lost {
+                    away.push(node.name);
+                }
+            }
             Standing::Under(what) => under.entry(what).or_default().push(node.name),
             Standing::Stopped(reason, message) => {
                 stopped.entry(reason).or_insert((Vec::new(), message)).0.push(node.name);
@@ -287,6 +303,9 @@ fn sum_up(nodes: &[NodeState<'_>]) -> Condition {
     let mut text = format!("{ready} of {} ready", count(nodes.len()));
     for (what, nodes) in &under {
         let _ = write!(text, "; {} {what} ({})", nodes.len(), names(nodes));
+    }
+    if !away.is_empty() {
+        let _ = write!(text, "; {} by its last word, not connected ({})", away.len(), names(&away));
     }
     // The reason that stops most nodes comes first and names the condition.
     let mut reasons: Vec<_> = stopped.into_iter().collect();

@@ -198,7 +198,7 @@ impl Reason {
                 "build the bundle again with paths that stay inside it; on the node, look for links in the way"
             }
             Self::BinaryPathRefused => {
-                "use a binaryPath below an allowed folder, or allow the folder with --binary-roots"
+                "use an absolute binaryPath below an allowed folder, or allow the folder with --binary-roots of controller and agents"
             }
             Self::ArchitectureMismatch => {
                 "push the bundle for this architecture too, or move the runtime to another worker pool"

@@ -190,6 +190,20 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Whether a node that should lose a type is away, and may still have it.
+    pub(super) fn is_away_with(&self, runtime: &RuntimeType) -> bool {
+        let content = self.content();
+        let asked = content.bundles.iter().any(|bundle| bundle.runtime() == runtime)
+            || content.keep.contains(runtime);
+        let had = self
+            .reports
+            .as_ref()
+            .is_none_or(|reports| reports.iter().any(|r| r.runtime == *runtime && !is_gone(r)));
+        !asked && had && self.object.has_agent_label() && self.connection != Connection::Open
+    }
+}
+
 fn is_gone(report: &BundleReport) -> bool {
     report.phase == Phase::Removed
 }

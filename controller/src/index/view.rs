@@ -149,6 +149,22 @@ impl Index {
         Some(owing.map(|node| node.object.facts.name.clone()).collect())
     }
 
+    /// The nodes that are away and had a deleted ContainerRuntime's type when
+    /// they were last heard: they remove it when they are back.
+    pub fn removal_unconfirmed(&self, key: &RuntimeKey) -> Vec<NodeName> {
+        let state = self.lock();
+        let Some(shoot) = state.shoots.get(&key.shoot) else { return Vec::new() };
+        let runtime = shoot.runtimes.get(&key.name).and_then(|runtime| runtime.runtime.as_ref());
+        let Some(runtime) = runtime else { return Vec::new() };
+        let left = shoot.nodes.values().filter(|node| node.is_away_with(runtime));
+        left.map(|node| node.object.facts.name.clone()).collect()
+    }
+
+    /// Whether a summary of a resource was written since the controller started.
+    pub fn has_written(&self, key: &RuntimeKey) -> bool {
+        self.lock().written.contains_key(key)
+    }
+
     /// Everything on one page.
     pub fn page(&self) -> Page {
         let state = self.lock();
@@ -189,6 +205,16 @@ impl State {
                 Some(NodeState { name, verdict, connection: node.connection, report, refused })
             })
             .collect();
+        let selector =
+            runtime.claim.as_ref().and_then(|c| c.ask.as_ref().ok()).map(|a| &a.selector);
+        let unlabelled: Vec<_> = shoot
+            .nodes
+            .values()
+            .filter(|node| !node.assignment.verdicts.contains_key(name))
+            .map(|node| &node.object.facts)
+            .filter(|facts| selector.is_some_and(|selector| selector.matches(&facts.labels)))
+            .map(|facts| &facts.name)
+            .collect();
         let invalid = self.problem(runtime);
         let bundle = self.bundle_in_words(runtime);
         let shoot = match &shoot.state {
@@ -198,7 +224,8 @@ impl State {
             ShootState::Hibernated => rollup::Shoot::Hibernated,
         };
         let bundle = bundle.as_deref();
-        rollup::rollup(&Input { bundle, invalid: invalid.as_ref(), shoot, nodes: &nodes })
+        let invalid = invalid.as_ref();
+        rollup::rollup(&Input { bundle, invalid, shoot, nodes: &nodes, unlabelled: &unlabelled })
     }
 
     fn bundle_in_words(&self, runtime: &Runtime) -> Result<String, Problem> {

@@ -140,7 +140,12 @@ impl Task {
         if !nobody_left {
             let late = self.waited() >= self.ctx.deletion_timeout;
             match self.ctx.index.removal_pending(&self.key, Instant::now()).as_deref() {
-                Some([]) => {}
+                Some([]) => {
+                    let away = self.ctx.index.removal_unconfirmed(&self.key);
+                    if !away.is_empty() {
+                        self.announce_leftovers(&away).await;
+                    }
+                }
                 _ if !late => return Ok(Action::requeue(LOOK)),
                 nodes => self.announce_leftovers(nodes.unwrap_or_default()).await,
             }

@@ -33,7 +33,13 @@ fn of(rows: &[Row]) -> Condition {
             refused: None,
         })
         .collect();
-    let input = Input { bundle: Ok("main/x:1"), invalid: None, shoot: Shoot::Known, nodes: &nodes };
+    let input = Input {
+        bundle: Ok("main/x:1"),
+        invalid: None,
+        shoot: Shoot::Known,
+        nodes: &nodes,
+        unlabelled: &[],
+    };
     let [_, nodes, system] = rollup(&input);
     assert_eq!((nodes.status, &nodes.reason), (system.status, &system.reason));
     nodes
@@ -98,10 +104,31 @@ fn a_failure_names_nodes_reason_and_advice() {
 }
 
 #[test]
+fn who_is_away_or_lacks_a_label_is_named() {
+    let ready = (wanted(), Connection::Lost, Some(report(Phase::Loaded, None, b"wanted")));
+    assert_eq!(of(&[ready]).message, "1 of 1 node ready; 1 by its last word, not connected (n0)");
+    let plain: NodeName = "plain".parse().unwrap();
+    let input = Input {
+        bundle: Ok("x"),
+        invalid: None,
+        shoot: Shoot::Known,
+        nodes: &[],
+        unlabelled: &[&plain],
+    };
+    let [_, nodes, _] = rollup(&input);
+    assert!(nodes.message.contains("=true (plain)"), "{}", nodes.message);
+}
+
+#[test]
 fn what_is_wrong_with_the_resource_comes_before_its_nodes() {
     let problem = Problem::new(Reason::SelectorInvalid, "selector operator \"Near\" is unknown");
-    let input =
-        Input { bundle: Ok("main/x:1"), invalid: Some(&problem), shoot: Shoot::Known, nodes: &[] };
+    let input = Input {
+        bundle: Ok("main/x:1"),
+        invalid: Some(&problem),
+        shoot: Shoot::Known,
+        nodes: &[],
+        unlabelled: &[],
+    };
     let [bundle, nodes, system] = rollup(&input);
     assert_eq!(bundle.status, ConditionStatus::True);
     assert_eq!(
@@ -114,7 +141,13 @@ fn what_is_wrong_with_the_resource_comes_before_its_nodes() {
 #[test]
 fn a_bundle_that_is_not_there_is_what_the_summary_says() {
     let problem = Problem::new(Reason::BundleNotFound, "main/x:1 is not there");
-    let input = Input { bundle: Err(&problem), invalid: None, shoot: Shoot::Known, nodes: &[] };
+    let input = Input {
+        bundle: Err(&problem),
+        invalid: None,
+        shoot: Shoot::Known,
+        nodes: &[],
+        unlabelled: &[],
+    };
     let [bundle, _, system] = rollup(&input);
     assert_eq!(bundle.status, ConditionStatus::False);
     assert_eq!(system.reason, "BundleNotFound");
@@ -129,7 +162,7 @@ fn shoots_without_nodes() {
         (Shoot::Unknown, Progressing, "ListingNodes"),
         (Shoot::Unreachable("refused"), Unknown, "ShootUnreachable"),
     ] {
-        let input = Input { bundle: Ok("x"), invalid: None, shoot, nodes: &[] };
+        let input = Input { bundle: Ok("x"), invalid: None, shoot, nodes: &[], unlabelled: &[] };
         let [_, nodes, _] = rollup(&input);
         assert_eq!((nodes.status, nodes.reason.as_str()), (status, reason));
     }
