@@ -1,6 +1,6 @@
 //! Whole worlds: the real controller and real agents as processes of their own.
 //!
-//! * [`journey`]: four ContainerRuntimes reach their nodes, and leave them again
+//! * [`journey`]: ContainerRuntimes reach their nodes, and leave them again
 //! * [`crashes`]: kill -9 at a few points ends in the same state
 //! * [`bad_input`]: each says what is wrong with whom, and the rest goes on
 //! * [`command`]: `rootstock-playground up` as a person or a script calls it

@@ -7,10 +7,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
-  rootstock-playground up                          look around, Ctrl-C to end
-  rootstock-playground up --once --output json     for scripts: one document, then the end
-  rootstock-playground up --dir /tmp/seed          keep the nodes; the next start finds them
-  rootstock-playground up --gvisor ~/gvisor/bin    with your own runsc";
+  cargo demo                          look around, Ctrl-C to end
+  cargo demo --once --output json     for scripts: one document, then the end
+  cargo demo --dir /tmp/seed          keep the nodes; the next start finds them
+  cargo demo --gvisor ~/gvisor/bin    with your own runsc";
 
 /// A whole Gardener seed with two shoots on this machine, and Rootstock in it.
 #[derive(Debug, Parser)]
@@ -27,7 +27,7 @@ pub(super) enum Command {
     ///
     /// Starts a Kubernetes API for a seed and for each shoot, a registry, the
     /// controller and one agent per node, all on loopback and without root, and
-    /// shows how four ContainerRuntimes reach their nodes.
+    /// shows how ContainerRuntimes reach their nodes.
     #[command(after_help = EXAMPLES)]
     Up(UpArgs),
 
@@ -90,7 +90,7 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "DIR", value_parser = gvisor_dir)]
     pub(super) gvisor: Option<PathBuf>,
 
-    /// How much to write to `logs/playground.log` and the programs' own logs there.
+    /// How much the controller and the agents write to their logs, in `logs/`.
     #[arg(long, value_name = "FILTER", default_value = "info", hide_short_help = true)]
     pub(super) log_level: String,
 }
@@ -102,6 +102,16 @@ pub(super) enum Output {
     Text,
     /// One JSON document.
     Json,
+}
+
+/// Reads the command line. `cargo demo -- --help` is what hands used to cargo
+/// type; the alias has its own `--` before `up`, so the second one is passed over.
+pub(super) fn parse() -> Cli {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|arg| arg == "up") && args.get(2).is_some_and(|arg| arg == "--") {
+        args.remove(2);
+    }
+    Cli::parse_from(args)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -17,18 +17,17 @@ mod tables;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser as _;
 use rootstock_daemon::error::Chain;
 
 use crate::host::SimulatedHost;
 use crate::seed::processes::end_with_parent;
-use args::{Cli, Command};
+use args::Command;
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     // An error means that it was installed before, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match Cli::parse().command {
+    match args::parse().command {
         Command::Up(args) => on(tokio::runtime::Builder::new_multi_thread(), run::up(args)),
         Command::Controller(program) => {
             leash(program.leash);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::step::{Mebibytes, Step};
 
-const BAR: &str = "  {prefix:.bold} {bar:20.green/dim} {wide_msg}";
+const BAR: &str = "  {prefix:.bold} {bar:8.green/dim} {wide_msg}";
 
 /// What was last shown of each node.
 #[derive(Debug)]
@@ -67,6 +67,10 @@ impl Progress {
     pub(super) fn finish(&self) {
         for shown in self.nodes.values() {
             shown.bar.abandon();
+        }
+        if self.terminal.is_some() {
+            // The last bar has left the cursor behind it.
+            say("");
         }
     }
 

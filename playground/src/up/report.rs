@@ -30,7 +30,7 @@ pub(super) fn text(
     writeln!(out, "\n{}\n", tables::container_runtimes(document))?;
     writeln!(out, "{}\n", tables::nodes(document))?;
     if !args.once || dir.is_kept() {
-        try_next(&mut out, document, args.once)?;
+        try_next(&mut out, document, &dir.path().join("logs"), args.once)?;
     }
     figures(&mut out, document, missing.is_empty())
 }
@@ -44,7 +44,7 @@ pub(super) fn missing(rows: &[(String, String)], after: Duration, logs: &Path, o
     }
 }
 
-fn try_next(out: &mut impl Write, document: &Document, ended: bool) -> io::Result<()> {
+fn try_next(out: &mut impl Write, document: &Document, logs: &Path, ended: bool) -> io::Result<()> {
     let node = document.nodes.iter().find(|node| !node.runtimes.is_empty());
     writeln!(out, "Try next:")?;
     if !ended {
@@ -60,16 +60,18 @@ fn try_next(out: &mut impl Write, document: &Document, ended: bool) -> io::Resul
         let resource = all.iter().rfind(|resource| Some(&resource.namespace) == first);
         let name = resource.map_or("", |resource| resource.name.as_str());
         let namespace = resource.map_or("", |resource| resource.namespace.as_str());
-        let kubectl = format!("kubectl --kubeconfig {seed}");
-        writeln!(out, "  {kubectl} get containerruntimes -A")?;
-        writeln!(out, "  {kubectl} -n {namespace} describe containerruntime {name}")?;
-        writeln!(out, "  {kubectl} -n {namespace} delete containerruntime {name}")?;
-        writeln!(out, "  kubectl --kubeconfig {} get nodes --show-labels", path(shoot))?;
+        writeln!(out, "  export KUBECONFIG={seed}")?;
+        writeln!(out, "  kubectl get containerruntimes -A -w")?;
+        writeln!(out, "  kubectl -n {namespace} describe containerruntime {name}")?;
+        writeln!(out, "  kubectl -n {namespace} edit containerruntime {name}")?;
+        writeln!(out, "  kubectl -n {namespace} delete containerruntime {name}")?;
+        writeln!(out, "  kubectl --kubeconfig {} get nodes", path(shoot))?;
     }
     if let Some(root) = node.map(|node| node.root.display()) {
         writeln!(out, "  {root}/var/bin/containerruntimes/runsc --version")?;
         writeln!(out, "  less {root}/etc/containerd/config.toml")?;
     }
+    writeln!(out, "  ls {}", logs.display())?;
     writeln!(out)
 }
 
@@ -79,7 +81,11 @@ fn figures(out: &mut impl Write, document: &Document, ready: bool) -> io::Result
     writeln!(out, "{what} after {:.1} s", document.elapsed_seconds)?;
     let pulled = Mebibytes(figures.bytes_pulled);
     let rate = figures.bytes_per_second / f64::from(1 << 20);
-    writeln!(out, "Pulled     {pulled} MiB at {rate:.1} MiB/s or more")?;
+    if figures.bytes_pulled == 0 {
+        writeln!(out, "Pulled     nothing")?;
+    } else {
+        writeln!(out, "Pulled     {pulled} MiB at {rate:.1} MiB/s or more")?;
+    }
     writeln!(out, "Controller {}", usage(&figures.controller))?;
     writeln!(out, "An agent   {} (the busiest of them)", usage(&figures.agent))
 }

@@ -171,9 +171,10 @@ impl Rate {
     }
 }
 
-/// Ctrl-C and its polite sister.
+/// Ctrl-C, its polite sister, and a terminal that is closed.
 struct Interrupts {
     interrupt: Signal,
+    hangup: Signal,
     terminate: Signal,
 }
 
@@ -181,15 +182,17 @@ impl Interrupts {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
         })
     }
 
-    /// Waits for the next one. Cancel-safe, as both signals are.
+    /// Waits for the next one. Cancel-safe, as the signals are.
     async fn next(&mut self) {
         // Cancel-safe by the documentation of `recv`.
         tokio::select! {
             _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
             _ = self.terminate.recv() => {}
         }
     }

@@ -96,7 +96,7 @@ impl Step {
             if done == total && total > 0 {
                 return Self::Verifying;
             }
-            return Self::Pulling { what: names.join(" and "), done, total };
+            return Self::Pulling { what: names.join(", "), done, total };
         }
         if any(Phase::Activating).is_some() {
             return Self::Restarting;

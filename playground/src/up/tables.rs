@@ -4,13 +4,14 @@ use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 
 use crate::seed::snapshot::{ContainerRuntime, Document, Node};
 
-/// A line below the header and no others: wide tables stay calm, and grep finds whole rows.
+/// A line below the header and no others: tables stay calm, and grep finds whole
+/// rows. They fit into 80 columns; the JSON document has the rest.
 const STYLE: TableStyle =
     TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// One row for each ContainerRuntime.
 pub(super) fn container_runtimes(document: &Document) -> Table {
-    let mut table = table(&["NAMESPACE", "CONTAINERRUNTIME", "OPERATION", "HEALTHY", "REASON"]);
+    let mut table = table(&["NAMESPACE", "RUNTIME", "OPERATION", "HEALTHY", "REASON"]);
     for resource in &document.container_runtimes {
         let operation = resource.last_operation.as_ref();
         let operation = operation.map(|last| format!("{} {}", last.operation, last.state));
@@ -27,16 +28,13 @@ pub(super) fn container_runtimes(document: &Document) -> Table {
 
 /// One row for each node.
 pub(super) fn nodes(document: &Document) -> Table {
-    let mut table = table(&["SHOOT", "NODE", "POOL", "RUNTIMES", "HANDLERS", "FILES", "RESTARTS"]);
+    let mut table = table(&["SHOOT", "NODE", "POOL", "RUNTIMES", "RESTARTS"]);
     for node in &document.nodes {
-        let files: usize = node.runtimes.iter().map(|runtime| runtime.files.len()).sum();
         table.add_row([
             node.shoot.clone(),
             node.name.clone(),
             node.pool.clone(),
             runtimes(node),
-            handlers(node),
-            files.to_string(),
             node.containerd_restarts.to_string(),
         ]);
     }
@@ -72,11 +70,6 @@ fn runtimes(node: &Node) -> String {
         format!("{} {} {}", runtime.runtime, runtime.version, runtime.phase).trim().to_owned()
     });
     or_nothing(texts.collect::<Vec<_>>().join("\n"))
-}
-
-fn handlers(node: &Node) -> String {
-    let handlers: Vec<_> = node.runtimes.iter().map(|runtime| runtime.handlers.join(" ")).collect();
-    or_nothing(handlers.join("\n"))
 }
 
 fn or_nothing(text: String) -> String {
