@@ -96,7 +96,6 @@ impl SimulatedHost {
         let long_ago = SystemTime::now() - Duration::from_secs(3600);
         let file = tokio::fs::File::options().append(true).open(&config).await?;
         file.into_std().await.set_modified(long_ago)?;
-        tokio::fs::create_dir_all(root.join("var/bin/containerruntimes")).await?;
         let host = Self::new(root);
         host.boot(&HostFaults::default()).await.map(drop)
     }

@@ -107,6 +107,7 @@ async fn files_of_others_stay() {
     let world = World::start().await;
     let gvisor = world.gvisor().await;
     let entry = gvisor.config.config().entry_points[0].as_str();
+    std::fs::create_dir_all(world.binaries()).unwrap();
     std::fs::write(world.binaries().join(entry), "theirs").unwrap();
     std::fs::write(world.binaries().join("unrelated"), "theirs").unwrap();
     let mut agent = Agent::start(&world);

@@ -72,10 +72,9 @@ async fn everything_arrives(world: &Fixture) {
         let node = node(&document, ONE, name);
         assert_eq!(node.containerd_restarts, 0, "{node:#?}");
         assert!(node.runtimes.is_empty(), "{node:#?}");
-        let binaries = node.root.join("var/bin/containerruntimes");
-        let left = std::fs::read_dir(&binaries).into_iter().flatten().count();
-        assert_eq!(left, 0, "{node:#?}");
-        assert!(!node.root.join("var/lib/rootstock").exists(), "{node:#?}");
+        for folder in ["var/bin", "var/lib/rootstock", "opt"] {
+            assert!(!node.root.join(folder).exists(), "{folder} on {node:#?}");
+        }
         assert!(world.agent(ONE, name).is_none(), "no agent on {name}");
     }
 
