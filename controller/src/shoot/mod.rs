@@ -19,6 +19,7 @@ mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -35,6 +36,9 @@ use crate::index::Index;
 
 pub(crate) use endpoints::Endpoints;
 pub(crate) use tokens::Tokens;
+
+/// A new shoot's token takes a moment; only what lasts longer is worth a condition.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs one task for each shoot that has a ContainerRuntime.
 pub(crate) struct Shoots {

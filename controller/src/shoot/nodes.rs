@@ -12,7 +12,7 @@ use rootstock_core::name::ShootName;
 use rootstock_daemon::error::Chain;
 use tokio::time::Instant;
 
-use super::task::PATIENCE;
+use super::PATIENCE;
 use crate::index::{Index, MAX_NODES, ShootState};
 
 /// Feeds the index with the Nodes of a shoot. Does not end by itself.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::endpoints::Endpoints;
 use super::tokens::{ByShoot, Token};
-use super::{access, labels, nodes, secrets};
+use super::{PATIENCE, access, labels, nodes, secrets};
 use crate::api::Cluster;
 use crate::grpc::ShootEndpoint;
 use crate::index::{Index, ShootState};
@@ -21,8 +21,6 @@ use crate::index::{Index, ShootState};
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 /// The longest pause.
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// A new shoot's token takes a moment; only what lasts longer is worth a condition.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One shoot.
 pub(super) struct Shoot {
