@@ -54,7 +54,9 @@ pub enum CatalogError {
 
 /// Reads a configuration.
 pub async fn load(path: &Path) -> Result<Catalog, CatalogError> {
-    parse(path, &read(path).await?)
+    let catalog = parse(path, &read(path).await?)?;
+    warn(path, &catalog);
+    Ok(catalog)
 }
 
 async fn read(path: &Path) -> Result<String, CatalogError> {
@@ -71,13 +73,17 @@ fn parse(path: &Path, text: &str) -> Result<Catalog, CatalogError> {
     catalog
         .check()
         .map_err(|source| CatalogError::Contradiction { path: path.to_owned(), source })?;
+    Ok(catalog)
+}
+
+/// Says what an operator may not expect of a configuration that is taken into use.
+fn warn(path: &Path, catalog: &Catalog) {
     if catalog.runtimes.is_empty() {
         tracing::warn!(?path, "the configuration names no runtime type");
     }
     for key in catalog.without_effect() {
         tracing::warn!(key, "this version reads the key and does not act on it");
     }
-    Ok(catalog)
 }
 
 /// Follows the file and passes on what changed.
@@ -113,6 +119,7 @@ impl Follow {
                     });
                     if changed {
                         tracing::info!(path = ?self.path, "configuration changed");
+                        warn(&self.path, &self.catalog.borrow());
                     }
                 }
                 Err(error) => {
