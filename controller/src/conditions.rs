@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::pace::Pace;
-use crate::api::{Condition, ContainerRuntime};
+use crate::api::{Condition, ContainerRuntime, is_conflict};
 use crate::index::{Index, RuntimeKey, Summary};
 
 mod pace;
@@ -159,7 +159,7 @@ impl Conditions {
 fn say_refused(key: &RuntimeKey, error: &kube::Error, pause: Duration) {
     let (shoot, name, chain) = (&key.shoot, &key.name, Chain(error));
     // Others write the same status; the next look sees what they wrote.
-    if matches!(error, kube::Error::Api(status) if status.code == 409) {
+    if is_conflict(error) {
         tracing::debug!(%shoot, name, error = %chain, ?pause, "conditions not written");
     } else {
         tracing::warn!(%shoot, name, error = %chain, ?pause, "conditions not written");

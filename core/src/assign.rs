@@ -107,6 +107,12 @@ impl Problem {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
+
+    /// No catalog entry names the type.
+    pub fn type_unknown(runtime: &RuntimeType) -> Self {
+        let message = format!("no catalog entry names the runtime type {runtime}");
+        Self::new(Reason::TypeUnknown, message)
+    }
 }
 
 /// What becomes of one claim on one node.
@@ -219,8 +225,7 @@ fn choose(
     let runtime = &claim.runtime;
     let by_architecture = match resolution {
         None => {
-            let message = format!("no catalog entry names the runtime type {runtime}");
-            return Err(Problem::new(Reason::TypeUnknown, message));
+            return Err(Problem::type_unknown(runtime));
         }
         Some(Resolution::Pending) => {
             let message = format!("the bundle of {runtime} is being looked up");

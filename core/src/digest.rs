@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::name::cut;
+
 /// A SHA-256 digest, written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -44,7 +46,7 @@ impl Digest {
 
     /// The digest from its 64 hex digits alone.
     pub fn from_hex(hex: &str) -> Result<Self, InvalidDigest> {
-        let refused = || InvalidDigest(hex.chars().take(100).collect());
+        let refused = || InvalidDigest(cut(hex));
         let digits = hex.as_bytes();
         if digits.len() != 64 {
             return Err(refused());
@@ -73,7 +75,7 @@ impl FromStr for Digest {
 
     fn from_str(value: &str) -> Result<Self, InvalidDigest> {
         let Some(hex) = value.strip_prefix("sha256:") else {
-            return Err(InvalidDigest(value.chars().take(100).collect()));
+            return Err(InvalidDigest(cut(value)));
         };
         Self::from_hex(hex)
     }

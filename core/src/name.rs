@@ -35,8 +35,7 @@ macro_rules! name {
                 if $check(value) {
                     return Ok(Self(value.to_owned()));
                 }
-                // A hostile name must not fill a log or a condition.
-                let value = value.chars().take(100).collect();
+                let value = cut(value);
                 Err(InvalidName { what: $what, value, rule: $rule })
             }
         }
@@ -100,6 +99,12 @@ name! {
 name! {
     /// The UID of a Kubernetes object.
     Uid, "uid", is_uid, "1 to 64 letters, digits or '-'"
+}
+
+/// The beginning of a text that is refused: a hostile one must not fill a log
+/// or a condition.
+pub(crate) fn cut(text: &str) -> String {
+    text.chars().take(100).collect()
 }
 
 fn is_dns_label(value: &str) -> bool {
@@ -170,11 +175,9 @@ impl FromStr for Architecture {
         match value {
             "amd64" => Ok(Self::Amd64),
             "arm64" => Ok(Self::Arm64),
-            _ => Err(InvalidName {
-                what: "architecture",
-                value: value.chars().take(100).collect(),
-                rule: "amd64 or arm64",
-            }),
+            _ => {
+                Err(InvalidName { what: "architecture", value: cut(value), rule: "amd64 or arm64" })
+            }
         }
     }
 }

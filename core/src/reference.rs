@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::{Digest, InvalidDigest};
+use crate::name::cut;
 use serde::{Deserialize, Serialize};
 
 /// A bundle in a registry of the catalog.
@@ -59,11 +60,6 @@ pub enum InvalidReference {
     /// The digest is malformed.
     #[error(transparent)]
     Digest(#[from] InvalidDigest),
-}
-
-/// A hostile text must not fill a log or a condition.
-fn cut(text: &str) -> String {
-    text.chars().take(100).collect()
 }
 
 impl FromStr for Reference {

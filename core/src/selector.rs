@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::is_qualified_name;
+use crate::name::{cut, is_qualified_name};
 
 /// The labels of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -164,10 +164,6 @@ impl TryFrom<RequirementSpec> for Requirement {
             _ => Ok(Self { key, operator: build(values.into_iter().collect()) }),
         }
     }
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(100).collect()
 }
 
 fn is_label_key(key: &str) -> bool {

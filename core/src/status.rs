@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::name::RuntimeType;
+use crate::name::{RuntimeType, cut};
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident,)+ }) => {
@@ -35,7 +35,7 @@ macro_rules! words {
 
             fn from_str(word: &str) -> Result<Self, UnknownWord> {
                 Self::ALL.iter().copied().find(|known| known.as_str() == word)
-                    .ok_or_else(|| UnknownWord(word.chars().take(100).collect()))
+                    .ok_or_else(|| UnknownWord(cut(word)))
             }
         }
     };

@@ -22,6 +22,11 @@ pub const FINALIZER: &str = "extensions.gardener.cloud/containerruntime";
 /// The Cluster's annotation that names the Secret with the shoot's kubeconfig.
 pub const KUBECONFIG_SECRET: &str = "generic-token-kubeconfig.secret.gardener.cloud/name";
 
+/// Whether somebody else wrote first.
+pub(crate) fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
 /// The definitions of the resources that Rootstock works with, made from its
 /// own types: for tests and clusters without Gardener. In a landscape
 /// Gardener's own are there.

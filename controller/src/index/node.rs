@@ -172,35 +172,35 @@ impl Node {
     /// Whether a node still has to confirm that a type is gone: one that has an
     /// agent, if that is connected or was away for less than [`RETURN`].
     pub(super) fn owes(&self, runtime: &RuntimeType, now: Instant) -> bool {
-        let content = self.content();
-        let asked = content.bundles.iter().any(|bundle| bundle.runtime() == runtime)
-            || content.keep.contains(runtime);
-        if asked {
+        if self.is_asked(runtime) {
             return false;
         }
         if self.connection != Connection::Open {
             let away = now.saturating_duration_since(self.away_since);
             return self.object.has_agent_label() && away < RETURN;
         }
-        let gone = self
-            .reports
-            .as_ref()
-            .is_some_and(|reports| reports.iter().all(|r| r.runtime != *runtime || is_gone(r)));
-        self.reported < self.generation() || !gone
+        self.reported < self.generation() || !self.said_gone(runtime)
     }
-}
 
-impl Node {
     /// Whether a node that should lose a type is away, and may still have it.
     pub(super) fn is_away_with(&self, runtime: &RuntimeType) -> bool {
+        !self.is_asked(runtime)
+            && !self.said_gone(runtime)
+            && self.object.has_agent_label()
+            && self.connection != Connection::Open
+    }
+
+    /// Whether the node is to have or to keep a type.
+    fn is_asked(&self, runtime: &RuntimeType) -> bool {
         let content = self.content();
-        let asked = content.bundles.iter().any(|bundle| bundle.runtime() == runtime)
-            || content.keep.contains(runtime);
-        let had = self
-            .reports
-            .as_ref()
-            .is_none_or(|reports| reports.iter().any(|r| r.runtime == *runtime && !is_gone(r)));
-        !asked && had && self.object.has_agent_label() && self.connection != Connection::Open
+        content.bundles.iter().any(|bundle| bundle.runtime() == runtime)
+            || content.keep.contains(runtime)
+    }
+
+    /// Whether the node has said that it has nothing of a type.
+    fn said_gone(&self, runtime: &RuntimeType) -> bool {
+        let reports = self.reports.as_ref();
+        reports.is_some_and(|all| all.iter().all(|r| r.runtime != *runtime || is_gone(r)))
     }
 }
 

@@ -33,6 +33,15 @@ pub(super) struct Shoot {
 }
 
 impl Shoot {
+    /// The nodes that match the selector of a ContainerRuntime, whatever their other labels.
+    pub(super) fn matched_by(&self, runtime: &Runtime) -> Vec<&NodeName> {
+        let Some(Ok(ask)) = runtime.claim.as_ref().map(|claim| &claim.ask) else {
+            return Vec::new();
+        };
+        let facts = self.nodes.values().map(|node| &node.object.facts);
+        facts.filter(|facts| ask.selector.matches(&facts.labels)).map(|facts| &facts.name).collect()
+    }
+
     /// Takes a Node in; tells whether anything is new.
     pub(super) fn put_node(&mut self, object: NodeObject) -> bool {
         let full = self.nodes.len() >= MAX_NODES;

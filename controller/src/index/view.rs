@@ -183,10 +183,7 @@ impl State {
             return Some(problem.clone());
         }
         let name = runtime.runtime.as_ref()?;
-        (!self.bundles.contains_key(name)).then(|| {
-            let message = format!("no catalog entry names the runtime type {name}");
-            Problem::new(Reason::TypeUnknown, message)
-        })
+        (!self.bundles.contains_key(name)).then(|| Problem::type_unknown(name))
     }
 
     fn roll_up(&self, shoot: &Shoot, runtime: &Runtime, name: &str) -> [Condition; 3] {
@@ -205,16 +202,8 @@ impl State {
                 Some(NodeState { name, verdict, connection: node.connection, report, refused })
             })
             .collect();
-        let selector =
-            runtime.claim.as_ref().and_then(|c| c.ask.as_ref().ok()).map(|a| &a.selector);
-        let unlabelled: Vec<_> = shoot
-            .nodes
-            .values()
-            .filter(|node| !node.assignment.verdicts.contains_key(name))
-            .map(|node| &node.object.facts)
-            .filter(|facts| selector.is_some_and(|selector| selector.matches(&facts.labels)))
-            .map(|facts| &facts.name)
-            .collect();
+        // It is said only where no node is selected, and looks at every node.
+        let unlabelled = if nodes.is_empty() { shoot.matched_by(runtime) } else { Vec::new() };
         let invalid = self.problem(runtime);
         let bundle = self.bundle_in_words(runtime);
         let shoot = match &shoot.state {

@@ -10,6 +10,7 @@ use kube::{Api, Client, Resource as _, ResourceExt as _};
 use rootstock_core::name::ShootName;
 use serde_json::json;
 
+use crate::api::is_conflict;
 use crate::identity::ca::{CaError, ShootCa};
 
 /// The authority that signs the shoot's agents and endpoint.
@@ -131,8 +132,4 @@ fn secret<const L: usize, const A: usize>(
 
 fn at(name: &'static str) -> impl Fn(kube::Error) -> SecretError {
     move |source| SecretError::Api { name, source }
-}
-
-fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409)
 }

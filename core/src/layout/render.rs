@@ -5,6 +5,7 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table};
 
 use super::{LayoutError, Placeholders};
 use crate::bundle::{BundleConfig, ConfigFile, ConfigFormat, Setting};
+use crate::name::cut;
 
 /// The settings that were given, each checked against the bundle, in the bundle's order.
 pub(super) fn check_settings<'a>(
@@ -55,10 +56,6 @@ fn check_value(setting: &Setting, value: &Value) -> Result<(), LayoutError> {
         )));
     }
     Ok(())
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(100).collect()
 }
 
 /// The content of one config file.
