@@ -18,11 +18,13 @@ use crate::args::Args;
 use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
 use crate::conditions::Conditions;
+use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
 use crate::index::Index;
+use crate::objects::{AgentSettings, Objects};
 use crate::operation::Operations;
-use crate::seed::{self, Scope, Seed};
+use crate::seed::{self, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
 
 /// How long tasks may take to end: the gRPC server drains for 10 s.
@@ -66,8 +68,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let resolver = Resolver { seed: secrets, catalog: catalog_changes, index: Arc::clone(&index) };
     resolver.announce();
     tasks.spawn("bundles", resolver.run(shutdown.clone()));
+    let store = Arc::new(Store::default());
+    let (events, publish) = Events::new(client.clone());
+    tasks.spawn("events", publish.run(shutdown.clone()));
+    let objects = Objects {
+        client: client.clone(),
+        catalog: scope.catalog.clone(),
+        agent: AgentSettings {
+            image: args.agent_image.clone(),
+            domain: args.endpoint_domain.clone(),
+            port: args.endpoint_port,
+        },
+    };
     let seed = Seed {
         client: client.clone(),
+        store: Arc::clone(&store),
         index: Arc::clone(&index),
         scope: scope.clone(),
         readiness: readiness.clone(),
@@ -86,6 +101,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let operations = Operations {
         client: client.clone(),
         index: Arc::clone(&index),
+        objects: Arc::new(objects),
+        events: events.clone(),
         scope,
         deletion_timeout: args.deletion_timeout,
         at_once: args.max_concurrent_reconciles,

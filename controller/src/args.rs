@@ -75,6 +75,61 @@ pub struct Args {
     )]
     pub classes: Vec<String>,
 
+    /// Which clusters are looked after: the shoots of a Gardener 'seed', or the
+    /// 'local' cluster alone, which needs no Gardener. There ContainerRuntimes
+    /// are created by people, in the controller's own namespace.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_CLUSTER",
+        value_name = "KIND",
+        default_value = "seed",
+        value_enum
+    )]
+    pub cluster: ClusterKind,
+
+    /// Reconcile when a resource or its Cluster changes, and do not wait for
+    /// Gardener's annotation gardener.cloud/operation.
+    #[arg(long, env = "ROOTSTOCK_IGNORE_OPERATION_ANNOTATION", num_args = 0..=1,
+        default_value_t = false, default_missing_value = "true", value_name = "BOOL",
+        action = clap::ArgAction::Set)]
+    pub ignore_operation_annotation: bool,
+
+    /// What becomes of a providerConfig with fields or flags that the runtime
+    /// does not know: 'strict' refuses it, 'warn' passes over them and says so.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_PROVIDER_CONFIG",
+        value_name = "HOW",
+        default_value = "strict",
+        value_enum
+    )]
+    pub provider_config: ProviderConfig,
+
+    /// The namespace of the Lease by which Gardener sees that this extension
+    /// lives; the controller's own where it is not set.
+    #[arg(long, env = "ROOTSTOCK_HEARTBEAT_NAMESPACE", value_name = "NAME")]
+    pub heartbeat_namespace: Option<String>,
+
+    /// How often that Lease is renewed. Gardener wants it every five minutes at least.
+    #[arg(
+        long, env = "ROOTSTOCK_HEARTBEAT_RENEW_INTERVAL", value_name = "DURATION",
+        default_value = "30s", value_parser = humantime::parse_duration
+    )]
+    pub heartbeat_renew_interval: std::time::Duration,
+
+    /// The image of the agent that shoots get.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_AGENT_IMAGE",
+        value_name = "IMAGE",
+        default_value = concat!("rootstock-agent:", env!("CARGO_PKG_VERSION"))
+    )]
+    pub agent_image: String,
+
+    /// The port under which agents reach the endpoint from outside.
+    #[arg(long, env = "ROOTSTOCK_ENDPOINT_PORT", value_name = "PORT", default_value_t = 443)]
+    pub endpoint_port: u16,
+
     /// The address for agents (gRPC over TLS).
     #[arg(long, env = "ROOTSTOCK_LISTEN", value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
@@ -120,6 +175,24 @@ pub struct Args {
     /// Where and how logs go.
     #[command(flatten)]
     pub telemetry: telemetry::Args,
+}
+
+/// Which clusters are looked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ClusterKind {
+    /// The shoots of a Gardener seed.
+    Seed,
+    /// The cluster that the controller runs in.
+    Local,
+}
+
+/// What becomes of what a runtime does not know in a providerConfig.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProviderConfig {
+    /// It is refused.
+    Strict,
+    /// It is passed over, and named in an Event and a condition.
+    Warn,
 }
 
 /// Which runtime types are looked after.

@@ -24,13 +24,15 @@ mod args;
 mod bundles;
 pub mod catalog;
 mod conditions;
+mod events;
 mod fleet;
 pub mod grpc;
 pub mod identity;
 pub mod index;
+mod objects;
 mod operation;
 mod seed;
 mod shoot;
 
 pub use app::run;
-pub use args::{Args, Types};
+pub use args::{Args, ClusterKind, ProviderConfig, Types};

@@ -192,7 +192,7 @@ fn immutable_text(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "x-kubernetes-validations": rule})
 }
 
-fn any_list(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn any_list(_: &mut SchemaGenerator) -> Schema {
     let item = serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     json_schema!({"type": "array", "items": item})
 }

@@ -5,11 +5,15 @@
 
 mod cluster;
 mod container_runtime;
+mod managed_resource;
 
 pub use cluster::{Cluster, ClusterSpec};
 pub use container_runtime::{
     Condition, ContainerRuntime, ContainerRuntimeSpec, ContainerRuntimeStatus, LastError,
     LastOperation, OperationState, OperationType, WorkerPool,
+};
+pub use managed_resource::{
+    ManagedResource, ManagedResourceSpec, ManagedResourceStatus, SecretRef,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -30,8 +34,8 @@ pub(crate) fn is_conflict(error: &kube::Error) -> bool {
 /// The definitions of the resources that Rootstock works with, made from its
 /// own types: for tests and clusters without Gardener. In a landscape
 /// Gardener's own are there.
-pub fn definitions() -> [CustomResourceDefinition; 2] {
-    [ContainerRuntime::crd(), Cluster::crd()]
+pub fn definitions() -> [CustomResourceDefinition; 3] {
+    [ContainerRuntime::crd(), Cluster::crd(), ManagedResource::crd()]
 }
 
 #[cfg(test)]
@@ -53,7 +57,7 @@ mod tests {
 
     #[test]
     fn definitions_have_what_kubectl_shows() {
-        let [runtimes, clusters] = definitions();
+        let [runtimes, clusters, _] = definitions();
         assert_eq!(runtimes.metadata.name.unwrap(), "containerruntimes.extensions.gardener.cloud");
         assert_eq!(runtimes.spec.names.short_names.unwrap(), ["cr"]);
         let version = &runtimes.spec.versions[0];

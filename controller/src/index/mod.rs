@@ -22,7 +22,7 @@ mod view;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rootstock_core::assign::Resolution;
 use rootstock_core::desired::Registry;
@@ -113,7 +113,7 @@ impl Index {
     }
 
     /// These are all ContainerRuntimes of the seed.
-    pub fn seed_listed(&self, objects: &[ContainerRuntime]) {
+    pub fn seed_listed(&self, objects: &[Arc<ContainerRuntime>]) {
         let mut present: BTreeMap<RuntimeKey, Runtime> = objects
             .iter()
             .filter_map(|object| Some((RuntimeKey::of(object)?, claim::read(object, &self.roots))))

@@ -88,7 +88,7 @@ fn put_bundle(index: &Index, resolution: Resolution) {
 fn ready() -> Index {
     let index = Index::new(BinaryRoots::default());
     put_bundle(&index, resolved());
-    index.seed_listed(&[runtime(pool_a(), false)]);
+    index.seed_listed(&[runtime(pool_a(), false).into()]);
     index.nodes_listed(&shoot(), &[node("1", true)]);
     index
 }
@@ -112,7 +112,7 @@ fn a_node_is_sent_nothing_before_everything_is_known() {
     index.nodes_listed(&shoot(), &[node("1", false)]);
     assert_eq!(generation(&index), None, "the seed is not listed");
     put_bundle(&index, Resolution::Pending);
-    index.seed_listed(&[runtime(pool_a(), false)]);
+    index.seed_listed(&[runtime(pool_a(), false).into()]);
     assert_eq!(generation(&index), None, "the bundle is being looked up");
     put_bundle(&index, resolved());
     assert_eq!(generation(&index), None, "the agent's label is not there");
@@ -250,7 +250,7 @@ fn named(name: &str, kind: &str) -> ContainerRuntime {
 fn a_cluster_that_comes_back_finds_all_that_is_asked_for() {
     let index = Index::new(BinaryRoots::default());
     put_bundle(&index, resolved());
-    index.seed_listed(&[named("gvisor-a", "gvisor"), named("kata-a", "kata")]);
+    index.seed_listed(&[named("gvisor-a", "gvisor").into(), named("kata-a", "kata").into()]);
     index.nodes_listed(&shoot(), &[node("1", true)]);
     let before = index.connect(&id("1"), None).unwrap();
     index.remove_shoot(&shoot());
@@ -293,7 +293,7 @@ fn a_resource_that_is_made_anew_has_nothing_written() {
     let mut again = named("gvisor-a", "gvisor");
     again.metadata.uid = Some("another".to_owned());
     // A watch that was cut off shows it without showing the end of the first.
-    index.seed_listed(&[again]);
+    index.seed_listed(&[again.into()]);
     assert!(!index.is_written(&key(), &index.summary(&key()).unwrap()));
     // A write that ends after its resource leaves nothing behind.
     index.remove_runtime(&key());
@@ -306,7 +306,7 @@ fn a_deletion_waits_for_what_a_controller_that_starts_does_not_know_yet() {
     let index = Index::new(BinaryRoots::default());
     put_bundle(&index, resolved());
     assert_eq!(index.removal_pending(&key(), Instant::now()), None, "the seed is not listed");
-    index.seed_listed(&[runtime(pool_a(), true)]);
+    index.seed_listed(&[runtime(pool_a(), true).into()]);
     assert_eq!(index.removal_pending(&key(), Instant::now()), None, "the nodes are not listed");
     index.nodes_listed(&shoot(), &[node("1", true)]);
     let pending = |now| index.removal_pending(&key(), now).unwrap().len();

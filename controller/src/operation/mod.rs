@@ -19,7 +19,6 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use rootstock_daemon::Shutdown;
@@ -27,7 +26,9 @@ use rootstock_daemon::error::Chain;
 use tokio_stream::wrappers::WatchStream;
 
 use crate::api::ContainerRuntime;
+use crate::events::Events;
 use crate::index::Index;
+use crate::objects::Objects;
 use crate::seed::Scope;
 use backoff::Backoffs;
 
@@ -35,6 +36,8 @@ use backoff::Backoffs;
 pub(crate) struct Operations {
     pub(crate) client: Client,
     pub(crate) index: Arc<Index>,
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) events: Events,
     pub(crate) scope: Scope,
     pub(crate) deletion_timeout: Duration,
     pub(crate) at_once: u16,
@@ -44,20 +47,21 @@ pub(crate) struct Operations {
 struct Context {
     client: Client,
     index: Arc<Index>,
+    objects: Arc<Objects>,
+    events: Events,
     scope: Scope,
     deletion_timeout: Duration,
     backoffs: Backoffs,
-    events: Recorder,
 }
 
 impl Operations {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let api: Api<ContainerRuntime> = Api::all(self.client.clone());
-        let reporter = Reporter { controller: "rootstock-controller".to_owned(), instance: None };
         let context = Arc::new(Context {
-            events: Recorder::new(self.client.clone(), reporter),
             client: self.client,
             index: self.index,
+            objects: self.objects,
+            events: self.events,
             scope: self.scope,
             deletion_timeout: self.deletion_timeout,
             backoffs: Backoffs::default(),

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType};
-use kube::{Api, Resource as _};
 use rootstock_core::assign::Problem;
 use rootstock_core::name::NodeName;
 use rootstock_core::status::Reason;
@@ -17,8 +16,9 @@ use serde_json::{Value, json};
 use super::kind::{Due, due, is_asked};
 use super::{Context, status};
 use crate::api::{Cluster, ContainerRuntime, FINALIZER, OPERATION, OperationState, OperationType};
+use crate::events::Word;
 use crate::index::RuntimeKey;
-use crate::shoot::secrets::{self, SecretError};
+use crate::objects::ObjectsError;
 
 /// How often a deletion looks whether its nodes have confirmed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -32,9 +32,9 @@ pub(super) enum OperationError {
     /// The seed's API refused.
     #[error("the seed's API refused")]
     Api(#[from] kube::Error),
-    /// A Secret of the shoot is not as it should be.
-    #[error("the shoot's Secrets could not be prepared")]
-    Secret(#[from] SecretError),
+    /// The shoot's objects are not as they should be.
+    #[error("the shoot's objects could not be written")]
+    Objects(#[from] ObjectsError),
 }
 
 /// Does what is due.
@@ -74,7 +74,7 @@ pub(super) async fn reconcile(
     let outcome = if kind == OperationType::Delete {
         task.delete(&cluster).await
     } else {
-        task.apply(kind).await
+        task.apply(kind, &cluster).await
     };
     match &outcome {
         Ok(_) => task.ctx.backoffs.succeeded(&task.object),
@@ -95,7 +95,11 @@ struct Task {
 impl Task {
     /// Create and Reconcile. The order of writes is the generic controller's,
     /// which tools and people are used to.
-    async fn apply(&self, kind: OperationType) -> Result<Action, OperationError> {
+    async fn apply(
+        &self,
+        kind: OperationType,
+        cluster: &Cluster,
+    ) -> Result<Action, OperationError> {
         let name = self.key.name.as_str();
         let mut metadata = self.object.metadata.clone();
         if is_asked(&self.object) {
@@ -118,8 +122,9 @@ impl Task {
             self.write(status::failed(kind, generation, &why, &codes, Timestamp::now())).await?;
             return Err(OperationError::Configuration(why));
         }
-        secrets::authority(&self.ctx.client, &self.key.shoot).await?;
-        secrets::request_access(&self.ctx.client, &self.key.shoot).await?;
+        if let Ok(runtime) = self.object.spec.runtime.parse() {
+            self.ctx.objects.put(&self.key.shoot, cluster, &runtime).await?;
+        }
         self.write(status::succeeded(kind, generation, Timestamp::now())).await?;
         tracing::info!(shoot = %self.key.shoot, name, ?kind, "reconciled");
         Ok(Action::await_change())
@@ -143,11 +148,11 @@ impl Task {
                 Some([]) => {
                     let away = self.ctx.index.removal_unconfirmed(&self.key);
                     if !away.is_empty() {
-                        self.announce_leftovers(&away).await;
+                        self.announce_leftovers(&away);
                     }
                 }
                 _ if !late => return Ok(Action::requeue(LOOK)),
-                nodes => self.announce_leftovers(nodes.unwrap_or_default()).await,
+                nodes => self.announce_leftovers(nodes.unwrap_or_default()),
             }
         }
         let generation = self.object.metadata.generation;
@@ -182,27 +187,17 @@ impl Task {
     }
 
     /// Says which nodes keep the runtime's files for now; none where they are not known.
-    async fn announce_leftovers(&self, nodes: &[NodeName]) {
+    fn announce_leftovers(&self, nodes: &[NodeName]) {
         let names: Vec<_> = nodes.iter().take(10).map(NodeName::as_str).collect();
         let who = match nodes.len() {
             0 => "The shoot's nodes, which are not known,".to_owned(),
             1 => format!("Node {}", names.join(", ")),
             count => format!("{count} nodes ({})", names.join(", ")),
         };
-        let event = Event {
-            type_: EventType::Warning,
-            reason: "NodesNotConfirmed".to_owned(),
-            note: Some(format!(
-                "{who} did not confirm in time that the runtime is gone; what is left is removed when it can be"
-            )),
-            action: "Deleting".to_owned(),
-            secondary: None,
-        };
-        let object = self.object.object_ref(&());
-        if let Err(error) = self.ctx.events.publish(&event, &object).await {
-            // The Event is a courtesy; the log has it too.
-            tracing::debug!(error = %Chain(&error), "publishing an Event");
-        }
+        let note = format!(
+            "{who} did not confirm in time that the runtime is gone; what is left is removed when it can be"
+        );
+        self.ctx.events.say(&self.object, Word::NodesNotConfirmed, note);
         tracing::warn!(shoot = %self.key.shoot, name = self.key.name, ?names, "nodes have not confirmed in time");
     }
 

@@ -1,5 +1,7 @@
 //! The seed's ContainerRuntimes, as far as they are this controller's.
 
+mod store;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use tokio::sync::watch;
 use crate::api::ContainerRuntime;
 use crate::args::Types;
 use crate::index::{Index, RuntimeKey};
+
+pub(crate) use store::Store;
 
 /// What Readiness calls it.
 pub(crate) const LISTED: &str = "seed";
@@ -60,9 +64,10 @@ fn is_marked(object: &ContainerRuntime) -> bool {
     conditions.any(|condition| condition.kind == own)
 }
 
-/// Feeds the index with ContainerRuntimes.
+/// Feeds the store and the index with ContainerRuntimes.
 pub(crate) struct Seed {
     pub(crate) client: Client,
+    pub(crate) store: Arc<Store>,
     pub(crate) index: Arc<Index>,
     pub(crate) scope: Scope,
     pub(crate) readiness: Readiness,
@@ -75,8 +80,6 @@ impl Seed {
             .modify(|object| object.metadata.managed_fields = None)
             .default_backoff()
             .boxed();
-        // Also those of others: the catalog may name their type tomorrow.
-        let mut all: BTreeMap<RuntimeKey, ContainerRuntime> = BTreeMap::new();
         let mut listed = BTreeMap::new();
         let mut complete = false;
         loop {
@@ -86,7 +89,7 @@ impl Seed {
                 changed = self.scope.catalog.changed() => {
                     changed?;
                     if complete {
-                        self.put_all(&all);
+                        self.put_all();
                     }
                     continue;
                 }
@@ -100,23 +103,24 @@ impl Seed {
                     } else {
                         self.index.remove_runtime(&key);
                     }
-                    all.insert(key, object);
+                    self.store.put(key, Arc::new(object));
                 }
                 Some(Ok(watcher::Event::Delete(object))) => {
                     let Some(key) = RuntimeKey::of(&object) else { continue };
-                    all.remove(&key);
+                    self.store.remove(&key);
                     self.index.remove_runtime(&key);
                 }
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(object))) => {
-                    listed.extend(RuntimeKey::of(&object).map(|key| (key, object)));
+                    listed.extend(RuntimeKey::of(&object).map(|key| (key, Arc::new(object))));
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
-                    all = std::mem::take(&mut listed);
-                    self.put_all(&all);
+                    let count = listed.len();
+                    self.store.replace(std::mem::take(&mut listed));
+                    self.put_all();
                     complete = true;
                     self.readiness.done(LISTED);
-                    tracing::info!(count = all.len(), "ContainerRuntimes listed");
+                    tracing::info!(count, "ContainerRuntimes listed");
                 }
                 Some(Err(error)) => {
                     tracing::warn!(error = %Chain(&error), "watching ContainerRuntimes");
@@ -126,8 +130,10 @@ impl Seed {
         }
     }
 
-    fn put_all(&self, all: &BTreeMap<RuntimeKey, ContainerRuntime>) {
-        let ours: Vec<_> = all.values().filter(|object| self.scope.has(object)).cloned().collect();
+    fn put_all(&self) {
+        // The store has those of others too: the catalog may name their type tomorrow.
+        let mut ours = self.store.all();
+        ours.retain(|object| self.scope.has(object));
         self.index.seed_listed(&ours);
     }
 }
