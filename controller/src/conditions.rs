@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
+use kube::Client;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 use rootstock_core::rollup;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::pace::Pace;
-use crate::api::{Condition, ContainerRuntime, is_conflict};
+use crate::api::{Condition, is_conflict};
 use crate::index::{Index, RuntimeKey, Summary};
 
 mod pace;
@@ -127,7 +127,7 @@ impl Conditions {
         summary: &Summary,
         early: bool,
     ) -> Result<bool, kube::Error> {
-        let api: Api<ContainerRuntime> = Api::namespaced(self.client.clone(), key.shoot.as_str());
+        let api = key.api(&self.client);
         let object = api.get_status(&key.name).await?;
         let before = object.status.map(|status| status.conditions).unwrap_or_default();
         let after = merge(&before, &summary.conditions, Timestamp::now());

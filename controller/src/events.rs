@@ -20,27 +20,58 @@ const DEPTH: usize = 1024;
 /// What an Event is about: one word each, as `kubectl get events` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Word {
+    /// The type's bundle is another one than before.
+    BundleResolved,
+    /// Nodes are on their way to another state.
+    RolloutBegun,
+    /// All nodes are where they should be.
+    RolloutDone,
+    /// Nodes failed.
+    NodesFailed,
+    /// The providerConfig is refused.
+    ConfigurationRefused,
+    /// Parts of the providerConfig are passed over.
+    ConfigurationPassedOver,
     /// Nodes did not confirm a removal in time.
     NodesNotConfirmed,
+    /// Another extension's installation was taken over.
+    TakenOver,
 }
 
 impl Word {
     fn as_str(self) -> &'static str {
         match self {
+            Self::BundleResolved => "BundleResolved",
+            Self::RolloutBegun => "RolloutBegun",
+            Self::RolloutDone => "RolloutDone",
+            Self::NodesFailed => "NodesFailed",
+            Self::ConfigurationRefused => "ConfigurationRefused",
+            Self::ConfigurationPassedOver => "ConfigurationPassedOver",
             Self::NodesNotConfirmed => "NodesNotConfirmed",
+            Self::TakenOver => "TakenOver",
         }
     }
 
     /// What was being done.
     fn action(self) -> &'static str {
         match self {
+            Self::BundleResolved => "Resolving",
+            Self::RolloutBegun | Self::RolloutDone | Self::NodesFailed => "RollingOut",
+            Self::ConfigurationRefused | Self::ConfigurationPassedOver => "Reconciling",
             Self::NodesNotConfirmed => "Deleting",
+            Self::TakenOver => "TakingOver",
         }
     }
 
     fn kind(self) -> EventType {
         match self {
-            Self::NodesNotConfirmed => EventType::Warning,
+            Self::BundleResolved | Self::RolloutBegun | Self::RolloutDone | Self::TakenOver => {
+                EventType::Normal
+            }
+            Self::NodesFailed
+            | Self::ConfigurationRefused
+            | Self::ConfigurationPassedOver
+            | Self::NodesNotConfirmed => EventType::Warning,
         }
     }
 }

@@ -30,6 +30,11 @@ impl RuntimeKey {
         let shoot = object.namespace()?.parse().ok()?;
         Some(Self { shoot, name: object.name_any() })
     }
+
+    /// The resources beside it.
+    pub(crate) fn api(&self, client: &kube::Client) -> kube::Api<ContainerRuntime> {
+        kube::Api::namespaced(client.clone(), self.shoot.as_str())
+    }
 }
 
 /// What the status of a ContainerRuntime should say.

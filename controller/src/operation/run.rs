@@ -53,7 +53,7 @@ pub(super) async fn reconcile(
         return Ok(Action::requeue(pause));
     }
     // The cache may be behind our own writes, and an operation is not done twice.
-    let api: Api<ContainerRuntime> = Api::namespaced(ctx.client.clone(), key.shoot.as_str());
+    let api = key.api(&ctx.client);
     let Some(object) = api.get_opt(&key.name).await? else { return Ok(Action::await_change()) };
     let kind = match due(&object) {
         Due::Operation(kind) => kind,
@@ -69,8 +69,7 @@ pub(super) async fn reconcile(
         // Gardener asks again when the shoot can be worked on.
         return Ok(Action::await_change());
     };
-    let task =
-        Task { api: Api::namespaced(ctx.client.clone(), key.shoot.as_str()), key, ctx, object };
+    let task = Task { api, key, ctx, object };
     let outcome = if kind == OperationType::Delete {
         task.delete(&cluster).await
     } else {
