@@ -4,19 +4,24 @@
 //! nothing. A type whose bundle is not resolved, whose label is gone for a
 //! moment, or about which two resources disagree goes to `keep`, and the node
 //! leaves it as it is. Only a type that no resource asks for is taken away.
+//!
+//! Where several resources ask for one type on one node, the oldest decides;
+//! one that asks for the same agrees with it, another one is told of the
+//! conflict. The oldest decides also when its settings are refused: the node
+//! keeps what it last gave, and does not change hands because of a typing error.
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use serde_json::{Map, Value};
 
 use crate::bundle::ConfigBlob;
 use crate::desired::{DesiredBundle, DesiredContent, Registry};
 use crate::digest::Digest;
 use crate::name::{Architecture, NodeName, RuntimeType};
 use crate::path::BinaryPath;
+use crate::provider::{Given, PassedOver};
 use crate::selector::{Labels, Selector};
 use crate::status::Reason;
 
+mod choose;
 #[cfg(test)]
 mod tests;
 
@@ -53,10 +58,23 @@ pub struct Claim {
     pub runtime: RuntimeType,
     /// The worker pool's name.
     pub pool: String,
+    /// When the resource was made, where that is known.
+    pub created: Option<Created>,
     /// What exactly, or what is wrong with it. A resource that can't be read
     /// still covers its type: what nodes have of it stays.
     pub ask: Result<Ask, Problem>,
 }
+
+impl Claim {
+    /// The smaller, the older; of one second, the names decide.
+    fn seniority(&self) -> (bool, Option<Created>, &str) {
+        (self.created.is_none(), self.created, &self.name)
+    }
+}
+
+/// When a resource was made, in seconds since 1970, which is as exact as Kubernetes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Created(pub i64);
 
 /// What a well-formed ContainerRuntime asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,8 +83,9 @@ pub struct Ask {
     pub binary_path: BinaryPath,
     /// Which nodes.
     pub selector: Selector,
-    /// The user's settings.
-    pub settings: Map<String, Value>,
+    /// The user's settings, to be checked when the bundle is known; or what is
+    /// wrong with them in any case.
+    pub settings: Result<Given, Problem>,
 }
 
 /// A bundle for one platform.
@@ -91,6 +110,18 @@ pub enum Resolution {
     Failed(Problem),
     /// By architecture, either the bundle or why there is none.
     Resolved(BTreeMap<Architecture, Result<ResolvedBundle, Problem>>),
+}
+
+impl Resolution {
+    /// Checks settings against the declaration of a type's bundle for every platform, and
+    /// says what is passed over. While the bundle is not known nothing is wrong.
+    ///
+    /// # Errors
+    /// When a platform refuses them: no node gets them then, so that those of
+    /// one resource don't fall apart.
+    pub fn check(&self, runtime: &RuntimeType, given: &Given) -> Result<Vec<PassedOver>, Problem> {
+        choose::check(self, runtime, given)
+    }
 }
 
 /// Why something is not as it should be.
@@ -167,22 +198,28 @@ pub fn assign(
         }
     }
     let mut chosen = BTreeMap::new();
-    for (runtime, claims) in &by_type {
-        match choose(node, claims, bundles.get(runtime)) {
-            Ok(bundle) => {
+    for (runtime, claims) in &mut by_type {
+        claims.sort_by_key(|(claim, _)| claim.seniority());
+        let (bundle, verdicts) = choose::choose(node, claims, bundles.get(*runtime));
+        assignment.verdicts.extend(verdicts);
+        match bundle {
+            Some(bundle) => {
                 chosen.insert(*runtime, bundle);
             }
-            Err(problem) => hold(&mut assignment, claims, &problem),
+            None => {
+                assignment.content.keep.insert((*runtime).clone());
+            }
         }
     }
     for (runtime, problem) in conflicts(&chosen) {
         chosen.remove(&runtime);
-        hold(&mut assignment, &by_type[&runtime], &problem);
+        assignment.content.keep.insert(runtime.clone());
+        for (claim, _) in &by_type[&runtime] {
+            let verdict = Verdict::Held(problem.clone());
+            assignment.verdicts.insert(claim.name.clone(), verdict);
+        }
     }
     for (runtime, bundle) in chosen {
-        for (claim, _) in &by_type[runtime] {
-            assignment.verdicts.insert(claim.name.clone(), Verdict::Wanted(bundle.digest));
-        }
         // Another claim that can't be read changes nothing for a node that this one selects.
         assignment.content.keep.remove(runtime);
         assignment.content.bundles.push(bundle);
@@ -206,65 +243,6 @@ fn is_in_pool(node: &NodeFacts, pool: &str) -> bool {
         .any(|label| node.labels.get(*label).is_some_and(|found| found == pool))
 }
 
-fn choose(
-    node: &NodeFacts,
-    claims: &[(&Claim, &Ask)],
-    resolution: Option<&Resolution>,
-) -> Result<DesiredBundle, Problem> {
-    let (claim, ask) = claims[0];
-    if let Some((other, _)) = claims
-        .iter()
-        .find(|(_, other)| other.binary_path != ask.binary_path || other.settings != ask.settings)
-    {
-        let message = format!(
-            "{} and {} both select node {} and ask for different binaryPaths or settings",
-            claim.name, other.name, node.name
-        );
-        return Err(Problem::new(Reason::SettingsConflict, message));
-    }
-    let runtime = &claim.runtime;
-    let by_architecture = match resolution {
-        None => {
-            return Err(Problem::type_unknown(runtime));
-        }
-        Some(Resolution::Pending) => {
-            let message = format!("the bundle of {runtime} is being looked up");
-            return Err(Problem::new(Reason::BundlePending, message));
-        }
-        Some(Resolution::Failed(problem)) => return Err(problem.clone()),
-        Some(Resolution::Resolved(by_architecture)) => by_architecture,
-    };
-    let Some(architecture) = node.architecture else {
-        let message = format!("node {} has an architecture that is not known", node.name);
-        return Err(Problem::new(Reason::ArchitectureMismatch, message));
-    };
-    let bundle = match by_architecture.get(&architecture) {
-        Some(Ok(bundle)) => bundle,
-        Some(Err(problem)) => return Err(problem.clone()),
-        None => {
-            let message = format!("the bundle of {runtime} has nothing for {architecture}");
-            return Err(Problem::new(Reason::ArchitectureMismatch, message));
-        }
-    };
-    if bundle.config.config().runtime != *runtime {
-        let message = format!(
-            "the bundle {}/{} is one of {}, not of {runtime}",
-            bundle.registry,
-            bundle.repository,
-            bundle.config.config().runtime
-        );
-        return Err(Problem::new(Reason::BundleInvalid, message));
-    }
-    Ok(DesiredBundle {
-        digest: bundle.digest,
-        binary_path: ask.binary_path.clone(),
-        registry: bundle.registry.clone(),
-        repository: bundle.repository.clone(),
-        config: bundle.config.clone(),
-        settings: ask.settings.clone(),
-    })
-}
-
 /// Types whose bundles claim one handler, or one entry point in one folder:
 /// none of them is touched, for it can't be told whose it is.
 fn conflicts(chosen: &BTreeMap<&RuntimeType, DesiredBundle>) -> BTreeMap<RuntimeType, Problem> {
@@ -286,11 +264,4 @@ fn conflicts(chosen: &BTreeMap<&RuntimeType, DesiredBundle>) -> BTreeMap<Runtime
         }
     }
     problems
-}
-
-fn hold(assignment: &mut Assignment, claims: &[(&Claim, &Ask)], problem: &Problem) {
-    for (claim, _) in claims {
-        assignment.content.keep.insert(claim.runtime.clone());
-        assignment.verdicts.insert(claim.name.clone(), Verdict::Held(problem.clone()));
-    }
 }

@@ -15,6 +15,8 @@ use crate::name::{Architecture, HandlerName, RuntimeType};
 use crate::path::BundlePath;
 use crate::status::Reason;
 
+pub use setting::{MAX_SETTING_NAME, MAX_SETTINGS, Setting};
+
 /// The largest config blob, in bytes. gVisor's is 2 KiB, kata's 4 KiB.
 pub const MAX_CONFIG_SIZE: usize = 256 * 1024;
 /// The largest file in a bundle, in plain bytes: four times kata's largest image.
@@ -159,25 +161,6 @@ pub enum ConfigFormat {
     Json,
     /// The template is the text.
     Text,
-}
-
-/// A setting that a user may choose.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Setting {
-    /// Its name, as users write it.
-    pub name: String,
-    /// What its values are: `bool`, `int`, `string`.
-    pub kind: String,
-    /// The values that are allowed; all of the kind where none is named.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allowed: Vec<Value>,
-    /// The config file where it lands.
-    pub config: BundlePath,
-    /// The dotted key in that file.
-    pub key: String,
-    /// How the value is written: as it is, or as `string`.
-    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
-    pub written_as: Option<String>,
 }
 
 /// Something that a node must have.
@@ -325,5 +308,6 @@ mod hex {
 }
 
 mod check;
+mod setting;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@
 //! * [`name`], [`digest`], [`path`]: names, digests and paths, parsed once at the edge
 //! * [`selector`]: label selectors, evaluated as Kubernetes does
 //! * [`bundle`]: the config blob that describes one version of a runtime
+//! * [`provider`]: what a user writes into `spec.providerConfig`, as settings
 //! * [`mod@reference`]: how a bundle is named
 //! * [`catalog`]: which bundle each runtime type stands for
 //! * [`desired`]: what one node should have, with its generation
@@ -29,6 +30,7 @@ pub mod layout;
 pub mod name;
 pub mod path;
 pub mod plan;
+pub mod provider;
 pub mod reference;
 pub mod rollup;
 pub mod selector;

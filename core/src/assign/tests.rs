@@ -32,10 +32,11 @@ fn claim(name: &str, runtime: &str, pool: &str) -> Claim {
         name: name.into(),
         runtime: runtime.parse().unwrap(),
         pool: pool.into(),
+        created: None,
         ask: Ok(Ask {
             binary_path: "/var/bin/containerruntimes".parse().unwrap(),
             selector: Selector::try_from(&spec).unwrap(),
-            settings: Map::new(),
+            settings: Ok(Given::default()),
         }),
     }
 }

@@ -86,13 +86,7 @@ impl BundleConfig {
                 ));
             }
         }
-        match self.settings.iter().find(|setting| !rendered.contains(&setting.config)) {
-            Some(setting) => wrong(format!(
-                "setting {} lands in {}, which is not among its configs",
-                setting.name, setting.config
-            )),
-            None => Ok(()),
-        }
+        self.check_settings().map_err(InvalidBundle::Content)
     }
 
     fn check_files(&self) -> Result<BTreeSet<&BundlePath>, InvalidBundle> {

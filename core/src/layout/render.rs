@@ -12,50 +12,29 @@ pub(super) fn check_settings<'a>(
     bundle: &'a BundleConfig,
     given: &Map<String, Value>,
 ) -> Result<Vec<(&'a Setting, Value)>, LayoutError> {
-    let known = |name: &str| bundle.settings.iter().any(|setting| setting.name == name);
-    if let Some(name) = given.keys().find(|name| !known(name)) {
-        let names: Vec<&str> = bundle.settings.iter().map(|setting| &*setting.name).collect();
-        let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    if let Some(name) = given.keys().find(|name| bundle.setting(name).is_none()) {
         return Err(LayoutError::Setting(format!(
-            "setting {:?} is unknown to {} {}, which has: {has}",
+            "setting {:?} is unknown to {} {}, which has: {}",
             cut(name),
             bundle.runtime,
-            bundle.version
+            bundle.version,
+            bundle.setting_names()
         )));
     }
     let mut settings = Vec::new();
     for setting in &bundle.settings {
-        if let Some(value) = given.get(&setting.name) {
-            check_value(setting, value)?;
-            settings.push((setting, value.clone()));
+        let Some(value) = given.get(&setting.name) else { continue };
+        if !setting.takes(value) {
+            return Err(LayoutError::Setting(format!(
+                "setting {:?} is {}, want {}",
+                setting.name,
+                cut(&value.to_string()),
+                setting.wants()
+            )));
         }
+        settings.push((setting, value.clone()));
     }
     Ok(settings)
-}
-
-fn check_value(setting: &Setting, value: &Value) -> Result<(), LayoutError> {
-    let right = match setting.kind.as_str() {
-        "bool" => value.is_boolean(),
-        "int" => value.is_i64(),
-        "string" => value.is_string(),
-        _ => false,
-    };
-    let shown = cut(&value.to_string());
-    if !right {
-        return Err(LayoutError::Setting(format!(
-            "setting {:?} is {shown}, want a value of kind {}",
-            setting.name, setting.kind
-        )));
-    }
-    if !setting.allowed.is_empty() && !setting.allowed.contains(value) {
-        let allowed: Vec<String> = setting.allowed.iter().map(Value::to_string).collect();
-        return Err(LayoutError::Setting(format!(
-            "setting {:?} is {shown}, want one of {}",
-            setting.name,
-            allowed.join(", ")
-        )));
-    }
-    Ok(())
 }
 
 /// The content of one config file.
@@ -67,6 +46,14 @@ pub(super) fn config(
     // Placeholders first: a user's text is taken as it is.
     let mut content = places.expand_value(&config.template);
     for (setting, value) in settings.iter().filter(|(s, _)| s.config == config.name) {
+        if setting.omits(value) {
+            continue;
+        }
+        if *value == Value::Bool(true) {
+            for (key, value) in &setting.also {
+                set(&mut content, key, places.expand_value(value))?;
+            }
+        }
         let value = match setting.written_as.as_deref() {
             None => value.clone(),
             Some("string") if value.is_string() => value.clone(),
