@@ -49,7 +49,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let agents = listen(args.listen, "--listen").await?;
     let admin_listener = listen(args.admin_listen, "--admin-listen").await?;
 
-    let index = Arc::new(Index::new(BinaryRoots::new(args.binary_roots.clone())));
+    let index = Index::new(BinaryRoots::new(args.binary_roots.clone()));
+    let index = Arc::new(index.with_provider_config(args.provider_config.into()));
     let endpoints = Arc::new(Endpoints::default());
     let (tokens, token_changes) = watch::channel(Default::default());
     let scope = Scope {

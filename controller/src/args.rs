@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 use rootstock_core::path::BinaryPath;
+use rootstock_core::provider::How;
 use rootstock_daemon::telemetry;
 
 const EXAMPLES: &str = "\
@@ -193,6 +194,15 @@ pub enum ProviderConfig {
     Strict,
     /// It is passed over, and named in an Event and a condition.
     Warn,
+}
+
+impl From<ProviderConfig> for How {
+    fn from(how: ProviderConfig) -> Self {
+        match how {
+            ProviderConfig::Strict => Self::Strict,
+            ProviderConfig::Warn => Self::Warn,
+        }
+    }
 }
 
 /// Which runtime types are looked after.

@@ -1,9 +1,10 @@
 //! What a ContainerRuntime asks for, read from the resource.
 
 use kube::ResourceExt as _;
-use rootstock_core::assign::{Ask, Claim, Problem};
+use rootstock_core::assign::{Ask, Claim, Created, Problem};
 use rootstock_core::name::RuntimeType;
 use rootstock_core::path::{BinaryPath, BinaryRoots};
+use rootstock_core::provider::{self, How};
 use rootstock_core::selector::Selector;
 use rootstock_core::status::Reason;
 
@@ -25,7 +26,7 @@ pub(super) struct Runtime {
 }
 
 /// Reads a resource. What is wrong with it is part of the answer.
-pub(super) fn read(object: &ContainerRuntime, roots: &BinaryRoots) -> Runtime {
+pub(super) fn read(object: &ContainerRuntime, roots: &BinaryRoots, how: How) -> Runtime {
     let spec = &object.spec;
     let deleting = object.metadata.deletion_timestamp.is_some();
     let uid = object.uid();
@@ -37,14 +38,24 @@ pub(super) fn read(object: &ContainerRuntime, roots: &BinaryRoots) -> Runtime {
             return Runtime { uid, runtime: None, claim: None, problem: Some(problem), deleting };
         }
     };
-    let ask = ask(object, roots);
-    let problem = ask.as_ref().err().cloned();
-    let claim = Claim { name: object.name_any(), runtime: runtime.clone(), pool, ask };
+    let ask = ask(object, &runtime, roots, how);
+    let problem = match &ask {
+        Ok(ask) => ask.settings.as_ref().err(),
+        Err(problem) => Some(problem),
+    };
+    let problem = problem.cloned();
+    let created = object.metadata.creation_timestamp.as_ref().map(|at| Created(at.0.as_second()));
+    let claim = Claim { name: object.name_any(), runtime: runtime.clone(), pool, created, ask };
     let claim = (!deleting).then_some(claim);
     Runtime { uid, runtime: Some(runtime), claim, problem, deleting }
 }
 
-fn ask(object: &ContainerRuntime, roots: &BinaryRoots) -> Result<Ask, Problem> {
+fn ask(
+    object: &ContainerRuntime,
+    runtime: &RuntimeType,
+    roots: &BinaryRoots,
+    how: How,
+) -> Result<Ask, Problem> {
     let spec = &object.spec;
     let selector = Selector::try_from(&spec.worker_pool.selector).map_err(|error| {
         Problem::new(Reason::SelectorInvalid, format!("spec.workerPool.selector: {error}"))
@@ -56,9 +67,8 @@ fn ask(object: &ContainerRuntime, roots: &BinaryRoots) -> Result<Ask, Problem> {
         .parse()
         .map_err(|error| refused(&format_args!("spec.binaryPath: {error}")))?;
     roots.check(&binary_path).map_err(|error| refused(&error))?;
-    if spec.provider_config.is_some() {
-        let message = "spec.providerConfig: no runtime takes settings in this version";
-        return Err(Problem::new(Reason::ConfigurationInvalid, message));
-    }
-    Ok(Ask { binary_path, selector, settings: serde_json::Map::new() })
+    // Wrong settings still ask for the runtime, on the nodes that are selected.
+    let settings = provider::read(spec.provider_config.as_ref(), runtime, how)
+        .map_err(|error| Problem::new(Reason::ConfigurationInvalid, error.to_string()));
+    Ok(Ask { binary_path, selector, settings })
 }

@@ -15,6 +15,7 @@
 
 mod claim;
 mod node;
+mod settings;
 mod shoot;
 mod view;
 
@@ -28,6 +29,7 @@ use rootstock_core::assign::Resolution;
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
+use rootstock_core::provider::How;
 use tokio::sync::watch;
 
 pub use node::LabelChange;
@@ -49,6 +51,7 @@ pub const MAX_NODES: usize = 20_000;
 pub struct Index {
     state: Mutex<State>,
     roots: BinaryRoots,
+    how: How,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
     /// Raised with each shoot that is new.
@@ -65,6 +68,7 @@ struct State {
     seed_listed: bool,
     dirty: BTreeSet<RuntimeKey>,
     written: BTreeMap<RuntimeKey, Summary>,
+    said: settings::Said,
 }
 
 impl Index {
@@ -72,7 +76,12 @@ impl Index {
     pub fn new(roots: BinaryRoots) -> Self {
         let (changed, _) = watch::channel(0);
         let (new_shoots, _) = watch::channel(0);
-        Self { state: Mutex::default(), roots, changed, new_shoots }
+        Self { state: Mutex::default(), roots, how: How::default(), changed, new_shoots }
+    }
+
+    /// The same, reading providerConfig in this way.
+    pub fn with_provider_config(self, how: How) -> Self {
+        Self { how, ..self }
     }
 
     /// Sees every change from here on. What changed is asked of the index.
@@ -88,7 +97,7 @@ impl Index {
     /// A ContainerRuntime is there, or has changed.
     pub fn put_runtime(&self, object: &ContainerRuntime) {
         let Some(key) = RuntimeKey::of(object) else { return };
-        let runtime = claim::read(object, &self.roots);
+        let runtime = claim::read(object, &self.roots, self.how);
         let known = |s: &Shoot| s.runtimes.get(&key.name) == Some(&runtime);
         // Most changes are of its status, and often our own.
         if self.lock().shoots.get(&key.shoot).is_some_and(known) {
@@ -116,7 +125,9 @@ impl Index {
     pub fn seed_listed(&self, objects: &[Arc<ContainerRuntime>]) {
         let mut present: BTreeMap<RuntimeKey, Runtime> = objects
             .iter()
-            .filter_map(|object| Some((RuntimeKey::of(object)?, claim::read(object, &self.roots))))
+            .filter_map(|object| {
+                Some((RuntimeKey::of(object)?, claim::read(object, &self.roots, self.how)))
+            })
             .collect();
         {
             let mut state = self.lock();
@@ -279,6 +290,7 @@ impl State {
     fn forget(&mut self, key: &RuntimeKey) {
         self.dirty.remove(key);
         self.written.remove(key);
+        self.said.remove(key);
     }
 
     /// Drops a shoot of which nothing is known. One whose Nodes are known stays:

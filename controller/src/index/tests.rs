@@ -15,15 +15,15 @@ use super::*;
 use crate::grpc::Refused;
 use crate::identity::NodeId;
 
-fn shoot() -> ShootName {
+pub(super) fn shoot() -> ShootName {
     "shoot--garden--one".parse().unwrap()
 }
 
-fn gvisor() -> RuntimeType {
+pub(super) fn gvisor() -> RuntimeType {
     "gvisor".parse().unwrap()
 }
 
-fn runtime(selector: Value, deleted: bool) -> ContainerRuntime {
+pub(super) fn runtime(selector: Value, deleted: bool) -> ContainerRuntime {
     let mut object = json!({
         "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",
         "metadata": {"name": "gvisor-a", "namespace": "shoot--garden--one"},
@@ -36,15 +36,15 @@ fn runtime(selector: Value, deleted: bool) -> ContainerRuntime {
     serde_json::from_value(object).unwrap()
 }
 
-fn pool_a() -> Value {
+pub(super) fn pool_a() -> Value {
     json!({"matchLabels": {"worker.gardener.cloud/pool": "a"}})
 }
 
-fn key() -> RuntimeKey {
+pub(super) fn key() -> RuntimeKey {
     RuntimeKey { shoot: shoot(), name: "gvisor-a".to_owned() }
 }
 
-fn node(uid: &str, agent: bool) -> NodeResource {
+pub(super) fn node(uid: &str, agent: bool) -> NodeResource {
     let mut node = json!({"metadata": {"name": "n1", "uid": uid, "labels": {
         "worker.gardener.cloud/pool": "a",
         "worker.gardener.cloud/cri-name": "containerd",
@@ -57,7 +57,7 @@ fn node(uid: &str, agent: bool) -> NodeResource {
     serde_json::from_value(node).unwrap()
 }
 
-fn id(uid: &str) -> NodeId {
+pub(super) fn id(uid: &str) -> NodeId {
     NodeId { shoot: shoot(), name: "n1".parse().unwrap(), uid: uid.parse().unwrap() }
 }
 
@@ -79,7 +79,7 @@ fn resolved() -> Resolution {
     Resolution::Resolved([(Architecture::Amd64, Ok(bundle))].into())
 }
 
-fn put_bundle(index: &Index, resolution: Resolution) {
+pub(super) fn put_bundle(index: &Index, resolution: Resolution) {
     let reference = [(gvisor(), "main/rootstock/gvisor:1".to_owned())].into();
     index.put_bundles(reference, [(gvisor(), resolution)].into(), BTreeMap::new());
 }

@@ -129,9 +129,9 @@ impl Index {
     }
 
     /// What is wrong with a ContainerRuntime itself, as far as it can be told
-    /// without a registry or a node.
+    /// without a node. Its settings can be wrong only when its bundle is known.
     pub fn problem(&self, object: &ContainerRuntime) -> Option<Problem> {
-        let runtime = super::claim::read(object, &self.roots);
+        let runtime = super::claim::read(object, &self.roots, self.how);
         self.lock().problem(&runtime)
     }
 
@@ -188,7 +188,10 @@ impl State {
             return Some(problem.clone());
         }
         let name = runtime.runtime.as_ref()?;
-        (!self.bundles.contains_key(name)).then(|| Problem::type_unknown(name))
+        if !self.bundles.contains_key(name) {
+            return Some(Problem::type_unknown(name));
+        }
+        self.settings_problem(runtime)
     }
 
     fn roll_up(&self, shoot: &Shoot, runtime: &Runtime, name: &str) -> [Condition; 3] {

@@ -125,6 +125,9 @@ impl Task {
             self.ctx.objects.put(&self.key.shoot, cluster, &runtime).await?;
         }
         self.write(status::succeeded(kind, generation, Timestamp::now())).await?;
+        if let Some(note) = self.ctx.index.newly_passed_over(&self.object) {
+            self.ctx.events.say(&self.object, Word::ConfigurationPassedOver, note);
+        }
         tracing::info!(shoot = %self.key.shoot, name, ?kind, "reconciled");
         Ok(Action::await_change())
     }

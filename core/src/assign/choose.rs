@@ -11,6 +11,9 @@ use crate::path::BinaryPath;
 use crate::provider::{Given, PassedOver};
 use crate::status::Reason;
 
+#[cfg(test)]
+mod tests;
+
 /// What one claim comes to with the node's bundle.
 #[derive(PartialEq)]
 struct Want<'a> {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::selector::SelectorSpec;
 
-fn config(runtime: &str, handler: &str, entry: &str) -> ConfigBlob {
+pub(super) fn config(runtime: &str, handler: &str, entry: &str) -> ConfigBlob {
     let empty = Digest::of(b"");
     let json = serde_json::json!({
         "type": runtime, "version": "1",
@@ -11,11 +11,16 @@ fn config(runtime: &str, handler: &str, entry: &str) -> ConfigBlob {
                    "blob": empty.to_string(), "blobSize": 0}],
         "entryPoints": [entry],
         "handlers": [{"name": handler, "runtimeType": "io.containerd.x.v1", "shim": entry}],
+        "configs": [{"name": "c.toml", "format": "toml", "template": {}}],
+        "settings": [
+            {"name": "on", "kind": "bool", "config": "c.toml", "key": "on"},
+            {"name": "quiet", "kind": "bool", "config": "c.toml", "key": "quiet", "omitFalse": true},
+        ],
     });
     ConfigBlob::parse(json.to_string().as_bytes()).unwrap()
 }
 
-fn resolved(runtime: &str, handler: &str, entry: &str) -> Resolution {
+pub(super) fn resolved(runtime: &str, handler: &str, entry: &str) -> Resolution {
     let bundle = ResolvedBundle {
         digest: Digest::of(runtime.as_bytes()),
         registry: "main".into(),
@@ -25,7 +30,7 @@ fn resolved(runtime: &str, handler: &str, entry: &str) -> Resolution {
     Resolution::Resolved([(Architecture::Amd64, Ok(bundle))].into())
 }
 
-fn claim(name: &str, runtime: &str, pool: &str) -> Claim {
+pub(super) fn claim(name: &str, runtime: &str, pool: &str) -> Claim {
     let labels = [("worker.gardener.cloud/pool".to_owned(), pool.to_owned())].into();
     let spec = SelectorSpec { match_labels: labels, match_expressions: vec![] };
     Claim {
@@ -41,7 +46,7 @@ fn claim(name: &str, runtime: &str, pool: &str) -> Claim {
     }
 }
 
-fn node(pool: &str, cri: &str, runtimes: &[&str]) -> NodeFacts {
+pub(super) fn node(pool: &str, cri: &str, runtimes: &[&str]) -> NodeFacts {
     let mut labels: Labels = [
         ("worker.gardener.cloud/pool".to_owned(), pool.to_owned()),
         (CRI_LABEL.to_owned(), cri.to_owned()),
@@ -53,7 +58,7 @@ fn node(pool: &str, cri: &str, runtimes: &[&str]) -> NodeFacts {
     NodeFacts { name: "n".parse().unwrap(), labels, architecture: Some(Architecture::Amd64) }
 }
 
-fn bundles() -> BTreeMap<RuntimeType, Resolution> {
+pub(super) fn bundles() -> BTreeMap<RuntimeType, Resolution> {
     [
         ("gvisor".parse().unwrap(), resolved("gvisor", "runsc", "runsc")),
         ("kata".parse().unwrap(), resolved("kata", "kata", "containerd-shim-kata-v2")),
@@ -61,7 +66,7 @@ fn bundles() -> BTreeMap<RuntimeType, Resolution> {
     .into()
 }
 
-fn registries() -> BTreeMap<String, Registry> {
+pub(super) fn registries() -> BTreeMap<String, Registry> {
     let registry = Registry {
         name: "main".into(),
         url: "http://r".into(),
@@ -72,11 +77,11 @@ fn registries() -> BTreeMap<String, Registry> {
     [("main".to_owned(), registry)].into()
 }
 
-fn types(assignment: &Assignment) -> Vec<&str> {
+pub(super) fn types(assignment: &Assignment) -> Vec<&str> {
     assignment.content.bundles.iter().map(|bundle| bundle.runtime().as_str()).collect()
 }
 
-fn kept(assignment: &Assignment) -> Vec<&str> {
+pub(super) fn kept(assignment: &Assignment) -> Vec<&str> {
     assignment.content.keep.iter().map(RuntimeType::as_str).collect()
 }
 
@@ -131,17 +136,6 @@ fn what_is_not_known_is_kept_with_its_reason() {
         assert_eq!(reason_of("gvisor-a"), reason);
         assert_eq!(reason_of("wasm-a"), Reason::TypeUnknown);
     }
-}
-
-#[test]
-fn resources_that_disagree_hold_each_other() {
-    let node = node("a", "containerd", &["gvisor"]);
-    let mut claims = vec![claim("one", "gvisor", "a"), claim("two", "gvisor", "a")];
-    assert_eq!(types(&assign(&node, &claims, &bundles(), &registries())), ["gvisor"]);
-    claims[1].ask.as_mut().unwrap().binary_path = "/opt/rootstock".parse().unwrap();
-    let assignment = assign(&node, &claims, &bundles(), &registries());
-    assert_eq!(kept(&assignment), ["gvisor"]);
-    assert_eq!(assignment.verdicts.len(), 2);
 }
 
 #[test]
@@ -211,18 +205,29 @@ fn types_that_claim_one_name_hold_each_other() {
 
 proptest! {
     /// Whatever is asked for on a node that a claim covers is either wanted or
-    /// kept, never dropped; and the order of claims changes nothing.
+    /// kept, never dropped; every claim that selects the node hears of itself;
+    /// and the order of claims changes nothing.
     #[test]
     fn nothing_that_is_asked_for_is_dropped(
-        pools in proptest::collection::vec((0..3usize, 0..3usize), 0..8),
+        asked in proptest::collection::vec((0..3usize, 0..3usize, 0..3i64, 0..5usize), 0..8),
         labels in proptest::collection::btree_set(0..3usize, 0..3),
         resolutions in proptest::collection::vec(0..4usize, 3),
-        rotate in 0..8usize,
+        seed in any::<u64>(),
     ) {
         let (names, pool) = (["gvisor", "kata", "wasm"], ["a", "b", "c"]);
-        let mut claims: Vec<_> = pools.iter().enumerate()
-            .map(|(i, (t, p))| claim(&format!("c{i}"), names[*t], pool[*p]))
-            .collect();
+        let mut claims: Vec<_> = asked.iter().enumerate().map(|(i, (t, p, created, ask))| {
+            let mut claim = claim(&format!("c{i}"), names[*t], pool[*p]);
+            claim.created = (*created > 0).then_some(Created(*created));
+            let settings = &mut claim.ask.as_mut().unwrap();
+            match ask {
+                0 => {}
+                1 => settings.settings.as_mut().unwrap().settings = [("on".to_owned(), true.into())].into_iter().collect(),
+                2 => settings.settings.as_mut().unwrap().settings = [("other".to_owned(), true.into())].into_iter().collect(),
+                3 => settings.settings = Err(Problem::new(Reason::ConfigurationInvalid, "")),
+                _ => settings.binary_path = "/opt/rootstock".parse().unwrap(),
+            }
+            claim
+        }).collect();
         let bundles: BTreeMap<RuntimeType, Resolution> = names.iter().zip(resolutions)
             .filter_map(|(name, kind)| {
                 let resolution = match kind {
@@ -241,11 +246,18 @@ proptest! {
             let wanted = types(&assignment).contains(&claim.runtime.as_str());
             let kept = assignment.content.keep.contains(&claim.runtime);
             prop_assert!(wanted != kept, "{claim:?}");
+            let labelled = runtimes.contains(&claim.runtime.as_str());
+            prop_assert_eq!(assignment.verdicts.contains_key(&claim.name), labelled);
         }
-        if !claims.is_empty() {
-            let by = rotate % claims.len();
-            claims.rotate_left(by);
+        // Somebody is wanted where something is installed, and nobody else where not.
+        for (name, verdict) in &assignment.verdicts {
+            let claim = claims.iter().find(|claim| claim.name == *name).unwrap();
+            let wanted = types(&assignment).contains(&claim.runtime.as_str());
+            prop_assert!(wanted || matches!(verdict, Verdict::Held(_)));
         }
-        prop_assert_eq!(assign(&node, &claims, &bundles, &registries()), assignment);
+        for round in 0..4 {
+            claims.sort_by_cached_key(|claim| Digest::of(format!("{seed}{round}{}", claim.name).as_bytes()).hex());
+            prop_assert_eq!(&assign(&node, &claims, &bundles, &registries()), &assignment);
+        }
     }
 }

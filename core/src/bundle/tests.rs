@@ -101,3 +101,84 @@ fn an_entry_point_does_not_take_over_the_node() {
     value["entryPoints"] = json!([]);
     parse(&value).unwrap();
 }
+
+fn setting(change: Value) -> Value {
+    let mut setting = json!({"name": "debug", "kind": "bool", "config": "runsc.toml",
+                             "key": "runsc_config.debug", "as": "string"});
+    setting.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    setting
+}
+
+#[test]
+fn settings_say_what_they_take_and_what_they_write() {
+    let mut value = gvisor();
+    let more = [
+        setting(json!({"also": {"runsc_config.debug-log": "/var/log/x"}, "omitFalse": true})),
+        setting(json!({"name": "cpus", "kind": "int", "key": "cpus", "min": 1, "max": 8})),
+        setting(
+            json!({"name": "p", "kind": "string", "key": "binary_name", "allowed": ["a", "b"]}),
+        ),
+        // Of a later version: no value is taken, and the rest goes on.
+        setting(json!({"name": "later", "kind": "duration", "key": "later", "allowed": ["5m"]})),
+    ];
+    value["settings"].as_array_mut().unwrap().extend(more);
+    let bundle = parse(&value).unwrap();
+    let again = parse(&serde_json::to_value(&bundle).unwrap()).unwrap();
+    assert_eq!(bundle, again);
+    let table = [
+        ("debug", json!(true), true),
+        ("debug", json!("true"), false),
+        ("cpus", json!(8), true),
+        ("cpus", json!(9), false),
+        ("cpus", json!(0), false),
+        ("cpus", json!(1.0), false),
+        ("p", json!("b"), true),
+        ("p", json!("c"), false),
+        ("later", json!("5m"), false),
+    ];
+    for (name, value, takes) in table {
+        assert_eq!(bundle.setting(name).unwrap().takes(&value), takes, "{name} {value}");
+    }
+    assert!(bundle.setting("debug").unwrap().omits(&json!(false)));
+    assert!(!bundle.setting("net-raw").unwrap().omits(&json!(false)));
+    assert_eq!(bundle.setting("cpus").unwrap().read("+7"), Some(json!(7)));
+    assert_eq!(bundle.setting("later").unwrap().read("7"), None);
+}
+
+#[test]
+fn settings_that_contradict_themselves_are_refused() {
+    let table = [
+        (json!({"name": ""}), "no name"),
+        (json!({"name": "a\nb"}), "no name"),
+        (json!({"name": "x".repeat(129)}), "no name"),
+        (json!({"name": "net-raw"}), "net-raw is there twice"),
+        (json!({"key": "runsc_config.net-raw"}), "which another one has too"),
+        (json!({"also": {"runsc_config.net-raw": 1}}), "which another one has too"),
+        (json!({"also": {"runsc_config.debug.log": 1}}), "leads through the value"),
+        (json!({"also": {"": 1}}), "a key that is none"),
+        (json!({"key": "a..b"}), "a key that is none"),
+        (json!({"key": "runsc_config"}), "no value's"),
+        (json!({"key": "binary_name.a"}), "no value's"),
+        (json!({"kind": "int", "omitFalse": true}), "no bool"),
+        (json!({"kind": "string", "also": {"a": 1}}), "no bool"),
+        (json!({"min": 1}), "no int"),
+        (json!({"kind": "int", "min": 2, "max": 1}), "above its max"),
+        (json!({"kind": "int", "allowed": ["1"]}), "not of its kind"),
+        (json!({"kind": "int", "max": 3, "allowed": [4]}), "not of its kind"),
+        (json!({"config": "text"}), "which is a text"),
+    ];
+    for (change, want) in table {
+        let mut value = gvisor();
+        let text = json!({"name": "text", "format": "text", "template": "x"});
+        value["configs"].as_array_mut().unwrap().push(text);
+        value["settings"].as_array_mut().unwrap().push(setting(change.clone()));
+        let error = parse(&value).unwrap_err();
+        assert_eq!(error.reason(), Reason::BundleInvalid);
+        assert!(error.to_string().contains(want), "{change}: {error}");
+    }
+    let mut value = gvisor();
+    value["settings"] = (0..=MAX_SETTINGS)
+        .map(|n| setting(json!({"name": format!("s{n}"), "key": format!("k{n}")})))
+        .collect();
+    assert!(parse(&value).unwrap_err().to_string().contains("at most 256"));
+}

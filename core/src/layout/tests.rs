@@ -29,6 +29,8 @@ fn bundle(settings: Value) -> DesiredBundle {
             {"name": "debug", "kind": "bool", "config": "c.json", "key": "x.debug"},
             {"name": "memory", "kind": "int", "config": "runsc.toml", "key": "new.memory"},
             {"name": "platform", "kind": "string", "allowed": ["kvm", "systrap"], "config": "runsc.toml", "key": "runsc_config.platform"},
+            {"name": "log", "kind": "bool", "config": "c.json", "key": "log.on", "omitFalse": true,
+             "also": {"log.to": "{config}/%ID%.log", "log.level": 2}},
             {"name": "note", "kind": "string", "config": "runsc.toml", "key": "note"},
         ],
     });
@@ -117,8 +119,8 @@ fn other_settings_live_in_another_folder() {
 fn wrong_settings_are_refused_with_the_right_ones() {
     for (settings, want) in [
         (json!({"netraw": true}), "which has: net-raw, debug"),
-        (json!({"net-raw": "yes"}), "kind bool"),
-        (json!({"memory": 1.5}), "kind int"),
+        (json!({"net-raw": "yes"}), "is \"yes\", want true or false"),
+        (json!({"memory": 1.5}), "want a whole number"),
         (json!({"platform": "ptrace"}), "one of \"kvm\", \"systrap\""),
     ] {
         let error = Layout::of(&bundle(settings)).unwrap_err();
@@ -135,4 +137,16 @@ fn a_template_that_can_not_be_written_is_the_bundles_fault() {
     let error = Layout::of(&desired).unwrap_err();
     assert_eq!(error.reason(), Reason::BundleInvalid);
     assert!(error.to_string().contains("runsc.toml"), "{error}");
+}
+
+#[test]
+fn a_bool_may_write_more_when_it_is_true_and_nothing_when_it_is_false() {
+    let layout = Layout::of(&bundle(json!({"log": true}))).unwrap();
+    let config = layout.rendered.as_ref().unwrap().0.absolute();
+    let json: Value = serde_json::from_str(&file(&layout, "c.json")).unwrap();
+    let want = json!({"on": true, "to": format!("{config}/%ID%.log"), "level": 2});
+    assert_eq!(json["log"], want);
+    let off = Layout::of(&bundle(json!({"log": false}))).unwrap();
+    let none = Layout::of(&bundle(json!({}))).unwrap();
+    assert_eq!(file(&off, "c.json"), file(&none, "c.json"));
 }

@@ -407,9 +407,12 @@ proptest! {
         match read(Some(&config), &gvisor(), how) {
             Err(error) => prop_assert!(named(error)),
             Ok(given) => {
-                let asked = config.get("configFlags").or(config.get("settings"));
-                let count = asked.and_then(Value::as_object).map_or(0, Map::len);
-                prop_assert!(given.settings.len() + given.passed_over.len() >= count.min(given.settings.len()));
+                let asked = if given.form == Form::GVisor { "configFlags" } else { "settings" };
+                for name in config.get(asked).and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+                    let field = given.form.field(name);
+                    let passed_over = given.passed_over.iter().any(|one| one.field == field);
+                    prop_assert!(given.settings.contains_key(name) != passed_over, "{}", field);
+                }
                 prop_assert!(warn || given.passed_over.is_empty());
                 match given.check(&declared()) {
                     Err(error) => prop_assert!(!warn && named(error)),

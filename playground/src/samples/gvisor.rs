@@ -16,6 +16,7 @@ use super::{Chosen, SAMPLE_VERSION, Sample, SampleError, script, this_machine, w
 
 const RUNSC: &str = "runsc";
 const SHIM: &str = "containerd-shim-runsc-v1";
+const CONFIG: &str = "runsc.toml";
 /// Since release 20260907 runsc finds parts of itself in this folder beside it.
 const TREE: &str = "gvisor-bin";
 /// How long `runsc --version` may take; it answers within a tenth of a second.
@@ -175,18 +176,34 @@ fn description(version: &str) -> Result<serde_json::Value, SampleError> {
             "name": "runsc",
             "runtimeType": "io.containerd.runsc.v1",
             "shim": SHIM,
-            "config": "runsc.toml",
+            "config": CONFIG,
             "options": {"TypeUrl": "io.containerd.runsc.v1.options"},
         }],
         "configs": [{
-            "name": "runsc.toml",
+            "name": CONFIG,
             "format": "toml",
             "template": {"binary_name": "{bundle}/runsc", "runsc_config": {}},
         }],
-        "settings": [{
-            "name": "net-raw", "kind": "bool", "config": "runsc.toml",
-            "key": "runsc_config.net-raw", "as": "string",
-        }],
+        // What the gVisor extension takes of runsc's flags, written as it writes them.
+        "settings": [
+            {
+                "name": "net-raw", "kind": "bool", "config": CONFIG,
+                "key": "runsc_config.net-raw", "as": "string",
+            },
+            {
+                "name": "debug", "kind": "bool", "config": CONFIG,
+                "key": "runsc_config.debug", "as": "string", "omitFalse": true,
+                "also": {"runsc_config.debug-log": "/var/log/runsc/%ID%/gvisor-%COMMAND%.log"},
+            },
+            {
+                "name": "nvproxy", "kind": "bool", "config": CONFIG,
+                "key": "runsc_config.nvproxy", "as": "string", "omitFalse": true,
+            },
+            {
+                "name": "panic-signal", "kind": "int", "config": CONFIG,
+                "key": "runsc_config.panic-signal", "as": "string",
+            },
+        ],
     }))
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Chosen, SAMPLE_VERSION, Sample, SampleError, noise, script, this_machine, write};
 
 const SHIM: &str = "containerd-shim-kata-v2";
+const CONFIG: &str = "configuration.toml";
 const KERNEL: &str = "share/kata/vmlinux.container";
 const IMAGE: &str = "share/kata/kata.img";
 /// A tenth of the real sizes, and as little to compress.
@@ -43,10 +44,10 @@ pub async fn kata(work: &Path) -> Result<Sample, SampleError> {
             "shim": SHIM,
             "podAnnotations": ["io.katacontainers.*"],
             "privilegedWithoutHostDevices": true,
-            "config": "configuration.toml",
+            "config": CONFIG,
         }],
         "configs": [{
-            "name": "configuration.toml",
+            "name": CONFIG,
             "format": "toml",
             "template": {
                 "hypervisor": {"qemu": {
@@ -59,6 +60,26 @@ pub async fn kata(work: &Path) -> Result<Sample, SampleError> {
                 "runtime": {"internetworking_model": "tcfilter"},
             },
         }],
+        "settings": [
+            {
+                "name": "default_vcpus", "kind": "int", "min": 1, "max": 240, "config": CONFIG,
+                "key": "hypervisor.qemu.default_vcpus",
+            },
+            {
+                "name": "default_memory", "kind": "int", "min": 128, "max": 1 << 20,
+                "config": CONFIG, "key": "hypervisor.qemu.default_memory",
+            },
+            {
+                "name": "internetworking_model", "kind": "string", "config": CONFIG,
+                "allowed": ["tcfilter", "macvtap", "none"],
+                "key": "runtime.internetworking_model",
+            },
+            {
+                "name": "enable_debug", "kind": "bool", "config": CONFIG, "omitFalse": true,
+                "key": "runtime.enable_debug",
+                "also": {"hypervisor.qemu.enable_debug": true, "agent.kata.enable_debug": true},
+            },
+        ],
     });
     let origin = "a sample tree".to_owned();
     Sample::of(description, chosen, false, origin).await

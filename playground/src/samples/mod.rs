@@ -9,6 +9,8 @@
 
 mod gvisor;
 mod kata;
+#[cfg(test)]
+mod tests;
 pub mod tiny;
 
 use std::io;

@@ -1,0 +1,102 @@
+//! What is wrong with the settings of a ContainerRuntime, and what is passed over.
+//!
+//! Both can be told in full only when the bundle is known: until then they are
+//! pending, not wrong.
+
+use std::collections::BTreeMap;
+
+use rootstock_core::assign::{Ask, Problem};
+use rootstock_core::digest::Digest;
+use rootstock_core::name::RuntimeType;
+use rootstock_core::provider::{Given, PassedOver};
+
+use super::claim::{self, Runtime};
+use super::{Index, RuntimeKey, State};
+use crate::api::ContainerRuntime;
+
+#[cfg(test)]
+mod tests;
+
+/// How many things a list names. A resource may have hundreds.
+const NAMED: usize = 20;
+/// The longest note of an Event, in bytes: Kubernetes takes 1024.
+const MAX_NOTE: usize = 1000;
+
+/// The digest of what was last said to be passed over, by resource.
+pub(super) type Said = BTreeMap<RuntimeKey, Digest>;
+
+impl Index {
+    /// What of a ContainerRuntime's providerConfig is passed over: one text for
+    /// each field or flag, sorted. Empty where it is refused instead, and while
+    /// nothing is wrong.
+    pub fn passed_over(&self, object: &ContainerRuntime) -> Vec<String> {
+        let runtime = claim::read(object, &self.roots, self.how);
+        let mut list = self.lock().passed_over(&runtime);
+        let more = list.len().saturating_sub(NAMED);
+        list.truncate(NAMED);
+        if more > 0 {
+            list.push(format!("{more} more"));
+        }
+        list
+    }
+
+    /// What is passed over, as the note of an Event, where it is another than at
+    /// the last call: a reconcile that finds nothing new repeats nothing.
+    pub fn newly_passed_over(&self, object: &ContainerRuntime) -> Option<String> {
+        let key = RuntimeKey::of(object)?;
+        let runtime = claim::read(object, &self.roots, self.how);
+        let mut state = self.lock();
+        let list = state.passed_over(&runtime);
+        // A resource that is gone by now is not remembered.
+        if list.is_empty() || !state.shoots.contains_key(&key.shoot) {
+            state.said.remove(&key);
+            return (!list.is_empty()).then(|| note(&list));
+        }
+        let digest = Digest::of(list.join("\n").as_bytes());
+        let before = state.said.insert(key, digest);
+        (before != Some(digest)).then(|| note(&list))
+    }
+}
+
+impl State {
+    /// What is wrong with a runtime's settings, by the declaration of its bundle.
+    pub(super) fn settings_problem(&self, runtime: &Runtime) -> Option<Problem> {
+        let (name, given) = settings(runtime)?;
+        self.bundles.get(name)?.check(name, given).err()
+    }
+
+    /// What of a runtime's settings is passed over, for people.
+    pub(super) fn passed_over(&self, runtime: &Runtime) -> Vec<String> {
+        let Some((name, given)) = settings(runtime) else { return Vec::new() };
+        let by_bundle = self.bundles.get(name).and_then(|bundle| bundle.check(name, given).ok());
+        let by_bundle = by_bundle.unwrap_or_default();
+        let all = given.passed_over.iter().chain(&by_bundle);
+        let mut list: Vec<_> = all.map(PassedOver::to_string).collect();
+        list.sort();
+        list
+    }
+}
+
+fn settings(runtime: &Runtime) -> Option<(&RuntimeType, &Given)> {
+    let claim = runtime.claim.as_ref()?;
+    let Ask { settings, .. } = claim.ask.as_ref().ok()?;
+    Some((&claim.runtime, settings.as_ref().ok()?))
+}
+
+/// What is passed over in one line that an Event takes.
+fn note(list: &[String]) -> String {
+    let mut note = "passed over: ".to_owned();
+    for (at, one) in list.iter().enumerate() {
+        let rest = list.len() - at;
+        let more = format!("and {rest} more");
+        if note.len() + one.len() + "; ".len() + more.len() > MAX_NOTE {
+            note.push_str(&more);
+            return note;
+        }
+        note.push_str(one);
+        if rest > 1 {
+            note.push_str("; ");
+        }
+    }
+    note
+}
