@@ -334,7 +334,7 @@ fn what_is_too_large_is_refused_and_what_is_said_of_it_is_short() {
     let mut fields = flags(json!({}));
     fields.as_object_mut().unwrap().extend(some.clone());
     for (config, want) in [
-        (flags(many.clone().into()), "at most 65536 bytes"),
+        (flags(many.into()), "at most 65536 bytes"),
         (
             flags(some.clone().into()),
             "spec.providerConfig.configFlags is an object of 257 entries: at most 256",
@@ -351,11 +351,9 @@ fn what_is_too_large_is_refused_and_what_is_said_of_it_is_short() {
     }
     // What still fits is passed over like any other.
     let long = "\u{202e}\"\n".repeat(2_000);
-    for config in [
-        flags(json!({"net-raw": long})),
-        flags(json!({long.clone(): "true"})),
-        settings(json!({"": true})),
-    ] {
+    for config in
+        [flags(json!({"net-raw": long})), flags(json!({long: "true"})), settings(json!({"": true}))]
+    {
         assert!(refused(&config, &gvisor(), How::Strict).len() < 2_000);
         let given = given(&config, How::Warn);
         assert!(given.settings.is_empty());
