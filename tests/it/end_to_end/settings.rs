@@ -39,7 +39,7 @@ async fn until_told(world: &Fixture, lines: &str) -> PathBuf {
     let root = world.shoot(ONE).root("a-1");
     world
         .until(&format!("runsc is told {lines:?}"), async |_: &World| {
-            let path = runsc_config(&root).ok_or("no table".to_owned())?;
+            let path = runsc_config(&root).ok_or_else(|| "no table".to_owned())?;
             let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
             let told = text.split_once("[runsc_config]\n").map(|(_, told)| told.to_owned());
             if told.as_deref() == Some(lines) { Ok(path) } else { Err(text) }
