@@ -32,7 +32,7 @@ pub(super) fn resolved(runtime: &str, handler: &str, entry: &str) -> Resolution 
 
 pub(super) fn claim(name: &str, runtime: &str, pool: &str) -> Claim {
     let labels = [("worker.gardener.cloud/pool".to_owned(), pool.to_owned())].into();
-    let spec = SelectorSpec { match_labels: labels, match_expressions: vec![] };
+    let spec = SelectorSpec { match_labels: labels, ..SelectorSpec::default() };
     Claim {
         name: name.into(),
         runtime: runtime.parse().unwrap(),
@@ -141,7 +141,7 @@ fn what_is_not_known_is_kept_with_its_reason() {
 #[test]
 fn a_lost_label_of_the_selector_uninstalls_nothing() {
     let labels = [POOL_LABEL, OLD_POOL_LABEL].map(|label| (label.to_owned(), "a".to_owned()));
-    let spec = SelectorSpec { match_labels: labels.into(), match_expressions: vec![] };
+    let spec = SelectorSpec { match_labels: labels.into(), ..SelectorSpec::default() };
     let mut claim = claim("gvisor-a", "gvisor", "a");
     claim.ask.as_mut().unwrap().selector = Selector::try_from(&spec).unwrap();
     let pools = |labels: &[(&str, &str)]| {
