@@ -34,8 +34,9 @@ pub const RUNTIME_KIND: &str = "RuntimeConfiguration";
 pub const MAX_SIZE: usize = 64 * 1024;
 /// The longest text that a setting may have, in bytes: a path's length.
 pub const MAX_TEXT: usize = 4096;
-/// How many wrong things an error names.
-const NAMED: usize = 5;
+/// How long an error may become by naming a second wrong thing, in bytes. It is
+/// held for each node.
+const MAX_ERROR: usize = 1024;
 
 /// What becomes of fields, flags and values that a runtime does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,13 +89,16 @@ impl std::error::Error for Refused {}
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (at, wrong) in self.0.iter().take(NAMED).enumerate() {
-            write!(f, "{}{wrong}", if at == 0 { "" } else { "; " })?;
+        let mut text = String::new();
+        for (at, wrong) in self.0.iter().enumerate() {
+            let wrong = wrong.to_string();
+            if at > 0 && text.len() + wrong.len() > MAX_ERROR {
+                return write!(f, "{text}; and {} more", self.0.len() - at);
+            }
+            text.push_str(if at > 0 { "; " } else { "" });
+            text.push_str(&wrong);
         }
-        match self.0.len().saturating_sub(NAMED) {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
+        f.write_str(&text)
     }
 }
 
