@@ -31,4 +31,22 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if eq (int .Values.ports.agents) (int .Values.ports.admin) }}
 {{- fail (printf "ports.agents and ports.admin are both %d: they must differ" (int .Values.ports.agents)) }}
 {{- end }}
+{{- $registries := dict }}
+{{- range .Values.config.registries }}
+{{- if hasKey $registries .name }}
+{{- fail (printf "config.registries: %q is there twice" .name) }}
+{{- end }}
+{{- $_ := set $registries .name true }}
+{{- end }}
+{{- $types := dict }}
+{{- range .Values.config.runtimes }}
+{{- if hasKey $types .type }}
+{{- fail (printf "config.runtimes: type %q is there twice" .type) }}
+{{- end }}
+{{- $_ := set $types .type true }}
+{{- $registry := first (splitList "/" .bundle) }}
+{{- if not (hasKey $registries $registry) }}
+{{- fail (printf "config.runtimes: the bundle of %q names the registry %q, which is not in config.registries" .type $registry) }}
+{{- end }}
+{{- end }}
 {{- end }}
