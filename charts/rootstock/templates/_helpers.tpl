@@ -28,6 +28,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and .Values.gardener (not (include "rootstock.in-seed" .)) }}
 {{- fail "cluster: local is for clusters without Gardener, and Gardener installs this release: leave `cluster` at seed" }}
 {{- end }}
+{{- if and (hasPrefix "shoot-" .Release.Namespace) (not (include "rootstock.in-seed" .)) }}
+{{- fail (printf "the namespace %q begins as those of shoots do: choose another for `cluster: local`" .Release.Namespace) }}
+{{- end }}
 {{- if eq (int .Values.ports.agents) (int .Values.ports.admin) }}
 {{- fail (printf "ports.agents and ports.admin are both %d: they must differ" (int .Values.ports.agents)) }}
 {{- end }}

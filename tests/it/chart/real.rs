@@ -26,6 +26,7 @@ const ASKED: &[Asked] = &[
     (NAMESPACE, "delete", "extensions.gardener.cloud", "containerruntimes", "a", false, false),
     ("", "watch", "extensions.gardener.cloud", "clusters", "", true, false),
     ("", "patch", "extensions.gardener.cloud", "clusters", "a", false, false),
+    (SHOOT, "watch", "resources.gardener.cloud", "managedresources", "", true, false),
     (SHOOT, "create", "resources.gardener.cloud", "managedresources", "", true, false),
     (SHOOT, "delete", "resources.gardener.cloud", "managedresources", "a", true, false),
     // Secrets: in a plain cluster only its own.

@@ -34,6 +34,14 @@ const REFUSED: &[(&str, &[&str])] = &[
 ];
 
 #[test]
+fn a_plain_cluster_is_not_in_the_namespace_of_a_shoot() {
+    let Some(helm) = Helm::find() else { return };
+    let said = helm.template(&["--set=cluster=local", "--namespace=shoot--a"]).unwrap_err();
+    assert!(said.contains("\"shoot--a\" begins as those of shoots do"), "{said}");
+    helm.template(&["--namespace=shoot--a"]).unwrap();
+}
+
+#[test]
 fn a_wrong_value_is_refused_by_name() {
     let Some(helm) = Helm::find() else { return };
     for (values, words) in REFUSED {

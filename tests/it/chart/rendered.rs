@@ -157,6 +157,8 @@ fn in_a_plain_cluster_nothing_of_gardener_is_left() {
     let args = args.unwrap();
     assert_eq!(args.cluster, ClusterKind::Local);
     assert!(args.ignore_operation_annotation);
+    // What the controller tells agents where no domain is given.
+    assert_eq!(service["metadata"]["name"], "rs-local");
     assert_eq!(i64::from(args.endpoint_port), service["spec"]["ports"][0]["port"]);
 }
 
@@ -260,6 +262,19 @@ fn registrations_hand_over_values_that_the_chart_takes() {
         let objects = helm.template_file(values).unwrap_or_else(|error| panic!("{name}: {error}"));
         all_typed(&objects);
     }
+}
+
+#[test]
+fn the_values_that_the_readme_shows_are_taken() {
+    let Some(helm) = Helm::find() else { return };
+    let readme = text("README.md");
+    let (_, rest) = readme.split_once("```yaml\n").unwrap();
+    let (shown, _) = rest.split_once("```").unwrap();
+    let mut values: Value = serde_saphyr::from_str(shown).unwrap();
+    values["cluster"] = json!("local");
+    let objects = helm.template_file(&values).unwrap();
+    let args = args(&objects).join(" ");
+    assert!(args.contains("--agent-image=registry.example/rootstock-agent:"), "{args}");
 }
 
 #[test]
