@@ -22,6 +22,7 @@ const ASKED: &[Asked] = &[
     (NAMESPACE, "watch", "extensions.gardener.cloud", "containerruntimes", "", true, true),
     (SHOOT, "patch", "extensions.gardener.cloud", "containerruntimes", "a", true, false),
     (SHOOT, "patch", "extensions.gardener.cloud", "containerruntimes/status", "a", true, false),
+    (SHOOT, "get", "extensions.gardener.cloud", "containerruntimes/status", "a", true, false),
     (NAMESPACE, "patch", "extensions.gardener.cloud", "containerruntimes/status", "a", true, true),
     (NAMESPACE, "delete", "extensions.gardener.cloud", "containerruntimes", "a", false, false),
     ("", "watch", "extensions.gardener.cloud", "clusters", "", true, false),
