@@ -4,5 +4,6 @@
 mod agent;
 mod agent_link;
 mod bundle;
+mod chart;
 mod end_to_end;
 mod kube_api;
