@@ -109,12 +109,7 @@ impl Seed {
             };
             match event {
                 Some(Ok(watcher::Event::Apply(object))) => self.apply(object),
-                Some(Ok(watcher::Event::Delete(object))) => {
-                    let Some(key) = RuntimeKey::of(&object) else { continue };
-                    self.store.remove(&key);
-                    self.index.remove_runtime(&key);
-                    self.triggers.gone(&key);
-                }
+                Some(Ok(watcher::Event::Delete(object))) => self.remove(&object),
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(object))) => {
                     listed.extend(RuntimeKey::of(&object).map(|key| (key, Arc::new(object))));
@@ -136,7 +131,8 @@ impl Seed {
         }
     }
 
-    fn apply(&self, object: ContainerRuntime) {
+    /// A resource is there, or has changed.
+    pub(crate) fn apply(&self, object: ContainerRuntime) {
         let Some(key) = RuntimeKey::of(&object) else { return };
         let object = Arc::new(object);
         let old = self.store.put(key.clone(), Arc::clone(&object));
@@ -146,6 +142,14 @@ impl Seed {
         } else {
             self.index.remove_runtime(&key);
         }
+    }
+
+    /// A resource is gone.
+    pub(crate) fn remove(&self, object: &ContainerRuntime) {
+        let Some(key) = RuntimeKey::of(object) else { return };
+        self.store.remove(&key);
+        self.index.remove_runtime(&key);
+        self.triggers.gone(&key);
     }
 
     /// A resource was seen, and `old` before it.
