@@ -164,14 +164,3 @@ impl Objects {
 pub(crate) fn classes_resource(runtime: &RuntimeType) -> String {
     format!("extension-runtime-{runtime}")
 }
-
-/// Whether an error passes by itself.
-pub(crate) fn is_transient(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => matches!(status.code, 408 | 409 | 429 | 500..),
-        error => matches!(
-            error,
-            kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_)
-        ),
-    }
-}

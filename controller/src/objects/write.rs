@@ -17,9 +17,8 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
-use super::package::{COLLECTABLE, Package, REFERENCE};
-use super::{is_transient, package};
-use crate::api::{ManagedResource, is_conflict};
+use super::package::{COLLECTABLE, Package, REFERENCE, objects_of};
+use crate::api::{ManagedResource, is_conflict, is_transient};
 
 /// How often a write begins anew because somebody else was first. Each time
 /// somebody has got on, so more than a few in a row are no race.
@@ -218,7 +217,7 @@ fn objects<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Result<Vec<Value>, 
     let mut objects = Vec::new();
     for secret in secrets {
         let unreadable = |key| WriteError::Unreadable { name: secret.name_any(), key };
-        objects.extend(package::objects_of(secret).map_err(unreadable)?);
+        objects.extend(objects_of(secret).map_err(unreadable)?);
     }
     Ok(objects)
 }
