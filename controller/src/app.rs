@@ -77,6 +77,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         catalog: scope.catalog.clone(),
         agent: AgentSettings {
             image: args.agent_image.clone(),
+            roots: BinaryRoots::new(args.binary_roots.clone()),
             domain: args.endpoint_domain.clone(),
             port: args.endpoint_port,
         },
