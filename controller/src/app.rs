@@ -14,15 +14,17 @@ use rootstock_daemon::{Readiness, Shutdown, Tasks, admin, telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::args::Args;
+use crate::args::{Args, ClusterKind};
 use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
 use crate::conditions::Conditions;
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
+use crate::home::{self, Home};
 use crate::index::Index;
-use crate::objects::{AgentSettings, Objects};
+use crate::objects::plain::Plain;
+use crate::objects::{AgentSettings, Objects, Place};
 use crate::operation::Operations;
 use crate::seed::{self, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
@@ -44,16 +46,27 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let readiness = Readiness::new();
     readiness.await_for(seed::LISTED, "the seed's ContainerRuntimes are being listed");
 
+    let home = Home::new(&args)?;
     let first = catalog::load(&args.config).await?;
     let (catalog, catalog_changes) = watch::channel(Arc::new(first));
     let client = client(&args).await?;
     let agents = listen(args.listen, "--listen").await?;
     let admin_listener = listen(args.admin_listen, "--admin-listen").await?;
 
-    let index = Arc::new(Index::new(BinaryRoots::new(args.binary_roots.clone())));
+    let place = match &home {
+        Home::Seed => Place::Managed,
+        Home::Plain { .. } => {
+            home::bring(&client, &home).await?;
+            Place::Plain(Plain::new(client.clone()))
+        }
+    };
+
+    let roots = BinaryRoots::new(args.binary_roots.clone());
+    let index = Arc::new(Index::new(roots).asked_by(home.asked_by()));
     let endpoints = Arc::new(Endpoints::default());
     let (tokens, token_changes) = watch::channel(Default::default());
     let scope = Scope {
+        home: home.clone(),
         types: args.types.clone(),
         classes: args.classes.clone(),
         catalog: catalog_changes.clone(),
@@ -81,6 +94,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             domain: args.endpoint_domain.clone(),
             port: args.endpoint_port,
         },
+        place,
     };
     let seed = Seed {
         client: client.clone(),
@@ -90,14 +104,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         readiness: readiness.clone(),
     };
     tasks.spawn("seed", seed.run(shutdown.clone()));
-    let tokens = Tokens { seed: client.clone(), tokens };
-    tasks.spawn("tokens", tokens.run(shutdown.clone()));
+    if home == Home::Seed {
+        let tokens = Tokens { seed: client.clone(), tokens };
+        tasks.spawn("tokens", tokens.run(shutdown.clone()));
+    }
     let shoots = Shoots {
         seed: client.clone(),
         index: Arc::clone(&index),
         endpoints: Arc::clone(&endpoints),
         tokens: token_changes,
         domain: args.endpoint_domain.clone(),
+        home,
     };
     tasks.spawn("shoots", shoots.run(shutdown.clone()));
     let operations = Operations {
@@ -130,6 +147,9 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
         None => Config::infer().await.context("no --kubeconfig, and this is no Pod")?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
+    if args.cluster == ClusterKind::Local {
+        config.default_namespace.clone_from(&args.namespace);
+    }
     Ok(Client::try_from(config)?)
 }
 

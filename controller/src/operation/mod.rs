@@ -20,7 +20,7 @@ use futures_util::StreamExt as _;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::Client;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
 use tokio_stream::wrappers::WatchStream;
@@ -56,7 +56,7 @@ struct Context {
 
 impl Operations {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let api: Api<ContainerRuntime> = Api::all(self.client.clone());
+        let api = self.scope.home.resources(&self.client);
         let context = Arc::new(Context {
             client: self.client,
             index: self.index,

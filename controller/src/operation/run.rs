@@ -64,7 +64,10 @@ pub(super) async fn reconcile(
         }
     };
     let clusters: Api<Cluster> = Api::all(ctx.client.clone());
-    let cluster = clusters.get_opt(key.shoot.as_str()).await?;
+    let cluster = match ctx.scope.home.cluster() {
+        Some(own) => Some(own),
+        None => clusters.get_opt(key.shoot.as_str()).await?,
+    };
     let Some(cluster) = cluster.filter(|cluster| !cluster.is_failed()) else {
         // Gardener asks again when the shoot can be worked on.
         return Ok(Action::await_change());

@@ -42,6 +42,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Cluster;
+use crate::home::Home;
 use crate::index::Index;
 
 pub(crate) use endpoints::Endpoints;
@@ -60,6 +61,7 @@ pub(crate) struct Shoots {
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) tokens: watch::Receiver<tokens::ByShoot>,
     pub(crate) domain: Option<String>,
+    pub(crate) home: Home,
 }
 
 struct Running {
@@ -69,20 +71,29 @@ struct Running {
 
 impl Shoots {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
         let api: Api<Cluster> = Api::all(self.seed.clone());
-        let mut events = watcher(api, watcher::Config::default().page_size(CLUSTERS))
+        let watched = watcher(api, watcher::Config::default().page_size(CLUSTERS))
             .modify(|cluster| {
                 // A CloudProfile alone has hundreds of KiB, and none of it is used.
                 cluster.metadata.managed_fields = None;
                 cluster.spec.cloud_profile = None;
             })
-            .default_backoff()
-            .boxed();
+            .default_backoff();
+        let mut events = match self.home.cluster() {
+            None => watched.boxed(),
+            Some(own) => {
+                clusters.extend(entry(own));
+                // It is all there is, and stays.
+                futures_util::stream::pending().boxed()
+            }
+        };
         let mut new_shoots = self.index.new_shoots();
-        let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
         let mut gather = Gather::default();
         let mut running: BTreeMap<ShootName, Running> = BTreeMap::new();
         let mut tasks = JoinSet::new();
+        // A shoot may be known already.
+        new_shoots.mark_changed();
         loop {
             // Cancel-safe: a stream's `next`, a watch's `changed`, a JoinSet's
             // `join_next` and a token lose nothing when they are dropped.
@@ -152,6 +163,7 @@ impl Shoots {
             cluster: receiver,
             tokens: self.tokens.clone(),
             domain: self.domain.clone(),
+            own_api: matches!(self.home, Home::Plain { .. }).then(|| self.seed.clone()),
         };
         let stopped = stop.clone();
         tasks.spawn(async move {

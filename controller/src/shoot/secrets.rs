@@ -47,7 +47,7 @@ pub(crate) enum SecretError {
 
 /// The shoot's authority; it is made where there is none.
 pub(crate) async fn authority(seed: &Client, shoot: &ShootName) -> Result<ShootCa, SecretError> {
-    let api: Api<Secret> = Api::namespaced(seed.clone(), shoot.as_str());
+    let api: Api<Secret> = crate::home::beside(seed, shoot);
     if let Some(secret) = api.get_opt(CA_SECRET).await.map_err(at(CA_SECRET))? {
         return read_authority(shoot, &secret);
     }
@@ -73,7 +73,7 @@ pub(crate) async fn authority(seed: &Client, shoot: &ShootName) -> Result<ShootC
 
 /// Asks Gardener's token requestor for a token of the shoot's API.
 pub(crate) async fn request_access(seed: &Client, shoot: &ShootName) -> Result<(), SecretError> {
-    let api: Api<Secret> = Api::namespaced(seed.clone(), shoot.as_str());
+    let api: Api<Secret> = crate::home::beside(seed, shoot);
     if let Some(there) = api.get_metadata_opt(ACCESS_SECRET).await.map_err(at(ACCESS_SECRET))? {
         if there.labels().get(ACCESS_LABEL).is_some_and(|value| value == "true") {
             return Ok(());
