@@ -25,8 +25,8 @@ use crate::home::{self, Home};
 use crate::index::Index;
 use crate::objects::plain::Plain;
 use crate::objects::{AgentSettings, Objects, Place};
-use crate::operation::Operations;
-use crate::seed::{self, Scope, Seed, Store};
+use crate::operation::{Operations, Triggers};
+use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
 
 /// How long tasks may take to end: the gRPC server drains for 10 s.
@@ -83,6 +83,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     resolver.announce();
     tasks.spawn("bundles", resolver.run(shutdown.clone()));
     let store = Arc::new(Store::default());
+    let clusters = Arc::new(Clusters::default());
+    // Without Gardener nobody sets its annotation.
+    let freely = args.ignore_operation_annotation || args.cluster == ClusterKind::Local;
+    let triggers = Arc::new(Triggers::new(freely));
     let (events, publish) = Events::new(client.clone());
     tasks.spawn("events", publish.run(shutdown.clone()));
     let objects = Objects {
@@ -100,6 +104,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         client: client.clone(),
         store: Arc::clone(&store),
         index: Arc::clone(&index),
+        triggers: Arc::clone(&triggers),
         scope: scope.clone(),
         readiness: readiness.clone(),
     };
@@ -111,6 +116,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let shoots = Shoots {
         seed: client.clone(),
         index: Arc::clone(&index),
+        clusters: Arc::clone(&clusters),
         endpoints: Arc::clone(&endpoints),
         tokens: token_changes,
         domain: args.endpoint_domain.clone(),
@@ -119,7 +125,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tasks.spawn("shoots", shoots.run(shutdown.clone()));
     let operations = Operations {
         client: client.clone(),
+        store: Arc::clone(&store),
+        clusters,
+        triggers,
         index: Arc::clone(&index),
+        endpoints: Arc::clone(&endpoints),
         objects: Arc::new(objects),
         events: events.clone(),
         scope,

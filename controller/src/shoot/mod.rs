@@ -44,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Cluster;
 use crate::home::Home;
 use crate::index::Index;
+use crate::seed::Clusters;
 
 pub(crate) use endpoints::Endpoints;
 use gather::{Gather, Seen};
@@ -58,6 +59,7 @@ const CLUSTERS: u32 = 20;
 pub(crate) struct Shoots {
     pub(crate) seed: Client,
     pub(crate) index: Arc<Index>,
+    pub(crate) clusters: Arc<Clusters>,
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) tokens: watch::Receiver<tokens::ByShoot>,
     pub(crate) domain: Option<String>,
@@ -84,6 +86,7 @@ impl Shoots {
             None => watched.boxed(),
             Some(own) => {
                 clusters.extend(entry(own));
+                self.clusters.replace(&clusters);
                 // It is all there is, and stays.
                 futures_util::stream::pending().boxed()
             }
@@ -99,28 +102,41 @@ impl Shoots {
             // `join_next` and a token lose nothing when they are dropped.
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => match gather.take(event, entry) {
-                        Some(Seen::All(all)) => clusters = all.into_iter().collect(),
-                        Some(Seen::Put((name, cluster))) => {
-                            clusters.insert(name, cluster);
+                    Some(Ok(event)) => {
+                        match gather.take(event, entry) {
+                            Some(Seen::All(all)) => clusters = all.into_iter().collect(),
+                            Some(Seen::Put((name, cluster))) => {
+                                clusters.insert(name, cluster);
+                            }
+                            Some(Seen::Gone((name, _))) => {
+                                clusters.remove(&name);
+                            }
+                            None => continue,
                         }
-                        Some(Seen::Gone((name, _))) => {
-                            clusters.remove(&name);
-                        }
-                        None => continue,
-                    },
+                        self.clusters.replace(&clusters);
+                    }
                     Some(Err(error)) => tracing::warn!(error = %Chain(&error), "watching Clusters"),
                     None => anyhow::bail!("the watch of Clusters ended"),
                 },
                 new = new_shoots.changed() => new?,
                 Some(ended) = tasks.join_next() => {
                     // A task ends when its shoot does; a panic ends the controller.
-                    let () = ended?;
+                    let name = ended?;
+                    if !running.contains_key(&name) {
+                        // It may have let agents in while it was told to end.
+                        self.endpoints.remove(&name);
+                    }
                 }
                 () = shutdown.begun() => break,
             }
             running.retain(|name, task| {
                 let stays = clusters.contains_key(name);
+                if stays && self.index.is_suspended(name) {
+                    // It leaves this seed, or waits to be restored.
+                    task.stop.cancel();
+                    self.endpoints.remove(name);
+                    return false;
+                }
                 if !stays {
                     task.stop.cancel();
                     // Nobody enrols with an authority whose shoot is gone.
@@ -136,7 +152,7 @@ impl Shoots {
                         current.clone_from(cluster);
                         changed
                     });
-                } else if self.index.has_shoot(name) {
+                } else if self.index.has_shoot(name) && !self.index.is_suspended(name) {
                     let task = self.start(name, cluster, &mut tasks, &shutdown);
                     running.insert(name.clone(), task);
                 }
@@ -150,7 +166,7 @@ impl Shoots {
         &self,
         name: &ShootName,
         cluster: &Arc<Cluster>,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut JoinSet<ShootName>,
         shutdown: &Shutdown,
     ) -> Running {
         let (sender, receiver) = watch::channel(Arc::clone(cluster));
@@ -165,7 +181,7 @@ impl Shoots {
             domain: self.domain.clone(),
             own_api: matches!(self.home, Home::Plain { .. }).then(|| self.seed.clone()),
         };
-        let stopped = stop.clone();
+        let (stopped, name) = (stop.clone(), name.clone());
         tasks.spawn(async move {
             // Cancel-safe: a shoot's task keeps nothing that must be finished;
             // its writes are single requests.
@@ -173,6 +189,7 @@ impl Shoots {
                 () = task.run() => {}
                 () = stopped.cancelled() => {}
             }
+            name
         });
         Running { cluster: sender, stop }
     }
