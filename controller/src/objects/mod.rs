@@ -98,7 +98,9 @@ pub(crate) enum ObjectsError {
     #[error("the cluster's objects are not as they should be")]
     Plain(#[from] PlainError),
     /// Agents could not be told where the controller is.
-    #[error("the seed has no ingress domain, below which agents reach the controller; set --endpoint-domain")]
+    #[error(
+        "the seed has no ingress domain, below which agents reach the controller; set --endpoint-domain"
+    )]
     NoDomain,
 }
 
