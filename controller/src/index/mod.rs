@@ -53,7 +53,8 @@ pub struct Index {
     asked_by: AskedBy,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
-    /// Raised with each shoot that is new, suspended or no longer suspended.
+    /// Raised with each shoot that is new, suspended or no longer suspended,
+    /// or without a ContainerRuntime.
     new_shoots: watch::Sender<u64>,
 }
 
@@ -129,10 +130,15 @@ impl Index {
         if shoot.runtimes.remove(&key.name).is_none() {
             return;
         }
+        let was_last = shoot.runtimes.is_empty();
         state.forget(key);
         state.assign(&key.shoot, None);
         state.drop_if_empty(&key.shoot);
         self.raise();
+        drop(state);
+        if was_last {
+            self.new_shoots.send_modify(|count| *count += 1);
+        }
     }
 
     /// These are all ContainerRuntimes of the seed.
@@ -191,6 +197,11 @@ impl Index {
     /// Whether a shoot has, or had, a ContainerRuntime.
     pub fn has_shoot(&self, name: &ShootName) -> bool {
         self.lock().shoots.contains_key(name)
+    }
+
+    /// Whether a shoot has a ContainerRuntime, be it one that is being deleted.
+    pub fn has_runtimes(&self, name: &ShootName) -> bool {
+        self.lock().shoots.get(name).is_some_and(|shoot| !shoot.runtimes.is_empty())
     }
 
     /// A shoot is gone, with its nodes.
