@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client};
+use kube::Client;
 use rootstock_core::catalog::Catalog;
 use rootstock_core::rollup::ConditionType;
 use rootstock_daemon::error::Chain;
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::api::ContainerRuntime;
 use crate::args::Types;
+use crate::home::Home;
 use crate::index::{Index, RuntimeKey};
 use crate::operation::Triggers;
 
@@ -34,6 +35,7 @@ pub(crate) const LISTED: &str = "seed";
 /// Which ContainerRuntimes are this controller's.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
+    pub(crate) home: Home,
     pub(crate) types: Types,
     pub(crate) classes: Vec<String>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
@@ -55,7 +57,7 @@ impl Scope {
             None | Some("") => "shoot",
             Some(class) => class,
         };
-        type_is_ours && self.classes.iter().any(|ours| ours == class)
+        type_is_ours && self.home.has(object) && self.classes.iter().any(|ours| ours == class)
     }
 
     /// Whether the catalog names the resource's type.
@@ -84,7 +86,7 @@ pub(crate) struct Seed {
 
 impl Seed {
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let api: Api<ContainerRuntime> = Api::all(self.client.clone());
+        let api = self.scope.home.resources(&self.client);
         let mut events = watcher(api, watcher::Config::default())
             .modify(|object| object.metadata.managed_fields = None)
             .default_backoff()
@@ -217,6 +219,7 @@ mod tests {
         .unwrap();
         let (_sender, catalog) = watch::channel(Arc::new(catalog));
         let scope = |types: &str| Scope {
+            home: Home::Seed,
             types: types.parse().unwrap(),
             classes: vec!["shoot".to_owned()],
             catalog: catalog.clone(),
