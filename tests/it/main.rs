@@ -7,3 +7,4 @@ mod bundle;
 mod chart;
 mod end_to_end;
 mod kube_api;
+mod plain_cluster;
