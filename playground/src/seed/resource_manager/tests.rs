@@ -71,13 +71,12 @@ impl Fixture {
         ensure(&self.resources(), &typed(resource).unwrap()).await.unwrap();
     }
 
-    /// Reconciles until `done` holds for the condition.
-    async fn until(&mut self, done: impl Fn(Option<&Value>) -> bool) {
+    /// Reconciles until `done` holds.
+    async fn until(&mut self, done: impl Fn(Option<&ManagedResource>) -> bool) {
         let work = async {
             loop {
                 let there = self.resources().get_opt(NAME).await.unwrap();
-                let status = there.and_then(|resource| resource.status);
-                if done(status.as_ref().and_then(|status| status.conditions.first())) {
+                if done(there.as_ref()) {
                     return;
                 }
                 tokio::select! {
@@ -95,7 +94,7 @@ impl Fixture {
 
     async fn delete(&mut self) {
         self.resources().delete(NAME, &DeleteParams::default()).await.unwrap();
-        self.until(|condition| condition.is_none()).await;
+        self.until(|resource| resource.is_none()).await;
     }
 
     async fn stop(self) {
@@ -116,8 +115,15 @@ fn config_map(value: &str) -> Value {
     })
 }
 
-fn applied(condition: Option<&Value>) -> bool {
-    condition.is_some_and(|condition| condition["status"] == "True")
+fn applied(resource: Option<&ManagedResource>) -> bool {
+    because(resource, "ApplySucceeded")
+}
+
+/// Whether its condition has this reason.
+fn because(resource: Option<&ManagedResource>, reason: &str) -> bool {
+    let status = resource.and_then(|resource| resource.status.as_ref());
+    let condition = status.and_then(|status| status.conditions.first());
+    condition.is_some_and(|condition| condition["reason"] == reason)
 }
 
 #[tokio::test]
@@ -134,12 +140,9 @@ async fn objects_come_change_and_leave_with_their_resource() {
     assert_eq!(resource.status.unwrap().resources.len(), 3);
 
     fixture.put("two", None, &[class("b"), config_map("2")]).await;
-    fixture.until(|_| true).await;
+    fixture.until(|there| there.is_some_and(|there| references(there).len() == 2)).await;
     let map = fixture.config_maps();
-    while fixture.classes().get_opt("a").await.unwrap().is_some() {
-        fixture.manager.resources.changed().await;
-        let _ = fixture.manager.reconcile().await;
-    }
+    assert!(fixture.classes().get_opt("a").await.unwrap().is_none());
     assert!(fixture.classes().get_opt("b").await.unwrap().is_some());
     assert_eq!(map.get("a").await.unwrap().data.unwrap()["key"], "2");
 
@@ -169,7 +172,7 @@ async fn nothing_new_is_applied_while_something_old_is_there() {
     fixture.put("one", None, &[held]).await;
     fixture.until(applied).await;
     fixture.put("two", None, &[class("b")]).await;
-    fixture.until(|condition| condition.is_some_and(|c| c["reason"] == "DeletionPending")).await;
+    fixture.until(|there| because(there, "DeletionPending")).await;
     assert!(fixture.classes().get_opt("b").await.unwrap().is_none());
     let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     fixture.classes().patch("a", &PatchParams::default(), &free).await.unwrap();
@@ -192,6 +195,6 @@ async fn another_class_and_a_missing_secret() {
     assert!(fixture.classes().get_opt("a").await.unwrap().is_none());
     let theirs = Patch::Merge(json!({"spec": {"class": null, "secretRefs": [{"name": "none"}]}}));
     fixture.resources().patch(NAME, &PatchParams::default(), &theirs).await.unwrap();
-    fixture.until(|condition| condition.is_some_and(|c| c["reason"] == "CannotReadSecret")).await;
+    fixture.until(|there| because(there, "CannotReadSecret")).await;
     fixture.stop().await;
 }
