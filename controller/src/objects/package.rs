@@ -71,11 +71,6 @@ impl Package {
     pub(super) fn secret_name(&self) -> &str {
         self.secret.metadata.name.as_deref().unwrap_or_default()
     }
-
-    /// The ManagedResource's name.
-    pub(super) fn name(&self) -> &str {
-        self.resource.metadata.name.as_deref().unwrap_or_default()
-    }
 }
 
 /// The annotation's key by which a Secret of this name is kept.

@@ -7,6 +7,9 @@
 //!      deleted: take all away (unless keepObjects) ─▶ finalizer off
 //! ```
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Four ContainerRuntimes reach their nodes, and leave them again.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::ResourceExt as _;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -41,6 +42,7 @@ async fn journey(api: ApiKind) {
     a_deleted_runtime_leaves_and_the_others_stay(&world).await;
     its_files_go_when_containerd_has_started_without_it(&world).await;
     a_lost_label_uninstalls_nothing(&world).await;
+    with_the_last_runtime_go_the_shoots_objects(&world).await;
     world.stop().await;
 }
 
@@ -226,4 +228,33 @@ async fn a_lost_label_uninstalls_nothing(world: &Fixture) {
     let document = world.snapshot().await.unwrap();
     let gvisor = &node(&document, ONE, "a-2").runtimes;
     world.assert_whole(gvisor.iter().find(|runtime| runtime.runtime == "gvisor").unwrap());
+}
+
+async fn with_the_last_runtime_go_the_shoots_objects(world: &Fixture) {
+    world.delete(TWO, "gvisor-a").await;
+    world
+        .until("nothing of ours is in shoot two", async |world: &World| {
+            let (shoot, seed) = (world.shoot(TWO).access(), world.seed());
+            let look = async {
+                let all = ListParams::default();
+                let classes = shoot.all::<RuntimeClass>().list(&all).await?.items.len();
+                let agents = shoot.within::<DaemonSet>("kube-system");
+                let configs = shoot.within::<ConfigMap>("kube-system");
+                let resources = seed.within::<ManagedResource>(TWO).list(&all).await?.items.len();
+                let secrets = seed.within::<Secret>(TWO);
+                let access = secrets.get_opt("shoot-access-rootstock").await?;
+                let agent = agents.get_opt("rootstock-agent").await?;
+                let config = configs.get_opt("rootstock-agent").await?;
+                let here = [agent.is_some(), config.is_some()];
+                Ok::<_, kube::Error>((classes, resources, here, access.is_some()))
+            };
+            match look.await {
+                Ok((0, 0, [false, false], false)) => Ok(()),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+        .await;
+    // Shoot one has what it had.
+    let agents = world.shoot(ONE).access().within::<DaemonSet>("kube-system");
+    assert!(agents.get_opt("rootstock-agent").await.unwrap().is_some());
 }
