@@ -247,7 +247,8 @@ impl Index {
 
     /// These are all Nodes of a shoot.
     pub fn nodes_listed(&self, shoot: &ShootName, objects: &[k8s_openapi::api::core::v1::Node]) {
-        let objects: Vec<_> = objects.iter().filter_map(|o| NodeObject::read(o, self.asked_by)).collect();
+        let objects: Vec<_> =
+            objects.iter().filter_map(|o| NodeObject::read(o, self.asked_by)).collect();
         self.change(shoot, |shoot| {
             if shoot.is_suspended() {
                 return;

@@ -104,7 +104,12 @@ impl World {
         }))
         .unwrap();
         let (sender, catalog) = watch::channel(Arc::new(catalog));
-        let scope = Scope { home: crate::home::Home::Seed, types: Types::Configured, classes: vec!["shoot".into()], catalog };
+        let scope = Scope {
+            home: crate::home::Home::Seed,
+            types: Types::Configured,
+            classes: vec!["shoot".into()],
+            catalog,
+        };
         let index = Arc::new(Index::new(BinaryRoots::default()));
         let pending = ["gvisor", "kata"].map(|t| (t.parse().unwrap(), Resolution::Pending));
         index.put_bundles(BTreeMap::new(), pending.into(), BTreeMap::new());
@@ -159,7 +164,16 @@ impl World {
         let mut tasks = JoinSet::new();
         tasks.spawn(operations.run(shutdown.clone()));
         let world = Self {
-            server, seed, index, endpoints, client, clusters, _publish: publish, _catalog: sender, shutdown, tasks,
+            server,
+            seed,
+            index,
+            endpoints,
+            client,
+            clusters,
+            _publish: publish,
+            _catalog: sender,
+            shutdown,
+            tasks,
         };
         world.put_cluster(json!({}));
         world
@@ -216,7 +230,8 @@ impl World {
 
     /// gardenlet deletes a resource.
     pub(super) fn delete(&self, name: &str) {
-        let metadata = json!({"name": name, "deletionTimestamp": "2026-01-01T00:00:00Z", "generation": 2});
+        let metadata =
+            json!({"name": name, "deletionTimestamp": "2026-01-01T00:00:00Z", "generation": 2});
         self.put(&json!({"metadata": metadata}));
     }
 
@@ -249,8 +264,10 @@ impl World {
         let mut server = self.server.lock().unwrap();
         server.lingering = lingering;
         if !lingering {
-            server.objects.retain(|_, object| object["metadata"]["deletionTimestamp"].is_null()
-                || object["kind"] == "ContainerRuntime");
+            server.objects.retain(|_, object| {
+                object["metadata"]["deletionTimestamp"].is_null()
+                    || object["kind"] == "ContainerRuntime"
+            });
         }
     }
 
