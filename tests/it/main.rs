@@ -4,5 +4,6 @@
 mod agent;
 mod agent_link;
 mod bundle;
+mod contract;
 mod end_to_end;
 mod kube_api;
