@@ -42,7 +42,8 @@ macro_rules! scenarios {
                     // A task of its own, so that its panic ends nothing else.
                     let local = tokio::task::LocalSet::new();
                     let case = async move { super::$module::$case(&shared).await };
-                    let ended = local.run_until(tokio::task::spawn_local(case)).await;
+                    let task = local.spawn_local(case);
+                    let ended = local.run_until(task).await;
                     if ended.is_err() {
                         eprintln!("{}", suite.logs());
                     }

@@ -22,8 +22,9 @@ use super::health::{NotReady, OPERATION, TIMESTAMP, annotation, check};
 
 /// How often something is looked at. gardenlet looks every five seconds.
 const LOOK: Duration = Duration::from_millis(25);
-/// How long anything is waited for: a third of gardenlet's three minutes.
-pub(crate) const BOUND: Duration = Duration::from_secs(60);
+/// How long anything is waited for. gardenlet gives three minutes, but once a wait of its
+/// own has lasted this long, it would end at the first error that it sees.
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
 /// Whoever deletes an extension's resource has to say that he means it.
 const CONFIRMATION: &str = "confirmation.gardener.cloud/deletion";
 /// The Secrets that move along with a control plane.
