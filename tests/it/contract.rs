@@ -24,6 +24,7 @@ use rootstock_playground::kube::RealControlPlane;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 
+use support::record::Kind;
 use support::suite::Suite;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rootstock-playground");
@@ -36,7 +37,7 @@ macro_rules! scenarios {
             $(
                 #[tokio::test]
                 async fn $case() {
-                    let suite = super::Suite::start(None, super::PROGRAM).await;
+                    let suite = super::Suite::start(None, super::PROGRAM, &super::Kind::ALL).await;
                     let suite = std::sync::Arc::new(suite);
                     let shared = std::sync::Arc::clone(&suite);
                     // A task of its own, so that its panic ends nothing else.
@@ -61,7 +62,7 @@ macro_rules! scenarios {
                 return;
             };
             let only = std::env::var("ROOTSTOCK_SCENARIO").unwrap_or_default();
-            let suite = Arc::new(Suite::start(Some(&assets), PROGRAM).await);
+            let suite = Arc::new(Suite::start(Some(&assets), PROGRAM, &Kind::ALL).await);
             let permits = Arc::new(Semaphore::new(AT_ONCE));
             let local = LocalSet::new();
             let mut running = JoinSet::new();

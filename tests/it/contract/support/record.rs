@@ -38,6 +38,8 @@ pub(crate) struct Entry {
 pub(crate) struct Record {
     entries: Arc<Mutex<Vec<Entry>>>,
     count: watch::Receiver<usize>,
+    /// How many kinds were listed.
+    listed: watch::Receiver<usize>,
 }
 
 impl Entry {
@@ -51,7 +53,8 @@ impl Entry {
 }
 
 impl Kind {
-    const ALL: [Self; 5] =
+    /// All that controllers write.
+    pub(crate) const ALL: [Self; 5] =
         [Self::ContainerRuntime, Self::ManagedResource, Self::Secret, Self::Event, Self::Lease];
 
     pub(crate) fn resource(self) -> ApiResource {
@@ -72,15 +75,16 @@ impl Kind {
 }
 
 impl Record {
-    /// Begins to record, on a task of `tasks`.
-    pub(crate) fn start(client: &Client, tasks: &mut JoinSet<()>) -> Self {
+    /// Begins to record these kinds, on a task of `tasks`.
+    pub(crate) fn start(client: &Client, kinds: &[Kind], tasks: &mut JoinSet<()>) -> Self {
         let entries = Arc::new(Mutex::new(Vec::new()));
         let (counter, count) = watch::channel(0);
-        let streams = Kind::ALL.map(|kind| {
+        let (lists, listed) = watch::channel(0);
+        let streams: Vec<_> = kinds.iter().copied().map(|kind| {
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
             let events = watcher(api, watcher::Config::default()).default_backoff();
             events.map(move |event| (kind, event)).boxed()
-        });
+        }).collect();
         let into = Arc::clone(&entries);
         tasks.spawn(async move {
             let mut events = select_all(streams);
@@ -88,7 +92,11 @@ impl Record {
                 let (gone, object) = match event {
                     Ok(Event::Apply(object) | Event::InitApply(object)) => (false, object),
                     Ok(Event::Delete(object)) => (true, object),
-                    Ok(Event::Init | Event::InitDone) => continue,
+                    Ok(Event::InitDone) => {
+                        lists.send_modify(|listed| *listed += 1);
+                        continue;
+                    }
+                    Ok(Event::Init) => continue,
                     // It is tried again; what was missed then is not.
                     Err(_) => continue,
                 };
@@ -99,11 +107,18 @@ impl Record {
                 counter.send_replace(entries.len());
             }
         });
-        Self { entries, count }
+        Self { entries, count, listed }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all that was there is recorded.
+    pub(crate) async fn listed(&self, kinds: usize) {
+        let mut listed = self.listed.clone();
+        let all = timeout(BOUND, listed.wait_for(|listed| *listed >= kinds)).await;
+        assert!(all.is_ok(), "the lists are not complete in time");
     }
 
     /// How much was recorded so far: a place to look back to.
