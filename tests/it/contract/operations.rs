@@ -242,14 +242,16 @@ pub(super) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> 
 /// moment after its operation.
 pub(super) async fn settled(shoot: &Shoot<'_>, name: &str) {
     shoot.until(name, "conditions", |o| condition(o, "NodesReady").is_some()).await;
-    loop {
-        let version = shoot.get(name).await["metadata"]["resourceVersion"].clone();
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        seen.push(shoot.get(name).await);
         // They are written at most once a second.
         tokio::time::sleep(Duration::from_millis(1200)).await;
-        if shoot.get(name).await["metadata"]["resourceVersion"] == version {
+        if Some(&shoot.get(name).await) == seen.last() {
             return;
         }
     }
+    panic!("{name} never settles: {seen:#?}");
 }
 
 fn state(object: &Value) -> String {

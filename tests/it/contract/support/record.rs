@@ -102,9 +102,13 @@ impl Record {
                 };
                 let mut object = serde_json::to_value(object).unwrap();
                 object["metadata"].as_object_mut().unwrap().remove("managedFields");
-                let mut entries = into.lock().unwrap_or_else(PoisonError::into_inner);
-                entries.push(Entry { kind, gone, object });
-                counter.send_replace(entries.len());
+                let count = {
+                    let mut entries = into.lock().unwrap_or_else(PoisonError::into_inner);
+                    entries.push(Entry { kind, gone, object });
+                    entries.len()
+                };
+                // Without the lock: who waits for the counter takes the two the other way round.
+                counter.send_replace(count);
             }
         });
         Self { entries, count, listed }
