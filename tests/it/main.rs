@@ -7,3 +7,4 @@ mod bundle;
 mod contract;
 mod end_to_end;
 mod kube_api;
+mod plain_cluster;

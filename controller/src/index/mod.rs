@@ -15,6 +15,7 @@
 
 mod claim;
 mod node;
+mod removal;
 mod shoot;
 mod view;
 
@@ -24,7 +25,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rootstock_core::assign::Resolution;
+use rootstock_core::assign::{AskedBy, Resolution};
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
@@ -49,9 +50,11 @@ pub const MAX_NODES: usize = 20_000;
 pub struct Index {
     state: Mutex<State>,
     roots: BinaryRoots,
+    asked_by: AskedBy,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
-    /// Raised with each shoot that is new.
+    /// Raised with each shoot that is new, suspended or no longer suspended,
+    /// or without a ContainerRuntime.
     new_shoots: watch::Sender<u64>,
 }
 
@@ -72,7 +75,15 @@ impl Index {
     pub fn new(roots: BinaryRoots) -> Self {
         let (changed, _) = watch::channel(0);
         let (new_shoots, _) = watch::channel(0);
-        Self { state: Mutex::default(), roots, changed, new_shoots }
+        let asked_by = AskedBy::default();
+        Self { state: Mutex::default(), roots, asked_by, changed, new_shoots }
+    }
+
+    /// The same, where something else asks for a node's runtimes.
+    #[must_use]
+    pub fn asked_by(mut self, asked_by: AskedBy) -> Self {
+        self.asked_by = asked_by;
+        self
     }
 
     /// Sees every change from here on. What changed is asked of the index.
@@ -80,7 +91,7 @@ impl Index {
         self.changed.subscribe()
     }
 
-    /// Sees every shoot that is new from here on.
+    /// Sees every shoot that is new, or is suspended or no longer is, from here on.
     pub fn new_shoots(&self) -> watch::Receiver<u64> {
         self.new_shoots.subscribe()
     }
@@ -89,14 +100,27 @@ impl Index {
     pub fn put_runtime(&self, object: &ContainerRuntime) {
         let Some(key) = RuntimeKey::of(object) else { return };
         let runtime = claim::read(object, &self.roots);
-        let known = |s: &Shoot| s.runtimes.get(&key.name) == Some(&runtime);
+        let leaves = object.is_migrating();
+        let known = |s: &Shoot| {
+            s.runtimes.get(&key.name) == Some(&runtime) && s.migrating.contains(&key.name) == leaves
+        };
         // Most changes are of its status, and often our own.
         if self.lock().shoots.get(&key.shoot).is_some_and(known) {
             return;
         }
-        self.change(&key.shoot.clone(), |shoot| {
+        let mut turned = false;
+        self.change(&key.shoot, |shoot| {
+            turned = shoot.set_migrating(&key.name, leaves);
             shoot.runtimes.insert(key.name.clone(), runtime);
         });
+        if turned {
+            self.new_shoots.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Whether a shoot leaves this seed, or has left it.
+    pub fn is_suspended(&self, name: &ShootName) -> bool {
+        self.lock().shoots.get(name).is_some_and(Shoot::is_suspended)
     }
 
     /// A ContainerRuntime is gone.
@@ -106,17 +130,25 @@ impl Index {
         if shoot.runtimes.remove(&key.name).is_none() {
             return;
         }
+        let was_last = shoot.runtimes.is_empty();
         state.forget(key);
         state.assign(&key.shoot, None);
         state.drop_if_empty(&key.shoot);
         self.raise();
+        drop(state);
+        if was_last {
+            self.new_shoots.send_modify(|count| *count += 1);
+        }
     }
 
     /// These are all ContainerRuntimes of the seed.
     pub fn seed_listed(&self, objects: &[Arc<ContainerRuntime>]) {
-        let mut present: BTreeMap<RuntimeKey, Runtime> = objects
+        let mut present: BTreeMap<RuntimeKey, (Runtime, bool)> = objects
             .iter()
-            .filter_map(|object| Some((RuntimeKey::of(object)?, claim::read(object, &self.roots))))
+            .filter_map(|object| {
+                let runtime = claim::read(object, &self.roots);
+                Some((RuntimeKey::of(object)?, (runtime, object.is_migrating())))
+            })
             .collect();
         {
             let mut state = self.lock();
@@ -136,8 +168,10 @@ impl Index {
                 state.forget(key);
                 state.drop_if_empty(&key.shoot);
             }
-            while let Some((key, runtime)) = present.pop_first() {
-                state.shoots.entry(key.shoot).or_default().runtimes.insert(key.name, runtime);
+            while let Some((key, (runtime, leaves))) = present.pop_first() {
+                let shoot = state.shoots.entry(key.shoot).or_default();
+                shoot.set_migrating(&key.name, leaves);
+                shoot.runtimes.insert(key.name, runtime);
             }
         }
         self.new_shoots.send_modify(|count| *count += 1);
@@ -148,6 +182,9 @@ impl Index {
     /// What is known of a shoot's API changed.
     pub fn put_shoot_state(&self, name: &ShootName, shoot_state: ShootState) {
         self.change(name, |shoot| {
+            if shoot.is_suspended() {
+                return;
+            }
             if shoot_state == ShootState::Hibernated {
                 // They are forgotten, not lost.
                 shoot.nodes.clear();
@@ -160,6 +197,11 @@ impl Index {
     /// Whether a shoot has, or had, a ContainerRuntime.
     pub fn has_shoot(&self, name: &ShootName) -> bool {
         self.lock().shoots.contains_key(name)
+    }
+
+    /// Whether a shoot has a ContainerRuntime, be it one that is being deleted.
+    pub fn has_runtimes(&self, name: &ShootName) -> bool {
+        self.lock().shoots.get(name).is_some_and(|shoot| !shoot.runtimes.is_empty())
     }
 
     /// A shoot is gone, with its nodes.
@@ -180,9 +222,12 @@ impl Index {
 
     /// A Node is there, or has changed.
     pub fn put_node(&self, shoot: &ShootName, object: &k8s_openapi::api::core::v1::Node) {
-        let Some(object) = NodeObject::read(object) else { return };
+        let Some(object) = NodeObject::read(object, self.asked_by) else { return };
         let mut state = self.lock();
         let name = object.facts.name.clone();
+        if state.shoots.get(shoot).is_some_and(Shoot::is_suspended) {
+            return;
+        }
         if !state.shoots.entry(shoot.clone()).or_default().put_node(object) {
             return;
         }
@@ -202,8 +247,11 @@ impl Index {
 
     /// These are all Nodes of a shoot.
     pub fn nodes_listed(&self, shoot: &ShootName, objects: &[k8s_openapi::api::core::v1::Node]) {
-        let objects: Vec<_> = objects.iter().filter_map(NodeObject::read).collect();
+        let objects: Vec<_> = objects.iter().filter_map(|o| NodeObject::read(o, self.asked_by)).collect();
         self.change(shoot, |shoot| {
+            if shoot.is_suspended() {
+                return;
+            }
             let present: BTreeSet<_> = objects.iter().map(|o| o.facts.name.clone()).collect();
             shoot.nodes.retain(|name, _| present.contains(name));
             for object in objects {

@@ -27,13 +27,13 @@ pub struct RuntimeKey {
 impl RuntimeKey {
     /// The key of a resource. `None` where its namespace is none of a shoot.
     pub fn of(object: &ContainerRuntime) -> Option<Self> {
-        let shoot = object.namespace()?.parse().ok()?;
+        let shoot = crate::home::shoot_of(&object.namespace()?)?;
         Some(Self { shoot, name: object.name_any() })
     }
 
     /// The resources beside it.
     pub(crate) fn api(&self, client: &kube::Client) -> kube::Api<ContainerRuntime> {
-        kube::Api::namespaced(client.clone(), self.shoot.as_str())
+        crate::home::beside(client, &self.shoot)
     }
 }
 
@@ -121,7 +121,8 @@ impl Index {
         let state = self.lock();
         let shoot = state.shoots.get(&key.shoot)?;
         let runtime = shoot.runtimes.get(&key.name)?;
-        if runtime.deleting || !state.seed_listed {
+        // A shoot that leaves has its last word already.
+        if runtime.deleting || !state.seed_listed || shoot.is_suspended() {
             return None;
         }
         let conditions = state.roll_up(shoot, runtime, &key.name);

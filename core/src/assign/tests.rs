@@ -27,7 +27,7 @@ fn resolved(runtime: &str, handler: &str, entry: &str) -> Resolution {
 
 fn claim(name: &str, runtime: &str, pool: &str) -> Claim {
     let labels = [("worker.gardener.cloud/pool".to_owned(), pool.to_owned())].into();
-    let spec = SelectorSpec { match_labels: labels, match_expressions: vec![] };
+    let spec = SelectorSpec { match_labels: labels, ..SelectorSpec::default() };
     Claim {
         name: name.into(),
         runtime: runtime.parse().unwrap(),
@@ -49,7 +49,12 @@ fn node(pool: &str, cri: &str, runtimes: &[&str]) -> NodeFacts {
     for runtime in runtimes {
         labels.insert(format!("{RUNTIME_LABEL_PREFIX}{runtime}"), "true".into());
     }
-    NodeFacts { name: "n".parse().unwrap(), labels, architecture: Some(Architecture::Amd64) }
+    NodeFacts {
+        name: "n".parse().unwrap(),
+        labels,
+        architecture: Some(Architecture::Amd64),
+        asked_by: AskedBy::Labels,
+    }
 }
 
 fn bundles() -> BTreeMap<RuntimeType, Resolution> {
@@ -146,7 +151,7 @@ fn resources_that_disagree_hold_each_other() {
 #[test]
 fn a_lost_label_of_the_selector_uninstalls_nothing() {
     let labels = [POOL_LABEL, OLD_POOL_LABEL].map(|label| (label.to_owned(), "a".to_owned()));
-    let spec = SelectorSpec { match_labels: labels.into(), match_expressions: vec![] };
+    let spec = SelectorSpec { match_labels: labels.into(), ..SelectorSpec::default() };
     let mut claim = claim("gvisor-a", "gvisor", "a");
     claim.ask.as_mut().unwrap().selector = Selector::try_from(&spec).unwrap();
     let pools = |labels: &[(&str, &str)]| {
