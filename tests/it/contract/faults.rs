@@ -26,7 +26,10 @@ pub(super) async fn passing_errors_are_not_shown(suite: &Suite) {
             "patch managedresources",
             "update managedresources",
         ] {
-            suite.cluster.fail_next(what, code, 3);
+            // Nothing that is to be created has a version that could conflict.
+            if code != 409 || !what.starts_with("create") {
+                suite.cluster.fail_next(what, code, 3);
+            }
         }
         shoot.reconcile().await;
     }

@@ -110,7 +110,8 @@ pub(super) async fn catalog_loses_a_type(suite: &Suite) {
         std::fs::rename(&new, &path).unwrap();
     };
     write(&catalog);
-    let controller = suite.configured_controller("loses", &path, &[]).await;
+    let flags = ["--deletion-timeout", "2s"];
+    let controller = suite.configured_controller("loses", &path, &flags).await;
     let mut shoot =
         Shoot::new(suite, &controller, "loses", pools(&[("a", &["gvisor", "kata"])])).await;
     shoot.reconcile().await;

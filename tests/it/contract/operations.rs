@@ -241,7 +241,10 @@ pub(super) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> 
 /// Waits until nothing is written into a resource any more: its conditions come a
 /// moment after its operation.
 pub(super) async fn settled(shoot: &Shoot<'_>, name: &str) {
-    shoot.until(name, "conditions", |o| condition(o, "NodesReady").is_some()).await;
+    let resolved = |object: &Value| {
+        condition(object, "BundleResolved").is_some_and(|condition| condition["status"] == "True")
+    };
+    shoot.until(name, "its bundle is resolved", resolved).await;
     let mut seen = Vec::new();
     for _ in 0..20 {
         seen.push(shoot.get(name).await);
