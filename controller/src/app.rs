@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use crate::args::Args;
 use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
-use crate::conditions::Conditions;
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
@@ -26,6 +25,7 @@ use crate::objects::{AgentSettings, Objects};
 use crate::operation::Operations;
 use crate::seed::{self, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
+use crate::status::StatusWriter;
 
 /// How long tasks may take to end: the gRPC server drains for 10 s.
 const GRACE: Duration = Duration::from_secs(15);
@@ -108,8 +108,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         at_once: args.max_concurrent_reconciles,
     };
     tasks.spawn("operations", operations.run(shutdown.clone()));
-    let conditions = Conditions { client, index: Arc::clone(&index) };
-    tasks.spawn("conditions", conditions.run(shutdown.clone()));
+    let status = StatusWriter { client, index: Arc::clone(&index), store, events };
+    tasks.spawn("status", status.run(shutdown.clone()));
     let fleet = Arc::new(Fleet { index: Arc::clone(&index), endpoints });
     let token = shutdown.token();
     tasks.spawn("agents", async move { Ok(grpc::serve(agents, fleet, token).await?) });

@@ -9,7 +9,7 @@
 //!                                                      ▲                        │
 //!  agents ══ mTLS ══ grpc ─ reports ───────────────────┘                        │
 //!    ◀═══════════════ Desired ══════════════════════════════════════════════════┘
-//!                                                    Index ─ core::rollup ─▶ conditions
+//!                                                    Index ─ core::rollup ─▶ status
 //!  ContainerRuntimes ─▶ operation: Gardener's lastOperation and finalizer
 //! ```
 //!
@@ -23,7 +23,6 @@ pub mod app;
 mod args;
 mod bundles;
 pub mod catalog;
-mod conditions;
 mod events;
 mod fleet;
 pub mod grpc;
@@ -33,6 +32,7 @@ mod objects;
 mod operation;
 mod seed;
 mod shoot;
+mod status;
 
 pub use app::run;
 pub use args::{Args, ClusterKind, ProviderConfig, Types};

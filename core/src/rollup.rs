@@ -26,8 +26,6 @@ pub struct Input<'a> {
     pub bundle: Result<&'a str, &'a Problem>,
     /// What is wrong with the resource itself.
     pub invalid: Option<&'a Problem>,
-    /// What its providerConfig says that nobody knows, and that is passed over.
-    pub passed_over: &'a [String],
     /// What is known of the shoot's nodes.
     pub shoot: Shoot<'a>,
     /// The nodes that it selects.
@@ -144,7 +142,7 @@ pub struct Condition {
 #[derive(Clone, Debug)]
 pub struct Rollup<'a> {
     /// The conditions, in the order of their types.
-    pub conditions: [Condition; 4],
+    pub conditions: [Condition; 3],
     /// The nodes, counted.
     pub nodes: Tally<'a>,
 }
@@ -166,8 +164,7 @@ pub fn rollup<'a>(input: &Input<'a>) -> Rollup<'a> {
     let bundle = bundle_resolved(input);
     let nodes = nodes_ready(input, &tally);
     let system = system_components_healthy(input, &bundle, &nodes);
-    let configuration = configuration_accepted(input);
-    Rollup { conditions: [bundle, nodes, system, configuration], nodes: tally }
+    Rollup { conditions: [bundle, nodes, system], nodes: tally }
 }
 
 /// What Gardener copies into the Shoot: False and Unknown there mean that
@@ -202,16 +199,17 @@ fn system_components_healthy(
     summary
 }
 
-fn configuration_accepted(input: &Input<'_>) -> Condition {
+/// Whether a resource is carried out as it is written: what is wrong with it,
+/// and what its providerConfig says that nobody knows.
+pub fn configuration_accepted(invalid: Option<&Problem>, passed_over: &[String]) -> Condition {
     let kind = ConditionType::ConfigurationAccepted;
-    if let Some(problem) = input.invalid {
+    if let Some(problem) = invalid {
         return Condition { codes: CONFIGURATION_PROBLEM, ..failed(kind, problem) };
     }
-    let (reason, text) = if input.passed_over.is_empty() {
+    let (reason, text) = if passed_over.is_empty() {
         ("Accepted", "nothing in it is refused".to_owned())
     } else {
-        let what = input.passed_over.join(", ");
-        ("PassedOver", format!("not known, and passed over: {what}"))
+        ("PassedOver", format!("not known, and passed over: {}", passed_over.join(", ")))
     };
     Condition::new(kind, ConditionStatus::True, reason, text)
 }

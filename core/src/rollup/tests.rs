@@ -25,9 +25,8 @@ type Row = (Verdict, Connection, Option<BundleReport>);
 /// The nodes' condition, which is also the summary.
 fn of_nodes(nodes: &[NodeState<'_>]) -> Condition {
     let (bundle, shoot) = (Ok("main/x:1"), Shoot::Known);
-    let (invalid, passed_over, unlabelled) = (None, &[][..], &[][..]);
-    let input = Input { bundle, invalid, passed_over, shoot, nodes, unlabelled };
-    let [_, nodes, system, _] = rollup(&input).conditions;
+    let input = Input { bundle, invalid: None, shoot, nodes, unlabelled: &[] };
+    let [_, nodes, system] = rollup(&input).conditions;
     assert_eq!((nodes.status, &nodes.reason), (system.status, &system.reason));
     nodes
 }
@@ -122,12 +121,11 @@ fn who_is_away_or_lacks_a_label_is_named() {
     let input = Input {
         bundle: Ok("x"),
         invalid: None,
-        passed_over: &[],
         shoot: Shoot::Known,
         nodes: &[],
         unlabelled: &[&plain],
     };
-    let [_, nodes, ..] = rollup(&input).conditions;
+    let [_, nodes, _] = rollup(&input).conditions;
     assert!(nodes.message.contains("=true (plain)"), "{}", nodes.message);
 }
 
@@ -137,19 +135,18 @@ fn what_is_wrong_with_the_resource_comes_before_its_nodes() {
     let input = Input {
         bundle: Ok("main/x:1"),
         invalid: Some(&problem),
-        passed_over: &[],
         shoot: Shoot::Known,
         nodes: &[],
         unlabelled: &[],
     };
-    let [bundle, nodes, system, accepted] = rollup(&input).conditions;
+    let [bundle, nodes, system] = rollup(&input).conditions;
     assert_eq!(bundle.status, ConditionStatus::True);
     assert_eq!(
         (nodes.reason.as_str(), system.reason.as_str()),
         ("SelectorInvalid", "SelectorInvalid")
     );
     assert!(system.message.contains("spec.workerPool.selector"), "{}", system.message);
-    assert_eq!((accepted.status, accepted.codes.len()), (ConditionStatus::False, 1));
+    assert_eq!((nodes.codes, system.codes), (CONFIGURATION_PROBLEM, CONFIGURATION_PROBLEM));
 }
 
 #[test]
@@ -226,8 +223,8 @@ fn the_summary_is_what_a_shoot_should_show() {
         ),
     ];
     for (shoot, nodes, bundle, invalid, want_nodes, want_system) in table {
-        let input = Input { bundle, invalid, passed_over: &[], shoot, nodes, unlabelled: &[] };
-        let [_, nodes, system, _] = rollup(&input).conditions;
+        let input = Input { bundle, invalid, shoot, nodes, unlabelled: &[] };
+        let [_, nodes, system] = rollup(&input).conditions;
         assert_eq!((nodes.status, nodes.reason.as_str()), want_nodes, "{input:?}");
         assert_eq!((system.status, system.reason.as_str()), want_system, "{input:?}");
     }
@@ -238,10 +235,7 @@ fn a_configuration_is_accepted_passed_over_in_part_or_refused() {
     let wrong = Problem::new(Reason::ConfigurationInvalid, "spec.providerConfig.a: no");
     let passed = ["configFlags.debug2".to_owned(), "configFlags.x".to_owned()];
     let accepted = |invalid, passed_over| {
-        let (bundle, shoot) = (Ok("x"), Shoot::Known);
-        let input = Input { bundle, invalid, passed_over, shoot, nodes: &[], unlabelled: &[] };
-        let [_, nodes, _, accepted] = rollup(&input).conditions;
-        assert_eq!(nodes.codes, accepted.codes);
+        let accepted = configuration_accepted(invalid, passed_over);
         (accepted.status, accepted.reason, accepted.message, accepted.codes)
     };
     let (status, reason, _, codes) = accepted(None, &[]);
