@@ -14,7 +14,7 @@ use rootstock_daemon::{Readiness, Shutdown, Tasks, admin, telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::args::Args;
+use crate::args::{Args, ClusterKind};
 use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
 use crate::events::Events;
@@ -22,8 +22,8 @@ use crate::fleet::Fleet;
 use crate::grpc;
 use crate::index::Index;
 use crate::objects::{AgentSettings, Objects};
-use crate::operation::Operations;
-use crate::seed::{self, Scope, Seed, Store};
+use crate::operation::{Operations, Triggers};
+use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
 use crate::status::StatusWriter;
 
@@ -69,6 +69,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     resolver.announce();
     tasks.spawn("bundles", resolver.run(shutdown.clone()));
     let store = Arc::new(Store::default());
+    let clusters = Arc::new(Clusters::default());
+    // Without Gardener nobody sets its annotation.
+    let freely = args.ignore_operation_annotation || args.cluster == ClusterKind::Local;
+    let triggers = Arc::new(Triggers::new(freely));
     let (events, publish) = Events::new(client.clone());
     tasks.spawn("events", publish.run(shutdown.clone()));
     let objects = Objects {
@@ -84,6 +88,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         client: client.clone(),
         store: Arc::clone(&store),
         index: Arc::clone(&index),
+        triggers: Arc::clone(&triggers),
         scope: scope.clone(),
         readiness: readiness.clone(),
     };
@@ -93,6 +98,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let shoots = Shoots {
         seed: client.clone(),
         index: Arc::clone(&index),
+        clusters: Arc::clone(&clusters),
         endpoints: Arc::clone(&endpoints),
         tokens: token_changes,
         domain: args.endpoint_domain.clone(),
@@ -100,7 +106,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tasks.spawn("shoots", shoots.run(shutdown.clone()));
     let operations = Operations {
         client: client.clone(),
+        store: Arc::clone(&store),
+        clusters,
+        triggers,
         index: Arc::clone(&index),
+        endpoints: Arc::clone(&endpoints),
         objects: Arc::new(objects),
         events: events.clone(),
         scope,

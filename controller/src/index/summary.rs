@@ -75,7 +75,8 @@ impl Index {
         let before = state.unready.remove(key).unwrap_or_default();
         let shoot = state.shoots.get(&key.shoot)?;
         let runtime = shoot.runtimes.get(&key.name)?;
-        if runtime.deleting || !state.seed_listed {
+        // A shoot that leaves has its last word already.
+        if runtime.deleting || !state.seed_listed || shoot.is_suspended() {
             return None;
         }
         let (summary, unready) = state.sum_up(shoot, runtime, &key.name, &before, now);

@@ -13,7 +13,7 @@ use rootstock_core::catalog::Catalog;
 use rootstock_core::name::{RuntimeType, ShootName};
 use tokio::sync::watch;
 
-use crate::api::Cluster;
+use crate::api::{Cluster, is_transient};
 use crate::shoot::secrets::{self, SecretError};
 
 /// Writes a shoot's objects and takes them away.
@@ -60,6 +60,16 @@ pub(crate) enum ObjectsError {
     Secret(#[from] SecretError),
 }
 
+impl ObjectsError {
+    /// Whether trying again may help.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Secret(SecretError::Api { source, .. }) => is_transient(source),
+            Self::Secret(SecretError::Content { .. } | SecretError::Authority(_)) => false,
+        }
+    }
+}
+
 impl Objects {
     /// Writes all that a shoot with a ContainerRuntime of this type needs.
     /// Nothing is written where nothing changed.
@@ -73,5 +83,28 @@ impl Objects {
         secrets::authority(&self.client, shoot).await?;
         secrets::request_access(&self.client, shoot).await?;
         Ok(())
+    }
+
+    /// Takes a type's classes away; called again until they are gone.
+    #[expect(clippy::unused_async, reason = "there is nothing to take away yet")]
+    pub(crate) async fn withdraw_classes(
+        &self,
+        shoot: &ShootName,
+        runtime: &RuntimeType,
+        keep: Keep,
+    ) -> Result<Gone, ObjectsError> {
+        let _ = (shoot, runtime, keep);
+        Ok(Gone::Yes)
+    }
+
+    /// Takes the agent away; called again until it is gone.
+    #[expect(clippy::unused_async, reason = "there is nothing to take away yet")]
+    pub(crate) async fn withdraw_agent(
+        &self,
+        shoot: &ShootName,
+        keep: Keep,
+    ) -> Result<Gone, ObjectsError> {
+        let _ = (shoot, keep);
+        Ok(Gone::Yes)
     }
 }

@@ -1,5 +1,11 @@
 //! The seed's ContainerRuntimes, as far as they are this controller's.
+//!
+//! ```text
+//!  ContainerRuntimes ─ one watch ─▶ Store ─▶ Index ─▶ Triggers
+//! ```
+//! Whoever is woken by the last finds the event in the first two.
 
+mod clusters;
 mod store;
 
 use std::collections::BTreeMap;
@@ -17,7 +23,9 @@ use tokio::sync::watch;
 use crate::api::ContainerRuntime;
 use crate::args::Types;
 use crate::index::{Index, RuntimeKey};
+use crate::operation::Triggers;
 
+pub(crate) use clusters::Clusters;
 pub(crate) use store::Store;
 
 /// What Readiness calls it.
@@ -64,11 +72,12 @@ fn is_marked(object: &ContainerRuntime) -> bool {
     conditions.any(|condition| condition.kind == own)
 }
 
-/// Feeds the store and the index with ContainerRuntimes.
+/// Feeds the store, the index and the operations with ContainerRuntimes.
 pub(crate) struct Seed {
     pub(crate) client: Client,
     pub(crate) store: Arc<Store>,
     pub(crate) index: Arc<Index>,
+    pub(crate) triggers: Arc<Triggers>,
     pub(crate) scope: Scope,
     pub(crate) readiness: Readiness,
 }
@@ -88,27 +97,23 @@ impl Seed {
                 event = events.next() => event,
                 changed = self.scope.catalog.changed() => {
                     changed?;
+                    // A type that is new in the catalog makes resources ours,
+                    // and mends those that failed for the lack of it.
                     if complete {
                         self.put_all();
+                        self.look_at_all();
                     }
                     continue;
                 }
                 () = shutdown.begun() => return Ok(()),
             };
             match event {
-                Some(Ok(watcher::Event::Apply(object))) => {
-                    let Some(key) = RuntimeKey::of(&object) else { continue };
-                    if self.scope.has(&object) {
-                        self.index.put_runtime(&object);
-                    } else {
-                        self.index.remove_runtime(&key);
-                    }
-                    self.store.put(key, Arc::new(object));
-                }
+                Some(Ok(watcher::Event::Apply(object))) => self.apply(object),
                 Some(Ok(watcher::Event::Delete(object))) => {
                     let Some(key) = RuntimeKey::of(&object) else { continue };
                     self.store.remove(&key);
                     self.index.remove_runtime(&key);
+                    self.triggers.gone(&key);
                 }
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(object))) => {
@@ -116,8 +121,9 @@ impl Seed {
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
                     let count = listed.len();
-                    self.store.replace(std::mem::take(&mut listed));
+                    let before = self.store.replace(std::mem::take(&mut listed));
                     self.put_all();
+                    self.compare(&before);
                     complete = true;
                     self.readiness.done(LISTED);
                     tracing::info!(count, "ContainerRuntimes listed");
@@ -130,10 +136,50 @@ impl Seed {
         }
     }
 
+    fn apply(&self, object: ContainerRuntime) {
+        let Some(key) = RuntimeKey::of(&object) else { return };
+        let object = Arc::new(object);
+        let old = self.store.put(key.clone(), Arc::clone(&object));
+        if self.scope.has(&object) {
+            self.index.put_runtime(&object);
+            self.see(&key, old.as_deref(), &object);
+        } else {
+            self.index.remove_runtime(&key);
+        }
+    }
+
+    /// A resource was seen, and `old` before it.
+    fn see(&self, key: &RuntimeKey, old: Option<&ContainerRuntime>, new: &ContainerRuntime) {
+        if old.is_some_and(|old| old.metadata.uid != new.metadata.uid) {
+            self.triggers.gone(key);
+        }
+        self.triggers.seen(key, old, new);
+    }
+
+    /// What a new list says that the watch did not.
+    fn compare(&self, before: &BTreeMap<RuntimeKey, Arc<ContainerRuntime>>) {
+        for key in before.keys().filter(|key| self.store.get(key).is_none()) {
+            self.triggers.gone(key);
+        }
+        for (key, object) in self.ours() {
+            self.see(&key, before.get(&key).map(|old| &**old), &object);
+        }
+    }
+
+    fn look_at_all(&self) {
+        for (key, object) in self.ours() {
+            self.triggers.look(&key, &object);
+        }
+    }
+
+    fn ours(&self) -> impl Iterator<Item = (RuntimeKey, Arc<ContainerRuntime>)> {
+        let all = self.store.all().into_iter().filter(|object| self.scope.has(object));
+        all.filter_map(|object| Some((RuntimeKey::of(&object)?, object)))
+    }
+
     fn put_all(&self) {
         // The store has those of others too: the catalog may name their type tomorrow.
-        let mut ours = self.store.all();
-        ours.retain(|object| self.scope.has(object));
+        let ours: Vec<_> = self.ours().map(|(_, object)| object).collect();
         self.index.seed_listed(&ours);
     }
 }

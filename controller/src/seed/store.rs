@@ -32,11 +32,40 @@ impl Store {
     }
 
     /// Those of one shoot.
-    pub(crate) fn of_shoot(&self, shoot: &ShootName) -> Vec<Arc<ContainerRuntime>> {
-        let first = RuntimeKey { shoot: shoot.clone(), name: String::new() };
+    pub(crate) fn of_shoot(&self, shoot: &ShootName) -> Vec<(RuntimeKey, Arc<ContainerRuntime>)> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        let first = RuntimeKey { shoot: shoot.clone(), name: String::new() };
         let of_shoot = all.range(first..).take_while(|(key, _)| key.shoot == *shoot);
-        of_shoot.map(|(_, object)| Arc::clone(object)).collect()
+        of_shoot.map(|(key, object)| (key.clone(), Arc::clone(object))).collect()
+    }
+
+    /// One is there, or has changed; what was known of it.
+    pub(crate) fn put(
+        &self,
+        key: RuntimeKey,
+        object: Arc<ContainerRuntime>,
+    ) -> Option<Arc<ContainerRuntime>> {
+        let all = || self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let before = all().insert(key.clone(), object);
+        self.mark([key]);
+        before
+    }
+
+    /// One is gone.
+    pub(crate) fn remove(&self, key: &RuntimeKey) {
+        self.all.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// These are all; what was known before them.
+    pub(super) fn replace(
+        &self,
+        all: BTreeMap<RuntimeKey, Arc<ContainerRuntime>>,
+    ) -> BTreeMap<RuntimeKey, Arc<ContainerRuntime>> {
+        let keys: Vec<_> = all.keys().cloned().collect();
+        let before =
+            std::mem::replace(&mut *self.all.write().unwrap_or_else(PoisonError::into_inner), all);
+        self.mark(keys);
+        before
     }
 
     /// Waits until something changed that was not asked for yet. For one task.
@@ -49,26 +78,8 @@ impl Store {
         std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// One is there, or has changed.
-    pub(crate) fn put(&self, key: RuntimeKey, object: Arc<ContainerRuntime>) {
-        self.mark([key.clone()]);
-        self.all.write().unwrap_or_else(PoisonError::into_inner).insert(key, object);
-        self.wake.notify_one();
-    }
-
-    /// One is gone.
-    pub(super) fn remove(&self, key: &RuntimeKey) {
-        self.all.write().unwrap_or_else(PoisonError::into_inner).remove(key);
-    }
-
-    /// These are all.
-    pub(super) fn replace(&self, all: BTreeMap<RuntimeKey, Arc<ContainerRuntime>>) {
-        self.mark(all.keys().cloned());
-        *self.all.write().unwrap_or_else(PoisonError::into_inner) = all;
-        self.wake.notify_one();
-    }
-
     fn mark(&self, keys: impl IntoIterator<Item = RuntimeKey>) {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
+        self.wake.notify_one();
     }
 }

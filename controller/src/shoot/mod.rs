@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Cluster;
 use crate::index::Index;
+use crate::seed::Clusters;
 
 pub(crate) use endpoints::Endpoints;
 pub(crate) use tokens::Tokens;
@@ -44,6 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Shoots {
     pub(crate) seed: Client,
     pub(crate) index: Arc<Index>,
+    pub(crate) clusters: Arc<Clusters>,
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) tokens: watch::Receiver<tokens::ByShoot>,
     pub(crate) domain: Option<String>,
@@ -77,6 +79,7 @@ impl Shoots {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         take(event, &mut clusters, &mut listed);
+                        self.clusters.replace(&clusters);
                     }
                     Some(Err(error)) => tracing::warn!(error = %Chain(&error), "watching Clusters"),
                     None => anyhow::bail!("the watch of Clusters ended"),
@@ -90,6 +93,12 @@ impl Shoots {
             }
             running.retain(|name, task| {
                 let stays = clusters.contains_key(name);
+                if stays && self.index.is_suspended(name) {
+                    // It leaves this seed, or waits to be restored.
+                    task.stop.cancel();
+                    self.endpoints.remove(name);
+                    return false;
+                }
                 if !stays {
                     task.stop.cancel();
                     // Nobody enrols with an authority whose shoot is gone.
@@ -105,7 +114,7 @@ impl Shoots {
                         current.clone_from(cluster);
                         changed
                     });
-                } else if self.index.has_shoot(name) {
+                } else if self.index.has_shoot(name) && !self.index.is_suspended(name) {
                     let task = self.start(name, cluster, &mut tasks, &shutdown);
                     running.insert(name.clone(), task);
                 }

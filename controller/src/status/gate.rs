@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{ContainerRuntime, OPERATION, OperationState, OperationType};
+use crate::api::{ContainerRuntime, OperationState, OperationType};
 
 /// How long an operation may be under way: Gardener bounds a reconcile to
 /// three minutes. One that is older was given up, and does not hold the
@@ -26,31 +26,15 @@ pub(super) fn gate(object: &ContainerRuntime) -> Gate {
     if object.metadata.deletion_timestamp.is_some() {
         return Gate::Closed;
     }
-    if matches!(asked(object), Some("migrate" | "restore" | "wait-for-state")) {
+    if matches!(object.asked(), Some("migrate" | "restore" | "wait-for-state")) {
         return Gate::Closed;
     }
-    let last = object.status.as_ref().and_then(|status| status.last_operation.as_ref());
-    let Some(last) = last.filter(|last| last.kind != OperationType::Migrate) else {
-        return Gate::Closed;
-    };
+    let last = object.last_operation().filter(|last| last.kind != OperationType::Migrate);
+    let Some(last) = last else { return Gate::Closed };
     if last.state != OperationState::Processing {
         return Gate::Open;
     }
     last.last_update_time.checked_add(OPERATION_BOUND).map_or(Gate::Open, Gate::Until)
-}
-
-/// Whether a resource leaves this seed, or has left it: its whole shoot does.
-pub(super) fn leaves(object: &ContainerRuntime) -> bool {
-    let last = object.status.as_ref().and_then(|status| status.last_operation.as_ref());
-    match asked(object) {
-        Some("migrate") => true,
-        Some("restore") => false,
-        Some(_) | None => last.is_some_and(|last| last.kind == OperationType::Migrate),
-    }
-}
-
-fn asked(object: &ContainerRuntime) -> Option<&str> {
-    object.metadata.annotations.as_ref()?.get(OPERATION).map(String::as_str)
 }
 
 #[cfg(test)]
@@ -58,6 +42,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::OPERATION;
 
     #[test]
     fn conditions_come_after_the_operation() {

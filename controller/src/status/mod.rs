@@ -41,7 +41,7 @@ use rootstock_daemon::error::Chain;
 use tokio::time::Instant;
 
 use self::compose::{Composed, compose};
-use self::gate::{Gate, gate, leaves};
+use self::gate::{Gate, gate};
 use self::waiting::{Due, Version, Waiting};
 use crate::api::{ContainerRuntime, is_conflict};
 use crate::events::Events;
@@ -56,8 +56,6 @@ const GATHER: Duration = Duration::from_millis(200);
 const SETTLE: Duration = Duration::from_secs(30);
 /// How long the watch may take to show what was written.
 const BEHIND: Duration = Duration::from_secs(5);
-/// How soon a resource is looked at again whose shoot is on its way out.
-const LEAVING: Duration = Duration::from_secs(10);
 /// How many resources are written at once.
 const AT_ONCE: usize = 8;
 
@@ -146,9 +144,7 @@ impl StatusWriter {
             }
             Gate::Until(_) | Gate::Open => {}
         }
-        if self.store.of_shoot(&key.shoot).iter().any(|object| leaves(object)) {
-            return (version, Outcome::Later(LEAVING));
-        }
+        // None of a shoot that leaves, by whichever of its resources.
         let Some(summary) = self.index.summary(key) else { return (version, Outcome::Closed) };
         if summary.uid != object.metadata.uid {
             // One of the two is about another resource of that name.
