@@ -20,6 +20,7 @@ use crate::catalog;
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
+use crate::heartbeat::Heartbeat;
 use crate::index::Index;
 use crate::objects::{AgentSettings, Objects};
 use crate::operation::{Operations, Triggers};
@@ -118,6 +119,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         at_once: args.max_concurrent_reconciles,
     };
     tasks.spawn("operations", operations.run(shutdown.clone()));
+    // A plain cluster has no Gardener that would look.
+    if args.cluster == ClusterKind::Seed {
+        let namespace = args.heartbeat_namespace.as_ref().unwrap_or(&args.namespace).clone();
+        let interval = args.heartbeat_renew_interval;
+        let heartbeat = Heartbeat { client: client.clone(), namespace, interval };
+        tasks.spawn("heartbeat", heartbeat.run(shutdown.clone()));
+    }
     let status = StatusWriter { client, index: Arc::clone(&index), store, events };
     tasks.spawn("status", status.run(shutdown.clone()));
     let fleet = Arc::new(Fleet { index: Arc::clone(&index), endpoints });

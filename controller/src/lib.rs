@@ -26,6 +26,7 @@ pub mod catalog;
 mod events;
 mod fleet;
 pub mod grpc;
+mod heartbeat;
 pub mod identity;
 pub mod index;
 mod objects;
