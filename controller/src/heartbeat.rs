@@ -23,6 +23,8 @@ mod tests;
 const NAME: &str = "gardener-extension-heartbeat";
 /// Who lives.
 const HOLDER: &str = "rootstock";
+/// The shortest pause, whatever the flag says.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 /// How long the API may take.
@@ -58,7 +60,8 @@ impl Heartbeat {
                 () = shutdown.begun() => return Ok(()),
             };
             let renewed = renewed.map_err(HeartbeatError::from).flatten();
-            let pause = if renewed.is_ok() { self.interval } else { self.interval.min(RETRY) };
+            let interval = self.interval.max(SHORTEST);
+            let pause = if renewed.is_ok() { interval } else { interval.min(RETRY) };
             match renewed.map_err(|error| Chain(&error).to_string()) {
                 Ok(()) if trouble.take().is_some() => tracing::info!("the heartbeat is back"),
                 Ok(()) => {}

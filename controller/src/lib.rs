@@ -31,6 +31,8 @@ pub mod identity;
 pub mod index;
 mod objects;
 mod operation;
+#[cfg(test)]
+mod scripted;
 mod seed;
 mod shoot;
 mod status;

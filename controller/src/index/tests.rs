@@ -284,24 +284,6 @@ fn nothing_is_left_of_a_shoot_that_is_gone() {
 }
 
 #[test]
-fn a_resource_that_is_made_anew_has_nothing_written() {
-    let index = ready();
-    index.put_runtime(&named("gvisor-a", "gvisor"));
-    let summary = index.summary(&key()).unwrap();
-    index.written(&key(), summary.clone());
-    assert!(index.is_written(&key(), &summary));
-    let mut again = named("gvisor-a", "gvisor");
-    again.metadata.uid = Some("another".to_owned());
-    // A watch that was cut off shows it without showing the end of the first.
-    index.seed_listed(&[again.into()]);
-    assert!(!index.is_written(&key(), &index.summary(&key()).unwrap()));
-    // A write that ends after its resource leaves nothing behind.
-    index.remove_runtime(&key());
-    index.written(&key(), summary.clone());
-    assert!(!index.is_written(&key(), &summary));
-}
-
-#[test]
 fn a_deletion_waits_for_what_a_controller_that_starts_does_not_know_yet() {
     let index = Index::new(BinaryRoots::default());
     put_bundle(&index, resolved());
