@@ -128,6 +128,7 @@ impl Seed {
         let (events, publish) = Events::new(client.clone());
         let writer =
             StatusWriter { client, index: Arc::clone(&index), store: Arc::clone(&store), events };
+        index.put_bundles(BTreeMap::new(), [(gvisor(), Resolution::Pending)].into(), BTreeMap::new());
         let seed = Self { index, store, objects, on_time, calls, _tasks: JoinSet::new() };
         seed.list();
         seed.begin(writer, publish)
