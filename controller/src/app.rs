@@ -21,8 +21,10 @@ use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
 use crate::heartbeat::Heartbeat;
+use crate::home::{self, Home};
 use crate::index::Index;
-use crate::objects::{AgentSettings, Objects};
+use crate::objects::plain::Plain;
+use crate::objects::{AgentSettings, Objects, Place};
 use crate::operation::{Operations, Triggers};
 use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
@@ -36,7 +38,8 @@ const GRACE: Duration = Duration::from_secs(15);
 /// # Errors
 /// When it can't start, or one of its tasks fails.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    telemetry::init(&args.telemetry, &["kube_runtime=warn"])?;
+    // Both log every failed request; who asked says what is worth a line.
+    telemetry::init(&args.telemetry, &["kube_runtime=off", "kube_client=off"])?;
     // The Kubernetes and registry clients take the process's provider. A
     // second call finds the first one's.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -44,16 +47,27 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let readiness = Readiness::new();
     readiness.await_for(seed::LISTED, "the seed's ContainerRuntimes are being listed");
 
+    let home = Home::new(&args)?;
     let first = catalog::load(&args.config).await?;
     let (catalog, catalog_changes) = watch::channel(Arc::new(first));
     let client = client(&args).await?;
     let agents = listen(args.listen, "--listen").await?;
     let admin_listener = listen(args.admin_listen, "--admin-listen").await?;
 
-    let index = Arc::new(Index::new(BinaryRoots::new(args.binary_roots.clone())));
+    let place = match &home {
+        Home::Seed => Place::Managed,
+        Home::Plain { .. } => {
+            home::bring(&client, &home).await?;
+            Place::Plain(Plain::new(client.clone()))
+        }
+    };
+
+    let roots = BinaryRoots::new(args.binary_roots.clone());
+    let index = Arc::new(Index::new(roots).asked_by(home.asked_by()));
     let endpoints = Arc::new(Endpoints::default());
     let (tokens, token_changes) = watch::channel(Default::default());
     let scope = Scope {
+        home: home.clone(),
         types: args.types.clone(),
         classes: args.classes.clone(),
         catalog: catalog_changes.clone(),
@@ -81,9 +95,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         catalog: scope.catalog.clone(),
         agent: AgentSettings {
             image: args.agent_image.clone(),
+            roots: BinaryRoots::new(args.binary_roots.clone()),
             domain: args.endpoint_domain.clone(),
             port: args.endpoint_port,
         },
+        place,
     };
     let seed = Seed {
         client: client.clone(),
@@ -94,8 +110,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         readiness: readiness.clone(),
     };
     tasks.spawn("seed", seed.run(shutdown.clone()));
-    let tokens = Tokens { seed: client.clone(), tokens };
-    tasks.spawn("tokens", tokens.run(shutdown.clone()));
+    if home == Home::Seed {
+        let tokens = Tokens { seed: client.clone(), tokens };
+        tasks.spawn("tokens", tokens.run(shutdown.clone()));
+    }
     let shoots = Shoots {
         seed: client.clone(),
         index: Arc::clone(&index),
@@ -103,6 +121,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         endpoints: Arc::clone(&endpoints),
         tokens: token_changes,
         domain: args.endpoint_domain.clone(),
+        home,
     };
     tasks.spawn("shoots", shoots.run(shutdown.clone()));
     let operations = Operations {
@@ -146,6 +165,9 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
         None => Config::infer().await.context("no --kubeconfig, and this is no Pod")?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
+    if args.cluster == ClusterKind::Local {
+        config.default_namespace.clone_from(&args.namespace);
+    }
     Ok(Client::try_from(config)?)
 }
 

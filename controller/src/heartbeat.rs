@@ -67,7 +67,11 @@ impl Heartbeat {
                 Ok(()) => {}
                 Err(error) if trouble.as_ref() == Some(&error) => {}
                 Err(error) => {
-                    tracing::warn!(namespace = self.namespace, error, "the heartbeat is not written");
+                    tracing::warn!(
+                        namespace = self.namespace,
+                        error,
+                        "the heartbeat is not written"
+                    );
                     trouble = Some(error);
                 }
             }

@@ -27,6 +27,7 @@ mod events;
 mod fleet;
 pub mod grpc;
 mod heartbeat;
+mod home;
 pub mod identity;
 pub mod index;
 mod objects;

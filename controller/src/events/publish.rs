@@ -105,7 +105,8 @@ impl Publish {
                     reporting_instance: Some(CONTROLLER.to_owned()),
                     ..Event::default()
                 };
-                tokio::time::timeout(PATIENCE, api.create(&PostParams::default(), &event)).await??;
+                tokio::time::timeout(PATIENCE, api.create(&PostParams::default(), &event))
+                    .await??;
                 series.created(words, name, Instant::now());
                 Ok(())
             }

@@ -43,7 +43,8 @@ fn serve(lease: Option<Value>, quicker: bool) -> Server {
         }
     });
     let mut task = JoinSet::new();
-    let heartbeat = Heartbeat { client, namespace: "extension-rootstock".into(), interval: INTERVAL };
+    let heartbeat =
+        Heartbeat { client, namespace: "extension-rootstock".into(), interval: INTERVAL };
     task.spawn(heartbeat.run(Shutdown::new()));
     Server { lease, code, calls, _task: task }
 }
@@ -79,7 +80,10 @@ async fn what_others_keep_there_stays() {
     pass(Duration::from_secs(1)).await;
     assert_eq!(server.calls.all().len(), 1);
     let lease = server.lease.lock().unwrap().clone().unwrap();
-    assert_eq!((&lease["spec"]["leaseTransitions"], &lease["metadata"]["labels"]["a"]), (&json!(7), &json!("b")));
+    assert_eq!(
+        (&lease["spec"]["leaseTransitions"], &lease["metadata"]["labels"]["a"]),
+        (&json!(7), &json!("b"))
+    );
     assert_eq!(lease["spec"]["holderIdentity"], "rootstock");
 }
 
@@ -88,7 +92,10 @@ async fn another_replica_may_be_quicker() {
     let server = serve(None, true);
     pass(Duration::from_secs(1)).await;
     assert_eq!(server.calls.all().len(), 3);
-    assert_eq!(server.lease.lock().unwrap().as_ref().unwrap()["spec"]["holderIdentity"], "rootstock");
+    assert_eq!(
+        server.lease.lock().unwrap().as_ref().unwrap()["spec"]["holderIdentity"],
+        "rootstock"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use rootstock_core::assign::Resolution;
+use rootstock_core::assign::{AskedBy, Resolution};
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
@@ -53,9 +53,11 @@ pub const MAX_NODES: usize = 20_000;
 pub struct Index {
     state: Mutex<State>,
     roots: BinaryRoots,
+    asked_by: AskedBy,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
-    /// Raised with each shoot that is new, suspended or no longer suspended.
+    /// Raised with each shoot that is new, suspended or no longer suspended,
+    /// or without a ContainerRuntime.
     new_shoots: watch::Sender<u64>,
 }
 
@@ -77,7 +79,15 @@ impl Index {
     pub fn new(roots: BinaryRoots) -> Self {
         let (changed, _) = watch::channel(0);
         let (new_shoots, _) = watch::channel(0);
-        Self { state: Mutex::default(), roots, changed, new_shoots }
+        let asked_by = AskedBy::default();
+        Self { state: Mutex::default(), roots, asked_by, changed, new_shoots }
+    }
+
+    /// The same, where something else asks for a node's runtimes.
+    #[must_use]
+    pub fn asked_by(mut self, asked_by: AskedBy) -> Self {
+        self.asked_by = asked_by;
+        self
     }
 
     /// Sees every change from here on. What changed is asked of the index.
@@ -124,10 +134,15 @@ impl Index {
         if shoot.runtimes.remove(&key.name).is_none() {
             return;
         }
+        let was_last = shoot.runtimes.is_empty();
         state.forget(key);
         state.assign(&key.shoot, None);
         state.drop_if_empty(&key.shoot);
         self.raise();
+        drop(state);
+        if was_last {
+            self.new_shoots.send_modify(|count| *count += 1);
+        }
     }
 
     /// These are all ContainerRuntimes of the seed.
@@ -188,6 +203,11 @@ impl Index {
         self.lock().shoots.contains_key(name)
     }
 
+    /// Whether a shoot has a ContainerRuntime, be it one that is being deleted.
+    pub fn has_runtimes(&self, name: &ShootName) -> bool {
+        self.lock().shoots.get(name).is_some_and(|shoot| !shoot.runtimes.is_empty())
+    }
+
     /// A shoot is gone, with its nodes.
     ///
     /// The ContainerRuntimes that are still there stay known: when the shoot
@@ -206,7 +226,7 @@ impl Index {
 
     /// A Node is there, or has changed.
     pub fn put_node(&self, shoot: &ShootName, object: &k8s_openapi::api::core::v1::Node) {
-        let Some(object) = NodeObject::read(object) else { return };
+        let Some(object) = NodeObject::read(object, self.asked_by) else { return };
         let mut state = self.lock();
         let name = object.facts.name.clone();
         if state.shoots.get(shoot).is_some_and(Shoot::is_suspended) {
@@ -231,7 +251,8 @@ impl Index {
 
     /// These are all Nodes of a shoot.
     pub fn nodes_listed(&self, shoot: &ShootName, objects: &[k8s_openapi::api::core::v1::Node]) {
-        let objects: Vec<_> = objects.iter().filter_map(NodeObject::read).collect();
+        let objects: Vec<_> =
+            objects.iter().filter_map(|o| NodeObject::read(o, self.asked_by)).collect();
         self.change(shoot, |shoot| {
             if shoot.is_suspended() {
                 return;

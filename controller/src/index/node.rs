@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rootstock_core::assign::{
-    AGENT_LABEL, Assignment, Claim, NodeFacts, Resolution, Verdict, assign,
+    AGENT_LABEL, AskedBy, Assignment, Claim, NodeFacts, Resolution, Verdict, assign,
 };
 use rootstock_core::desired::{Desired, DesiredContent, Generation, Registry};
 use rootstock_core::digest::Digest;
@@ -37,7 +37,10 @@ pub(super) struct NodeObject {
 impl NodeObject {
     /// Reads a Node. One whose name or UID Kubernetes would not allow, or that
     /// has more labels than is bearable, is passed over.
-    pub(super) fn read(object: &k8s_openapi::api::core::v1::Node) -> Option<Self> {
+    pub(super) fn read(
+        object: &k8s_openapi::api::core::v1::Node,
+        asked_by: AskedBy,
+    ) -> Option<Self> {
         let size = object.metadata.labels.iter().flatten().map(|(k, v)| k.len() + v.len());
         if size.sum::<usize>() > MAX_LABELS {
             return None;
@@ -50,7 +53,7 @@ impl NodeObject {
             .and_then(|name| name.parse().ok());
         let name = object.metadata.name.as_deref()?.parse().ok()?;
         let uid = object.metadata.uid.as_deref()?.parse().ok()?;
-        Some(Self { facts: NodeFacts { name, labels, architecture }, uid })
+        Some(Self { facts: NodeFacts { name, labels, architecture, asked_by }, uid })
     }
 
     pub(super) fn has_agent_label(&self) -> bool {
@@ -210,6 +213,15 @@ impl Node {
     }
 }
 
+/// Whether reports say the same but for how many bytes there are.
+fn differ_in_bytes(before: &[BundleReport], after: &[BundleReport]) -> bool {
+    let same = |(before, after): (&BundleReport, &BundleReport)| {
+        let &BundleReport { bytes_done, bytes_total, bytes_pulled, .. } = before;
+        *before == BundleReport { bytes_done, bytes_total, bytes_pulled, ..after.clone() }
+    };
+    before.len() == after.len() && before.iter().zip(after).all(same)
+}
+
 fn is_gone(report: &BundleReport) -> bool {
     report.phase == Phase::Removed
 }
@@ -256,10 +268,20 @@ impl Index {
     /// A node says where its bundles are, under a generation. A report replaces
     /// the one before it.
     pub fn report(&self, id: &NodeId, generation: Generation, reports: Vec<BundleReport>) {
-        self.with_node(id, |node| {
-            node.reported = generation;
-            node.reports = Some(reports);
-        });
+        let mut state = self.lock();
+        let Some(shoot) = state.shoots.get_mut(&id.shoot) else { return };
+        let node = shoot.nodes.get_mut(&id.name).filter(|node| node.object.uid == id.uid);
+        let Some(node) = node else { return };
+        // While it pulls a node reports several times a second, and all that
+        // is new are its bytes: nobody waits for those.
+        let same = node.reported == generation
+            && node.reports.as_ref().is_some_and(|before| differ_in_bytes(before, &reports));
+        node.reported = generation;
+        node.reports = Some(reports);
+        if !same {
+            state.mark_dirty(&id.shoot);
+            self.raise();
+        }
     }
 
     /// A node has a generation in its ledger.

@@ -325,3 +325,27 @@ fn a_shoot_takes_only_its_share() {
     index.put_node(&shoot(), &node("2", true));
     assert!(index.connect(&id("2"), None).is_ok(), "those that are known go on");
 }
+
+#[test]
+fn bytes_alone_are_no_change_and_a_node_is_unready_since_it_was() {
+    let index = ready();
+    let generation = index.connect(&id("1"), None).unwrap().borrow().as_ref().unwrap().generation;
+    let pulling = |bytes| {
+        let mut reports = report(Phase::Pulling);
+        reports[0].bytes_done = bytes;
+        reports
+    };
+    index.report(&id("1"), generation, pulling(1));
+    index.take_dirty();
+    index.report(&id("1"), generation, pulling(2));
+    assert_eq!(index.take_dirty(), []);
+    assert_eq!(index.page().nodes[0].bundles[0]["bytesDone"], 2, "the page has them");
+    let first = index.summary(&key()).unwrap();
+    assert_eq!((first.selected, first.ready, first.under_way), (1, 0, true));
+    assert_eq!(index.summary(&key()).unwrap().slowest, first.slowest);
+    assert_eq!(index.lock().unready.len(), 1);
+    index.report(&id("1"), generation, report(Phase::Loaded));
+    assert_eq!(index.take_dirty(), [key()]);
+    assert_eq!(index.summary(&key()).unwrap().slowest, []);
+    assert!(index.lock().unready.is_empty());
+}

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use kube::Client;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client};
 use rootstock_core::catalog::Catalog;
 use rootstock_core::rollup::ConditionType;
 use rootstock_daemon::error::Chain;
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::api::ContainerRuntime;
 use crate::args::Types;
+use crate::home::Home;
 use crate::index::{Index, RuntimeKey};
 use crate::operation::Triggers;
 
@@ -34,6 +35,7 @@ pub(crate) const LISTED: &str = "seed";
 /// Which ContainerRuntimes are this controller's.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
+    pub(crate) home: Home,
     pub(crate) types: Types,
     pub(crate) classes: Vec<String>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
@@ -55,7 +57,7 @@ impl Scope {
             None | Some("") => "shoot",
             Some(class) => class,
         };
-        type_is_ours && self.classes.iter().any(|ours| ours == class)
+        type_is_ours && self.home.has(object) && self.classes.iter().any(|ours| ours == class)
     }
 
     /// Whether the catalog names the resource's type.
@@ -84,7 +86,7 @@ pub(crate) struct Seed {
 
 impl Seed {
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let api: Api<ContainerRuntime> = Api::all(self.client.clone());
+        let api = self.scope.home.resources(&self.client);
         let mut events = watcher(api, watcher::Config::default())
             .modify(|object| object.metadata.managed_fields = None)
             .default_backoff()
@@ -109,12 +111,7 @@ impl Seed {
             };
             match event {
                 Some(Ok(watcher::Event::Apply(object))) => self.apply(object),
-                Some(Ok(watcher::Event::Delete(object))) => {
-                    let Some(key) = RuntimeKey::of(&object) else { continue };
-                    self.store.remove(&key);
-                    self.index.remove_runtime(&key);
-                    self.triggers.gone(&key);
-                }
+                Some(Ok(watcher::Event::Delete(object))) => self.remove(&object),
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(object))) => {
                     listed.extend(RuntimeKey::of(&object).map(|key| (key, Arc::new(object))));
@@ -136,7 +133,8 @@ impl Seed {
         }
     }
 
-    fn apply(&self, object: ContainerRuntime) {
+    /// A resource is there, or has changed.
+    pub(crate) fn apply(&self, object: ContainerRuntime) {
         let Some(key) = RuntimeKey::of(&object) else { return };
         let object = Arc::new(object);
         let old = self.store.put(key.clone(), Arc::clone(&object));
@@ -146,6 +144,14 @@ impl Seed {
         } else {
             self.index.remove_runtime(&key);
         }
+    }
+
+    /// A resource is gone.
+    pub(crate) fn remove(&self, object: &ContainerRuntime) {
+        let Some(key) = RuntimeKey::of(object) else { return };
+        self.store.remove(&key);
+        self.index.remove_runtime(&key);
+        self.triggers.gone(&key);
     }
 
     /// A resource was seen, and `old` before it.
@@ -213,6 +219,7 @@ mod tests {
         .unwrap();
         let (_sender, catalog) = watch::channel(Arc::new(catalog));
         let scope = |types: &str| Scope {
+            home: Home::Seed,
             types: types.parse().unwrap(),
             classes: vec!["shoot".to_owned()],
             catalog: catalog.clone(),

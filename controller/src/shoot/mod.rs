@@ -2,20 +2,30 @@
 //!
 //! ```text
 //!  Clusters ─watch─▶ Shoots ─▶ one Shoot task each:
-//!      secrets   CA and access Secret in the seed, made where they are missing
-//!      access    kubeconfig + token ─▶ client of the shoot's API
+//!      secrets   the shoot's authority
+//!      access    kubeconfig ─▶ client, with the token of now
 //!      nodes     Nodes ─watch─▶ Index
 //!      labels    Index ─▶ the agent's label on Nodes
+//!      trouble   how long to wait, and what is said of it
 //!      Endpoints: the shoot by host name, for agents
 //! ```
+//!
+//! A shoot's task shares nothing with another's but the index, whose lock is
+//! never held over an await: one that hangs is felt by nobody else.
 
 mod access;
+mod client;
 mod endpoints;
+mod gather;
 mod labels;
 mod nodes;
 pub(crate) mod secrets;
 mod task;
 mod tokens;
+mod trouble;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,14 +42,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Cluster;
+use crate::home::Home;
 use crate::index::Index;
 use crate::seed::Clusters;
 
 pub(crate) use endpoints::Endpoints;
+use gather::{Gather, Seen};
 pub(crate) use tokens::Tokens;
 
 /// A new shoot's token takes a moment; only what lasts longer is worth a condition.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Clusters in one answer: one has up to a MiB.
+const CLUSTERS: u32 = 20;
 
 /// Runs one task for each shoot that has a ContainerRuntime.
 pub(crate) struct Shoots {
@@ -49,6 +63,7 @@ pub(crate) struct Shoots {
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) tokens: watch::Receiver<tokens::ByShoot>,
     pub(crate) domain: Option<String>,
+    pub(crate) home: Home,
 }
 
 struct Running {
@@ -58,27 +73,46 @@ struct Running {
 
 impl Shoots {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
         let api: Api<Cluster> = Api::all(self.seed.clone());
-        let mut events = watcher(api, watcher::Config::default())
+        let watched = watcher(api, watcher::Config::default().page_size(CLUSTERS))
             .modify(|cluster| {
                 // A CloudProfile alone has hundreds of KiB, and none of it is used.
                 cluster.metadata.managed_fields = None;
                 cluster.spec.cloud_profile = None;
             })
-            .default_backoff()
-            .boxed();
+            .default_backoff();
+        let mut events = match self.home.cluster() {
+            None => watched.boxed(),
+            Some(own) => {
+                clusters.extend(entry(own));
+                self.clusters.replace(&clusters);
+                // It is all there is, and stays.
+                futures_util::stream::pending().boxed()
+            }
+        };
         let mut new_shoots = self.index.new_shoots();
-        let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
-        let mut listed = BTreeMap::new();
+        let mut gather = Gather::default();
         let mut running: BTreeMap<ShootName, Running> = BTreeMap::new();
         let mut tasks = JoinSet::new();
+        // A shoot may be known already.
+        new_shoots.mark_changed();
         loop {
             // Cancel-safe: a stream's `next`, a watch's `changed`, a JoinSet's
             // `join_next` and a token lose nothing when they are dropped.
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
-                        take(event, &mut clusters, &mut listed);
+                        match gather.take(event, entry) {
+                            Some(Seen::All(all)) => clusters = all.into_iter().collect(),
+                            Some(Seen::Put((name, cluster))) => {
+                                clusters.insert(name, cluster);
+                            }
+                            Some(Seen::Gone((name, _))) => {
+                                clusters.remove(&name);
+                            }
+                            None => continue,
+                        }
                         self.clusters.replace(&clusters);
                     }
                     Some(Err(error)) => tracing::warn!(error = %Chain(&error), "watching Clusters"),
@@ -87,12 +121,18 @@ impl Shoots {
                 new = new_shoots.changed() => new?,
                 Some(ended) = tasks.join_next() => {
                     // A task ends when its shoot does; a panic ends the controller.
-                    let () = ended?;
+                    let name = ended?;
+                    if !running.contains_key(&name) {
+                        // It may have let agents in while it was told to end.
+                        self.endpoints.remove(&name);
+                    }
                 }
                 () = shutdown.begun() => break,
             }
             running.retain(|name, task| {
-                let stays = clusters.contains_key(name);
+                // With the last ContainerRuntime the agent goes, and the role by
+                // which its Nodes are seen.
+                let stays = clusters.contains_key(name) && self.index.has_runtimes(name);
                 if stays && self.index.is_suspended(name) {
                     // It leaves this seed, or waits to be restored.
                     task.stop.cancel();
@@ -114,7 +154,7 @@ impl Shoots {
                         current.clone_from(cluster);
                         changed
                     });
-                } else if self.index.has_shoot(name) && !self.index.is_suspended(name) {
+                } else if self.index.has_runtimes(name) && !self.index.is_suspended(name) {
                     let task = self.start(name, cluster, &mut tasks, &shutdown);
                     running.insert(name.clone(), task);
                 }
@@ -128,7 +168,7 @@ impl Shoots {
         &self,
         name: &ShootName,
         cluster: &Arc<Cluster>,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut JoinSet<ShootName>,
         shutdown: &Shutdown,
     ) -> Running {
         let (sender, receiver) = watch::channel(Arc::clone(cluster));
@@ -141,8 +181,9 @@ impl Shoots {
             cluster: receiver,
             tokens: self.tokens.clone(),
             domain: self.domain.clone(),
+            own_api: matches!(self.home, Home::Plain { .. }).then(|| self.seed.clone()),
         };
-        let stopped = stop.clone();
+        let (stopped, name) = (stop.clone(), name.clone());
         tasks.spawn(async move {
             // Cancel-safe: a shoot's task keeps nothing that must be finished;
             // its writes are single requests.
@@ -150,30 +191,13 @@ impl Shoots {
                 () = task.run() => {}
                 () = stopped.cancelled() => {}
             }
+            name
         });
         Running { cluster: sender, stop }
     }
 }
 
-/// Takes an event of the watch into the map.
-fn take(
-    event: watcher::Event<Cluster>,
-    clusters: &mut BTreeMap<ShootName, Arc<Cluster>>,
-    listed: &mut BTreeMap<ShootName, Arc<Cluster>>,
-) {
-    let entry = |cluster: Cluster| {
-        let name = cluster.metadata.name.as_deref()?.parse().ok()?;
-        Some((name, Arc::new(cluster)))
-    };
-    match event {
-        watcher::Event::Apply(cluster) => clusters.extend(entry(cluster)),
-        watcher::Event::Delete(cluster) => {
-            if let Some((name, _)) = entry(cluster) {
-                clusters.remove(&name);
-            }
-        }
-        watcher::Event::Init => listed.clear(),
-        watcher::Event::InitApply(cluster) => listed.extend(entry(cluster)),
-        watcher::Event::InitDone => *clusters = std::mem::take(listed),
-    }
+fn entry(cluster: Cluster) -> Option<(ShootName, Arc<Cluster>)> {
+    let name = cluster.metadata.name.as_deref()?.parse().ok()?;
+    Some((name, Arc::new(cluster)))
 }

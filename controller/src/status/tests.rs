@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
-use rootstock_core::assign::{AGENT_LABEL, ResolvedBundle, Resolution};
+use rootstock_core::assign::{AGENT_LABEL, Resolution, ResolvedBundle};
 use rootstock_core::bundle::ConfigBlob;
 use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
@@ -104,7 +104,8 @@ impl Seed {
             .map(|object| (object["metadata"]["name"].as_str().unwrap().to_owned(), object))
             .collect();
         let objects = Arc::new(Mutex::new(objects));
-        let (kept, watch, watched) = (Arc::clone(&objects), Arc::clone(&on_time), Arc::clone(&store));
+        let (kept, watch, watched) =
+            (Arc::clone(&objects), Arc::clone(&on_time), Arc::clone(&store));
         let (client, calls) = scripted::client(move |call: &Call| {
             if call.path.contains("/events") {
                 return (201, call.body.clone());
@@ -128,7 +129,11 @@ impl Seed {
         let (events, publish) = Events::new(client.clone());
         let writer =
             StatusWriter { client, index: Arc::clone(&index), store: Arc::clone(&store), events };
-        index.put_bundles(BTreeMap::new(), [(gvisor(), Resolution::Pending)].into(), BTreeMap::new());
+        index.put_bundles(
+            BTreeMap::new(),
+            [(gvisor(), Resolution::Pending)].into(),
+            BTreeMap::new(),
+        );
         let seed = Self { index, store, objects, on_time, calls, _tasks: JoinSet::new() };
         seed.list();
         seed.begin(writer, publish)

@@ -44,11 +44,15 @@ async fn a_restart_writes_nothing_that_is_as_it_should_be() {
     let written = seed.objects.lock().unwrap()["a"].clone();
     drop(seed);
 
-    let seed = Seed::start((0..1000).map(|n| {
-        let mut object = written.clone();
-        object["metadata"]["name"] = format!("r{n}").into();
-        object
-    }).collect());
+    let seed = Seed::start(
+        (0..1000)
+            .map(|n| {
+                let mut object = written.clone();
+                object["metadata"]["name"] = format!("r{n}").into();
+                object
+            })
+            .collect(),
+    );
     // Its nodes are back late, and the registry too.
     pass(SECOND * 10).await;
     seed.nodes(1);
@@ -64,8 +68,10 @@ async fn a_restart_writes_nothing_that_is_as_it_should_be() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_does_not_come_back_is_shown_in_the_end() {
     let mut object = runtime("a");
-    let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "AllNodesReady",
-        "message": "", "lastTransitionTime": TIME, "lastUpdateTime": TIME});
+    let condition = |kind: &str| {
+        json!({"type": kind, "status": "True", "reason": "AllNodesReady",
+        "message": "", "lastTransitionTime": TIME, "lastUpdateTime": TIME})
+    };
     object["status"]["conditions"] = json!([condition(SYSTEM), condition("NodesReady")]);
     let seed = Seed::start(vec![object]);
     seed.resolve(b"one");
@@ -107,9 +113,11 @@ async fn a_busy_resource_is_written_once_a_second() {
 async fn a_conflict_waits_for_the_watch() {
     let seed = Seed::start(vec![runtime("a")]);
     seed.on_time.store(false, Ordering::Relaxed);
-    seed.change("a", |object| object["status"]["conditions"] = json!([{"type": "Other",
+    seed.change("a", |object| {
+        object["status"]["conditions"] = json!([{"type": "Other",
         "status": "True", "reason": "R", "message": "", "more": 1,
-        "lastTransitionTime": TIME, "lastUpdateTime": TIME}]));
+        "lastTransitionTime": TIME, "lastUpdateTime": TIME}])
+    });
     seed.resolve(b"one");
     seed.nodes(0);
     pass(SECOND * 3).await;
@@ -153,8 +161,10 @@ async fn what_leaves_or_has_not_begun_is_not_written_to() {
     seed.nodes(0);
     pass(SECOND * 60).await;
     assert_eq!(seed.writes().len(), 0);
-    let done = |object: &mut Value| object["status"]["lastOperation"] = json!({"type": "Create",
-        "state": "Succeeded", "progress": 100, "description": "", "lastUpdateTime": TIME});
+    let done = |object: &mut Value| {
+        object["status"]["lastOperation"] = json!({"type": "Create",
+        "state": "Succeeded", "progress": 100, "description": "", "lastUpdateTime": TIME})
+    };
     seed.change("fresh", done);
     seed.change("processing", done);
     pass(SECOND * 2).await;
@@ -166,7 +176,9 @@ async fn a_shoot_that_leaves_has_its_last_word() {
     for leaves in ["annotation", "operation"] {
         let seed = Seed::start(vec![runtime("a"), runtime("b")]);
         seed.change("a", |object| match leaves {
-            "annotation" => object["metadata"]["annotations"]["gardener.cloud/operation"] = "migrate".into(),
+            "annotation" => {
+                object["metadata"]["annotations"]["gardener.cloud/operation"] = "migrate".into()
+            }
             _ => object["status"]["lastOperation"]["type"] = "Migrate".into(),
         });
         seed.resolve(b"one");
@@ -220,7 +232,10 @@ async fn events_tell_what_happened_and_only_once() {
     assert_eq!(events[0].1, resolved);
     assert_eq!(events[1].1, "50 nodes to go");
     assert_eq!(events[2].1, "NoSpace on 20 nodes (n0, n1, n10, n11, n12 and 15 more)");
-    assert!(events[3].1.contains("NoSpace on 30 nodes") && events[3].1.contains("ProofFailed on 1 node (n31)"));
+    assert!(
+        events[3].1.contains("NoSpace on 30 nodes")
+            && events[3].1.contains("ProofFailed on 1 node (n31)")
+    );
     assert!(events[4].1.starts_with("50 nodes took ") && events[4].1.ends_with("; 50 nodes ready"));
     assert_eq!(seed.status("a")["providerStatus"].get("rollout"), None);
 }
@@ -239,14 +254,20 @@ async fn a_restored_resource_tells_what_it_was_promoted_to() {
     let status = seed.status("a");
     assert_eq!(status["providerStatus"]["promoted"]["amd64"], one);
     assert_eq!(status["providerStatus"]["bundle"]["digests"]["amd64"], two);
-    assert_eq!((&status["state"]["promoted"]["amd64"], &status["state"]["ours"]), (&json!(one), &json!("later")));
+    assert_eq!(
+        (&status["state"]["promoted"]["amd64"], &status["state"]["ours"]),
+        (&json!(one), &json!("later"))
+    );
     assert!(seed.events()[0].1.ends_with(&format!("before amd64 {one}")), "{:?}", seed.events());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_state_that_can_not_be_read_breaks_nothing() {
     let newer = json!({"version": 2, "promoted": "elsewhere"});
-    let table = [(newer.clone(), newer), (json!({"version": 1, "promoted": 5, "rubbish": {"a": 1}}), Value::Null)];
+    let table = [
+        (newer.clone(), newer),
+        (json!({"version": 1, "promoted": 5, "rubbish": {"a": 1}}), Value::Null),
+    ];
     for (state, want) in table {
         let mut object = runtime("a");
         object["status"]["state"] = state;
