@@ -134,7 +134,11 @@ impl World {
         let objects = Objects {
             client: client.clone(),
             catalog: scope.catalog.clone(),
-            agent: AgentSettings { image: "agent".into(), domain: Some("seed.example".into()), port: 443 },
+            agent: AgentSettings {
+                image: "agent".into(),
+                domain: Some("seed.example".into()),
+                port: 443,
+            },
         };
         let operations = Operations {
             client: client.clone(),
@@ -153,7 +157,16 @@ impl World {
         let mut tasks = JoinSet::new();
         tasks.spawn(operations.run(shutdown.clone()));
         let world = Self {
-            server, seed, index, endpoints, client, clusters, _publish: publish, _catalog: sender, shutdown, tasks,
+            server,
+            seed,
+            index,
+            endpoints,
+            client,
+            clusters,
+            _publish: publish,
+            _catalog: sender,
+            shutdown,
+            tasks,
         };
         world.put_cluster(json!({}));
         world
@@ -210,7 +223,8 @@ impl World {
 
     /// gardenlet deletes a resource.
     pub(super) fn delete(&self, name: &str) {
-        let metadata = json!({"name": name, "deletionTimestamp": "2026-01-01T00:00:00Z", "generation": 2});
+        let metadata =
+            json!({"name": name, "deletionTimestamp": "2026-01-01T00:00:00Z", "generation": 2});
         self.put(&json!({"metadata": metadata}));
     }
 
@@ -243,8 +257,10 @@ impl World {
         let mut server = self.server.lock().unwrap();
         server.lingering = lingering;
         if !lingering {
-            server.objects.retain(|_, object| object["metadata"]["deletionTimestamp"].is_null()
-                || object["kind"] == "ContainerRuntime");
+            server.objects.retain(|_, object| {
+                object["metadata"]["deletionTimestamp"].is_null()
+                    || object["kind"] == "ContainerRuntime"
+            });
         }
     }
 

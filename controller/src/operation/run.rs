@@ -170,8 +170,7 @@ impl Runner {
     fn look_at(&self, shoot: &ShootName, before: Option<&Cluster>, cluster: &Cluster) {
         let triggers = &self.ctx.triggers;
         let back = before.is_none_or(Cluster::is_failed);
-        let changed =
-            triggers.freely() && before.is_some_and(|before| before.spec != cluster.spec);
+        let changed = triggers.freely() && before.is_some_and(|before| before.spec != cluster.spec);
         if !back && !changed {
             return;
         }

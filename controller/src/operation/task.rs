@@ -226,7 +226,8 @@ impl<'a> Task<'a> {
             if after == before {
                 return Ok(());
             }
-            let metadata = json!({"finalizers": after, "resourceVersion": metadata.resource_version});
+            let metadata =
+                json!({"finalizers": after, "resourceVersion": metadata.resource_version});
             let patch = Patch::Merge(json!({"metadata": metadata}));
             match self.api.patch(&self.key.name, &PatchParams::default(), &patch).await {
                 Ok(object) => {

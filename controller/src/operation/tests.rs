@@ -9,7 +9,8 @@ use crate::api::{FINALIZER, OPERATION};
 
 const ADD: &str = r#"finalizers ["extensions.gardener.cloud/containerruntime"]"#;
 const NONE: &str = "finalizers []";
-const CREATE: [&str; 5] = ["annotation off", ADD, "Create Processing", "objects", "Create Succeeded"];
+const CREATE: [&str; 5] =
+    ["annotation off", ADD, "Create Processing", "objects", "Create Succeeded"];
 const MINUTE: Duration = Duration::from_secs(60);
 
 async fn created(world: &World, names: &[&str]) {
@@ -104,8 +105,15 @@ async fn what_passes_is_never_seen() {
     world.deploy("gvisor-a", "reconcile");
     let requests = world.requests().await;
     let twice = [
-        "annotation off", ADD, ADD, "Create Processing", "Create Processing", "objects",
-        "Create Succeeded", "Create Succeeded", "Create Succeeded",
+        "annotation off",
+        ADD,
+        ADD,
+        "Create Processing",
+        "Create Processing",
+        "objects",
+        "Create Succeeded",
+        "Create Succeeded",
+        "Create Succeeded",
     ];
     assert_eq!(requests, twice);
     assert_healthy(&world.get("gvisor-a"), "Create");
@@ -166,7 +174,10 @@ async fn a_bad_configuration_is_said_once_and_mended_at_once() {
     let status = world.get("gvisor-a")["status"].clone();
     assert_eq!(status["lastError"]["codes"], json!(["ERR_CONFIGURATION_PROBLEM"]));
     let text = status["lastError"]["description"].as_str().unwrap().to_owned();
-    assert!(text.starts_with("Error reconciling ContainerRuntime: spec.workerPool.selector"), "{text}");
+    assert!(
+        text.starts_with("Error reconciling ContainerRuntime: spec.workerPool.selector"),
+        "{text}"
+    );
     assert_eq!(status["lastOperation"]["description"], text);
     assert_eq!(status["observedGeneration"], 1);
     // The pauses are minutes by now; another spec does not wait for them.
@@ -205,7 +216,8 @@ async fn the_last_resource_takes_everything_along() {
 async fn two_that_go_at_one_time_leave_nothing() {
     let world = World::start();
     created(&world, &["gvisor-a", "kata-a"]).await;
-    let objects = ["extension-runtime-gvisor", "extension-runtime-kata", "extension-rootstock-agent"];
+    let objects =
+        ["extension-runtime-gvisor", "extension-runtime-kata", "extension-rootstock-agent"];
     objects.iter().for_each(|name| world.managed_resource(name));
     world.index.nodes_listed(&SHOOT.parse().unwrap(), &[]);
     world.delete("gvisor-a");
@@ -232,7 +244,11 @@ async fn a_deletion_waits_for_nodes_and_objects_in_bounds_and_writes_nothing_mea
     world.put(&json!({"metadata": {"name": "gvisor-a", "annotations": again}}));
     assert!(world.requests_within(MINUTE / 2).await.is_empty());
     assert_eq!(world.requests_within(MINUTE).await, ["objects"], "two minutes for the nodes");
-    assert_eq!(world.requests_within(MINUTE / 2).await, ["Delete Succeeded", NONE], "and 40 s more");
+    assert_eq!(
+        world.requests_within(MINUTE / 2).await,
+        ["Delete Succeeded", NONE],
+        "and 40 s more"
+    );
     assert_eq!(world.get("gvisor-a"), Value::Null);
     world.stop().await;
 }
@@ -329,7 +345,10 @@ async fn a_migration_that_nobody_lets_go_says_so() {
     world.requests_within(2 * MINUTE + MINUTE / 12).await;
     let error = world.get("gvisor-a")["status"]["lastError"]["description"].clone();
     let error = error.as_str().unwrap();
-    assert!(error.starts_with("Error migrating ContainerRuntime: still there after 2m: "), "{error}");
+    assert!(
+        error.starts_with("Error migrating ContainerRuntime: still there after 2m: "),
+        "{error}"
+    );
     world.linger(false);
     world.requests_within(2 * MINUTE).await;
     assert_healthy(&world.get("gvisor-a"), "Migrate");

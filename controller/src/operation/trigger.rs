@@ -230,8 +230,7 @@ impl Triggers {
         by: Option<String>,
     ) {
         let ask = state.asks.entry(key.clone()).or_default();
-        ask.version =
-            Version { uid: object.uid(), generation: object.metadata.generation };
+        ask.version = Version { uid: object.uid(), generation: object.metadata.generation };
         ask.by.extend(by);
         self.raised.notify_one();
     }

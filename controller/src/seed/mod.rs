@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::Client;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use rootstock_core::catalog::Catalog;
 use rootstock_core::rollup::ConditionType;
 use rootstock_daemon::error::Chain;
