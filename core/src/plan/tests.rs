@@ -144,7 +144,10 @@ fn two_types_arrive_with_one_restart() {
     assert_eq!(node.tables.len(), 2);
     assert_eq!(node.links.len(), 2);
     let after = plan(&want, &node);
-    assert_eq!(after.outlook[&runtime("gvisor")], Outlook::Loaded { foreign: vec![], inherited: vec![] });
+    assert_eq!(
+        after.outlook[&runtime("gvisor")],
+        Outlook::Loaded { foreign: vec![], inherited: vec![] }
+    );
 }
 
 #[test]
