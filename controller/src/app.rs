@@ -35,7 +35,8 @@ const GRACE: Duration = Duration::from_secs(15);
 /// # Errors
 /// When it can't start, or one of its tasks fails.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    telemetry::init(&args.telemetry, &["kube_runtime=warn"])?;
+    // Both log every failed request; who asked says what is worth a line.
+    telemetry::init(&args.telemetry, &["kube_runtime=off", "kube_client=off"])?;
     // The Kubernetes and registry clients take the process's provider. A
     // second call finds the first one's.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -76,6 +77,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         catalog: scope.catalog.clone(),
         agent: AgentSettings {
             image: args.agent_image.clone(),
+            roots: BinaryRoots::new(args.binary_roots.clone()),
             domain: args.endpoint_domain.clone(),
             port: args.endpoint_port,
         },

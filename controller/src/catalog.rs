@@ -144,10 +144,30 @@ runtimes:
 "#;
         let catalog = parse(Path::new("config.yaml"), text).unwrap();
         assert_eq!(catalog.runtimes[0].runtime_classes[0].handler.as_str(), "runsc");
-        assert_eq!(
-            catalog.without_effect(),
-            ["budgets", "runtimes[gvisor].strategy", "runtimes[gvisor].runtimeClasses"]
-        );
+        assert_eq!(catalog.without_effect(), ["budgets", "runtimes[gvisor].strategy"]);
+    }
+
+    #[test]
+    fn a_runtime_class_has_overhead_and_scheduling() {
+        let file = |overhead: &str| {
+            format!(
+                "registries: [{{name: main, url: \"https://registry.example\"}}]\n\
+                 runtimes:\n\
+                 - type: kata\n  bundle: main/rootstock/kata:1\n  runtimeClasses:\n\
+                 \x20 - name: kata\n    handler: kata\n    overhead: {overhead}\n\
+                 \x20   scheduling: {{tolerations: [{{key: kata, operator: Exists}}]}}\n"
+            )
+        };
+        let read = |overhead: &str| parse(Path::new("c.yaml"), &file(overhead));
+        let catalog = read("{podFixed: {cpu: 0.5, memory: 160Mi}}").unwrap();
+        let overhead = catalog.runtimes[0].runtime_classes[0].overhead.as_ref().unwrap();
+        assert_eq!(overhead.pod_fixed["cpu"].to_string(), "0.5");
+        assert_eq!(overhead.pod_fixed["memory"].to_string(), "160Mi");
+        assert!(catalog.without_effect().is_empty());
+        for (wrong, word) in [("{podFixed: {memory: lots}}", "lots"), ("{fixed: {}}", "fixed")] {
+            let text = read(wrong).unwrap_err().to_string();
+            assert!(text.contains(word) && text.contains("line"), "{text}");
+        }
     }
 
     #[test]

@@ -187,6 +187,7 @@ fn merge(before: &[Condition], ours: &[rollup::Condition], now: Timestamp) -> Ve
             reason: condition.reason.clone(),
             message: condition.message.clone(),
             codes: Vec::new(),
+            rest: serde_json::Map::new(),
         };
         let Some(old) = after.iter_mut().find(|old| old.kind == kind) else {
             after.push(new);

@@ -1,12 +1,18 @@
 //! Which bundle each runtime type stands for: the operator's configuration.
 
+mod runtime_class;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::name::{HandlerName, RuntimeType};
+use crate::name::{RuntimeClassName, RuntimeType};
 use crate::reference::Reference;
+
+pub use runtime_class::{
+    Effect, InvalidQuantity, Operator, Overhead, Quantity, RuntimeClass, Scheduling, Toleration,
+};
 
 /// The operator's configuration, as the file `--config` has it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,22 +69,6 @@ pub struct RuntimeEntry {
     pub signature: Option<Value>,
 }
 
-/// A RuntimeClass that a shoot gets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RuntimeClass {
-    /// Its name: what pods put in `runtimeClassName`.
-    pub name: String,
-    /// Its handler.
-    pub handler: HandlerName,
-    /// Its overhead, as Kubernetes has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overhead: Option<Value>,
-    /// Its scheduling, as Kubernetes has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheduling: Option<Value>,
-}
-
 /// A catalog that contradicts itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCatalog {
@@ -88,6 +78,9 @@ pub enum InvalidCatalog {
     /// A runtime type is there twice.
     #[error("runtime type {0} is there twice")]
     RuntimeTwice(RuntimeType),
+    /// A RuntimeClass is there twice.
+    #[error("RuntimeClass {0} is there twice")]
+    RuntimeClassTwice(RuntimeClassName),
     /// A bundle names a registry that is not there.
     #[error("the bundle of {runtime} names registry {registry:?}, which is not in registries")]
     RegistryUnknown {
@@ -107,7 +100,7 @@ impl Catalog {
                 return Err(InvalidCatalog::RegistryTwice(registry.name.clone()));
             }
         }
-        let mut runtimes = BTreeSet::new();
+        let (mut runtimes, mut classes) = (BTreeSet::new(), BTreeSet::new());
         for entry in &self.runtimes {
             if !runtimes.insert(&entry.runtime) {
                 return Err(InvalidCatalog::RuntimeTwice(entry.runtime.clone()));
@@ -117,6 +110,10 @@ impl Catalog {
                     runtime: entry.runtime.clone(),
                     registry: entry.bundle.registry.clone(),
                 });
+            }
+            // A shoot has one object of a name, and two types would fight over it.
+            if let Some(twice) = entry.runtime_classes.iter().find(|c| !classes.insert(&c.name)) {
+                return Err(InvalidCatalog::RuntimeClassTwice(twice.name.clone()));
             }
         }
         Ok(())
@@ -140,9 +137,7 @@ impl Catalog {
             let name = &entry.runtime;
             let strategy = entry.strategy.as_ref().map(|_| format!("runtimes[{name}].strategy"));
             let signature = entry.signature.as_ref().map(|_| format!("runtimes[{name}].signature"));
-            let classes = (!entry.runtime_classes.is_empty())
-                .then(|| format!("runtimes[{name}].runtimeClasses"));
-            strategy.into_iter().chain(signature).chain(classes)
+            strategy.into_iter().chain(signature)
         });
         budgets.into_iter().chain(entries).collect()
     }
@@ -171,6 +166,14 @@ mod tests {
             Err(InvalidCatalog::RegistryTwice(_))
         ));
         assert!(serde_json::from_value::<Catalog>(json!({"registrys": []})).is_err());
+        let with_class = |kind: &str| {
+            let mut entry = entry(kind);
+            entry["runtimeClasses"] = json!([{"name": "sandboxed", "handler": kind}]);
+            entry
+        };
+        let twice =
+            json!({"registries": [registry], "runtimes": [with_class("a"), with_class("b")]});
+        assert_eq!(check(twice).unwrap_err().to_string(), "RuntimeClass sandboxed is there twice");
     }
 
     #[test]

@@ -84,6 +84,12 @@ name! {
 }
 
 name! {
+    /// The name of a RuntimeClass, which pods put in `runtimeClassName`.
+    RuntimeClassName, "RuntimeClass name", is_dns_subdomain,
+    "1 to 253 lower-case letters, digits, '-' or '.', each part starting and ending with a letter or digit"
+}
+
+name! {
     /// The name of a Node.
     NodeName, "node name", is_dns_subdomain,
     "1 to 253 lower-case letters, digits, '-' or '.', each part starting and ending with a letter or digit"

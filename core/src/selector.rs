@@ -19,6 +19,9 @@ pub struct SelectorSpec {
     /// All of these requirements.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub match_expressions: Vec<RequirementSpec>,
+    /// Fields of a newer Kubernetes, kept as they are. They select nothing.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One requirement as it is written in a resource.
@@ -187,12 +190,12 @@ mod tests {
 
     fn expression(key: &str, operator: &str, values: &[&str]) -> SelectorSpec {
         SelectorSpec {
-            match_labels: Labels::new(),
             match_expressions: vec![RequirementSpec {
                 key: key.to_owned(),
                 operator: operator.to_owned(),
                 values: values.iter().map(|v| (*v).to_owned()).collect(),
             }],
+            ..SelectorSpec::default()
         }
     }
 
@@ -250,10 +253,10 @@ mod tests {
             present in any::<bool>(),
         ) {
             let spec = |operator: &str| SelectorSpec {
-                match_labels: Labels::new(),
                 match_expressions: vec![RequirementSpec {
                     key: key.clone(), operator: operator.to_owned(), values: values.clone(),
                 }],
+                ..SelectorSpec::default()
             };
             let labels = if present { labels(&[(&key, &value)]) } else { Labels::new() };
             let inside = Selector::try_from(&spec("In")).unwrap().matches(&labels);

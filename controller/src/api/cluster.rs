@@ -4,10 +4,10 @@ use kube::CustomResource;
 use rootstock_core::name::ShootName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The shoot and its seed, as Gardener has them.
-#[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "extensions.gardener.cloud", version = "v1alpha1", kind = "Cluster")]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
@@ -23,6 +23,10 @@ pub struct ClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::container_runtime::any_object")]
     pub shoot: Option<Value>,
+    /// Fields of a newer Gardener, kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Map<String, Value>,
 }
 
 impl Cluster {
@@ -74,7 +78,7 @@ mod tests {
 
     fn cluster(shoot: Value) -> Cluster {
         let seed = json!({"spec": {"ingress": {"domain": "ingress.seed.example"}}});
-        let spec = ClusterSpec { cloud_profile: None, seed: Some(seed), shoot: Some(shoot) };
+        let spec = ClusterSpec { seed: Some(seed), shoot: Some(shoot), ..ClusterSpec::default() };
         Cluster::new("shoot--garden--one", spec)
     }
 

@@ -5,7 +5,9 @@ use kube::CustomResource;
 use rootstock_core::selector::SelectorSpec;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use super::OPERATION;
 
 /// What gardenlet asks for.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +39,35 @@ pub struct ContainerRuntimeSpec {
     pub binary_path: String,
     /// The worker pool.
     pub worker_pool: WorkerPool,
+    /// Fields of a newer Gardener, kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Map<String, Value>,
+}
+
+impl ContainerRuntime {
+    /// What Gardener asks for by its annotation.
+    pub fn asked(&self) -> Option<&str> {
+        let annotations = self.metadata.annotations.as_ref()?;
+        annotations.get(OPERATION).map(String::as_str)
+    }
+
+    /// The last operation, where there was one.
+    pub fn last_operation(&self) -> Option<&LastOperation> {
+        self.status.as_ref()?.last_operation.as_ref()
+    }
+
+    /// Whether the resource leaves this seed, or has left it: until it is
+    /// restored, nothing is done for its shoot here.
+    pub fn is_migrating(&self) -> bool {
+        match self.asked() {
+            Some("migrate") => true,
+            Some("restore") => false,
+            Some(_) | None => {
+                self.last_operation().is_some_and(|last| last.kind == OperationType::Migrate)
+            }
+        }
+    }
 }
 
 /// Which nodes.
@@ -48,6 +79,10 @@ pub struct WorkerPool {
     /// The labels of its nodes.
     #[schemars(schema_with = "label_selector")]
     pub selector: SelectorSpec,
+    /// Fields of a newer Gardener, kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Map<String, Value>,
 }
 
 /// What an extension answers. Everything is optional.
@@ -78,6 +113,10 @@ pub struct ContainerRuntimeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_list")]
     pub resources: Option<Value>,
+    /// Fields of a newer Gardener, kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Map<String, Value>,
 }
 
 /// Gardener's own condition: with codes and the time of the last look.
@@ -102,6 +141,10 @@ pub struct Condition {
     /// Gardener's error codes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub codes: Vec<String>,
+    /// Fields of a newer Gardener, kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Map<String, Value>,
 }
 
 /// The last error.
@@ -120,6 +163,10 @@ pub struct LastError {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub last_update_time: Option<Timestamp>,
+    /// Fields of a newer Gardener, kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Map<String, Value>,
 }
 
 /// The last operation.
@@ -140,6 +187,10 @@ pub struct LastOperation {
     #[serde(rename = "type")]
     #[schemars(with = "String")]
     pub kind: OperationType,
+    /// Fields of a newer Gardener, kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Map<String, Value>,
 }
 
 /// How an operation went.

@@ -1,7 +1,7 @@
 //! Gardener's resources, as far as Rootstock reads and writes them.
 //!
-//! Status is written by merge patches only, so that a field of a newer
-//! Gardener is never lost.
+//! A field of a newer Gardener is never lost: all types keep what they do not
+//! know, and status is written by merge patches only.
 
 mod cluster;
 mod container_runtime;
@@ -31,6 +31,17 @@ pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
+/// Whether trying again may help: the request was in the way of another one,
+/// or the API had no time or could not be reached.
+pub(crate) fn is_transient(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 408 | 409 | 429 | 500..),
+        // The connection, or a timeout.
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
+        _ => false,
+    }
+}
+
 /// The definitions of the resources that Rootstock works with, made from its
 /// own types: for tests and clusters without Gardener. In a landscape
 /// Gardener's own are there.
@@ -40,6 +51,8 @@ pub fn definitions() -> [CustomResourceDefinition; 3] {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -53,6 +66,100 @@ mod tests {
             (operation.kind, operation.state),
             (OperationType::Other, OperationState::Other)
         );
+    }
+
+    #[test]
+    fn unknown_fields_are_kept() {
+        let time = "2026-01-01T00:00:00Z";
+        let object = json!({
+            "apiVersion": "extensions.gardener.cloud/v1alpha1",
+            "kind": "ContainerRuntime",
+            "metadata": {"name": "gvisor-a", "namespace": "shoot--garden--one"},
+            "spec": {
+                "type": "gvisor", "binaryPath": "/var/bin", "new": {"a": [1]},
+                "providerConfig": {"kind": "K", "deep": {"er": null}},
+                "workerPool": {"name": "a", "zones": ["z"],
+                    "selector": {"matchLabels": {"a": "b"}, "matchFields": []}},
+            },
+            "status": {
+                "new": true, "observedGeneration": 3, "state": {"version": 1},
+                "resources": [{"name": "ca", "resourceRef": {"kind": "Secret", "name": "ca"}}],
+                "conditions": [{"type": "T", "status": "True", "reason": "R", "message": "",
+                    "lastTransitionTime": time, "lastUpdateTime": time, "new": 1}],
+                "lastError": {"description": "d", "taskID": "t", "new": 1},
+                "lastOperation": {"type": "Create", "state": "Succeeded", "description": "",
+                    "progress": 100, "lastUpdateTime": time, "new": 1},
+            },
+        });
+        let read: ContainerRuntime = serde_json::from_value(object.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), object);
+
+        let cluster = json!({
+            "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "Cluster",
+            "metadata": {"name": "shoot--garden--one"},
+            "spec": {"shoot": {"spec": {"new": 1}}, "cloudProfile": {}, "seed": {}, "new": {}},
+        });
+        let read: Cluster = serde_json::from_value(cluster.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), cluster);
+    }
+
+    #[test]
+    fn definitions_stay_structural() {
+        let [runtimes, clusters, _] = definitions();
+        for definition in [runtimes, clusters] {
+            let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
+            let text = schema.to_string();
+            for word in ["\"rest\"", "additionalProperties\":true", "unevaluatedProperties"] {
+                assert!(!text.contains(word), "{word} in {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_what_stays() {
+        let api = |code: u16| {
+            let mut status = kube::core::Status::default();
+            status.code = code;
+            kube::Error::Api(Box::new(status))
+        };
+        for code in [408, 409, 429, 500, 502, 503, 504] {
+            assert!(is_transient(&api(code)), "{code}");
+        }
+        for code in [400, 401, 403, 404, 410, 422] {
+            assert!(!is_transient(&api(code)), "{code}");
+        }
+        let cut = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        assert!(is_transient(&kube::Error::Service(cut.into())));
+    }
+
+    #[test]
+    fn a_shoot_that_moves_away_is_known_by_its_resources() {
+        let table = [
+            (Some("migrate"), None, true),
+            (Some("migrate"), Some("Reconcile"), true),
+            (None, Some("Migrate"), true),
+            (Some("reconcile"), Some("Migrate"), true),
+            (Some("wait-for-state"), Some("Migrate"), true),
+            (Some("restore"), Some("Migrate"), false),
+            (None, Some("Restore"), false),
+            (None, None, false),
+        ];
+        for (asked, last, want) in table {
+            let mut object = json!({
+                "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",
+                "metadata": {"name": "x", "annotations": {}}, "status": {},
+                "spec": {"type": "gvisor", "binaryPath": "/", "workerPool": {"name": "a", "selector": {}}},
+            });
+            if let Some(asked) = asked {
+                object["metadata"]["annotations"][OPERATION] = asked.into();
+            }
+            if let Some(last) = last {
+                object["status"]["lastOperation"] = json!({"type": last, "state": "Processing",
+                    "description": "", "progress": 1, "lastUpdateTime": "2026-01-01T00:00:00Z"});
+            }
+            let object: ContainerRuntime = serde_json::from_value(object).unwrap();
+            assert_eq!(object.is_migrating(), want, "{asked:?} {last:?}");
+        }
     }
 
     #[test]

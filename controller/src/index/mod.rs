@@ -15,6 +15,7 @@
 
 mod claim;
 mod node;
+mod removal;
 mod shoot;
 mod view;
 
@@ -51,7 +52,7 @@ pub struct Index {
     roots: BinaryRoots,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
-    /// Raised with each shoot that is new.
+    /// Raised with each shoot that is new, suspended or no longer suspended.
     new_shoots: watch::Sender<u64>,
 }
 
@@ -80,7 +81,7 @@ impl Index {
         self.changed.subscribe()
     }
 
-    /// Sees every shoot that is new from here on.
+    /// Sees every shoot that is new, or is suspended or no longer is, from here on.
     pub fn new_shoots(&self) -> watch::Receiver<u64> {
         self.new_shoots.subscribe()
     }
@@ -89,14 +90,27 @@ impl Index {
     pub fn put_runtime(&self, object: &ContainerRuntime) {
         let Some(key) = RuntimeKey::of(object) else { return };
         let runtime = claim::read(object, &self.roots);
-        let known = |s: &Shoot| s.runtimes.get(&key.name) == Some(&runtime);
+        let leaves = object.is_migrating();
+        let known = |s: &Shoot| {
+            s.runtimes.get(&key.name) == Some(&runtime) && s.migrating.contains(&key.name) == leaves
+        };
         // Most changes are of its status, and often our own.
         if self.lock().shoots.get(&key.shoot).is_some_and(known) {
             return;
         }
-        self.change(&key.shoot.clone(), |shoot| {
+        let mut turned = false;
+        self.change(&key.shoot, |shoot| {
+            turned = shoot.set_migrating(&key.name, leaves);
             shoot.runtimes.insert(key.name.clone(), runtime);
         });
+        if turned {
+            self.new_shoots.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Whether a shoot leaves this seed, or has left it.
+    pub fn is_suspended(&self, name: &ShootName) -> bool {
+        self.lock().shoots.get(name).is_some_and(Shoot::is_suspended)
     }
 
     /// A ContainerRuntime is gone.
@@ -114,9 +128,12 @@ impl Index {
 
     /// These are all ContainerRuntimes of the seed.
     pub fn seed_listed(&self, objects: &[Arc<ContainerRuntime>]) {
-        let mut present: BTreeMap<RuntimeKey, Runtime> = objects
+        let mut present: BTreeMap<RuntimeKey, (Runtime, bool)> = objects
             .iter()
-            .filter_map(|object| Some((RuntimeKey::of(object)?, claim::read(object, &self.roots))))
+            .filter_map(|object| {
+                let runtime = claim::read(object, &self.roots);
+                Some((RuntimeKey::of(object)?, (runtime, object.is_migrating())))
+            })
             .collect();
         {
             let mut state = self.lock();
@@ -136,8 +153,10 @@ impl Index {
                 state.forget(key);
                 state.drop_if_empty(&key.shoot);
             }
-            while let Some((key, runtime)) = present.pop_first() {
-                state.shoots.entry(key.shoot).or_default().runtimes.insert(key.name, runtime);
+            while let Some((key, (runtime, leaves))) = present.pop_first() {
+                let shoot = state.shoots.entry(key.shoot).or_default();
+                shoot.set_migrating(&key.name, leaves);
+                shoot.runtimes.insert(key.name, runtime);
             }
         }
         self.new_shoots.send_modify(|count| *count += 1);
@@ -148,6 +167,9 @@ impl Index {
     /// What is known of a shoot's API changed.
     pub fn put_shoot_state(&self, name: &ShootName, shoot_state: ShootState) {
         self.change(name, |shoot| {
+            if shoot.is_suspended() {
+                return;
+            }
             if shoot_state == ShootState::Hibernated {
                 // They are forgotten, not lost.
                 shoot.nodes.clear();
@@ -183,6 +205,9 @@ impl Index {
         let Some(object) = NodeObject::read(object) else { return };
         let mut state = self.lock();
         let name = object.facts.name.clone();
+        if state.shoots.get(shoot).is_some_and(Shoot::is_suspended) {
+            return;
+        }
         if !state.shoots.entry(shoot.clone()).or_default().put_node(object) {
             return;
         }
@@ -204,6 +229,9 @@ impl Index {
     pub fn nodes_listed(&self, shoot: &ShootName, objects: &[k8s_openapi::api::core::v1::Node]) {
         let objects: Vec<_> = objects.iter().filter_map(NodeObject::read).collect();
         self.change(shoot, |shoot| {
+            if shoot.is_suspended() {
+                return;
+            }
             let present: BTreeSet<_> = objects.iter().map(|o| o.facts.name.clone()).collect();
             shoot.nodes.retain(|name, _| present.contains(name));
             for object in objects {

@@ -182,6 +182,12 @@ impl Node {
         self.reported < self.generation() || !self.said_gone(runtime)
     }
 
+    /// Until when a node that owes a word and is away is waited for.
+    pub(super) fn owes_until(&self, runtime: &RuntimeType, now: Instant) -> Option<Instant> {
+        let away = self.connection != Connection::Open && self.owes(runtime, now);
+        away.then(|| self.away_since + RETURN)
+    }
+
     /// Whether a node that should lose a type is away, and may still have it.
     pub(super) fn is_away_with(&self, runtime: &RuntimeType) -> bool {
         !self.is_asked(runtime)

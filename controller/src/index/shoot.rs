@@ -1,6 +1,6 @@
 //! One shoot in the index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rootstock_core::name::NodeName;
 
@@ -30,9 +30,37 @@ pub(super) struct Shoot {
     pub(super) nodes_listed: bool,
     pub(super) runtimes: BTreeMap<String, Runtime>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
+    /// The ContainerRuntimes by which it leaves this seed. One that is gone
+    /// stays here with the shoot: it was not given up but taken along.
+    pub(super) migrating: BTreeSet<String>,
 }
 
 impl Shoot {
+    /// Whether it leaves this seed, or has left it: nothing is sent to its
+    /// nodes, and nothing is taken from what is seen of them.
+    pub(super) fn is_suspended(&self) -> bool {
+        !self.migrating.is_empty()
+    }
+
+    /// A ContainerRuntime leaves with the shoot, or does not. Tells whether
+    /// the shoot was suspended by it, or no longer is.
+    pub(super) fn set_migrating(&mut self, name: &str, leaves: bool) -> bool {
+        let before = self.is_suspended();
+        if !leaves {
+            self.migrating.remove(name);
+        } else if !self.migrating.contains(name) {
+            self.migrating.insert(name.to_owned());
+        }
+        if self.is_suspended() {
+            // Who listens for a node is told by its end. What they have is
+            // asked anew, on whichever seed.
+            self.nodes.clear();
+            self.nodes_listed = false;
+            self.state = ShootState::Unknown;
+        }
+        before != self.is_suspended()
+    }
+
     /// The nodes that match the selector of a ContainerRuntime, whatever their other labels.
     pub(super) fn matched_by(&self, runtime: &Runtime) -> Vec<&NodeName> {
         let Some(Ok(ask)) = runtime.claim.as_ref().map(|claim| &claim.ask) else {

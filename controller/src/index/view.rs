@@ -121,7 +121,8 @@ impl Index {
         let state = self.lock();
         let shoot = state.shoots.get(&key.shoot)?;
         let runtime = shoot.runtimes.get(&key.name)?;
-        if runtime.deleting || !state.seed_listed {
+        // A shoot that leaves has its last word already.
+        if runtime.deleting || !state.seed_listed || shoot.is_suspended() {
             return None;
         }
         let conditions = state.roll_up(shoot, runtime, &key.name);

@@ -5,16 +5,34 @@
 //!  extension-runtime-<type>                  the type's RuntimeClasses
 //!  extension-rootstock-agent                 the agent and the controller's own role
 //! ```
+//!
+//! * [`classes`], [`agent`], [`daemonset`]: the objects, as pure functions
+//! * [`package`]: how Gardener's resource manager takes them
+//! * [`write`], [`withdraw`]: the requests, in Gardener's order
+
+pub(crate) mod agent;
+pub(crate) mod classes;
+pub(crate) mod daemonset;
+mod package;
+#[cfg(test)]
+mod tests;
+mod withdraw;
+mod write;
 
 use std::sync::Arc;
 
 use kube::Client;
 use rootstock_core::catalog::Catalog;
 use rootstock_core::name::{RuntimeType, ShootName};
+use rootstock_core::path::BinaryRoots;
 use tokio::sync::watch;
 
 use crate::api::Cluster;
-use crate::shoot::secrets::{self, SecretError};
+use crate::shoot::secrets::{self, ACCESS_SECRET, CA_SECRET, SecretError};
+use write::{WriteError, Writer};
+
+/// The ManagedResource with the agent.
+pub(crate) const AGENT_RESOURCE: &str = "extension-rootstock-agent";
 
 /// Writes a shoot's objects and takes them away.
 pub(crate) struct Objects {
@@ -28,6 +46,9 @@ pub(crate) struct Objects {
 pub(crate) struct AgentSettings {
     /// The agent's image.
     pub(crate) image: String,
+    /// The folders below which a binaryPath may lie: the agent's Pod mounts
+    /// what the controller lets through.
+    pub(crate) roots: BinaryRoots,
     /// The domain below which endpoints lie, in place of the seed's own.
     pub(crate) domain: Option<String>,
     /// The port under which agents reach the endpoint.
@@ -58,6 +79,23 @@ pub(crate) enum ObjectsError {
     /// A Secret is not as it should be.
     #[error("the shoot's Secrets could not be prepared")]
     Secret(#[from] SecretError),
+    /// A ManagedResource is not as it should be.
+    #[error("the shoot's ManagedResources are not as they should be")]
+    Write(#[from] WriteError),
+    /// Agents could not be told where the controller is.
+    #[error("the seed has no ingress domain, below which agents reach the controller; set --endpoint-domain")]
+    NoDomain,
+}
+
+impl ObjectsError {
+    /// Whether it passes by itself, so that it is retried and not shown.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Secret(error) => error.is_transient(),
+            Self::Write(error) => error.is_transient(),
+            Self::NoDomain => false,
+        }
+    }
 }
 
 impl Objects {
@@ -69,9 +107,60 @@ impl Objects {
         cluster: &Cluster,
         runtime: &RuntimeType,
     ) -> Result<(), ObjectsError> {
-        let _ = (cluster, runtime);
-        secrets::authority(&self.client, shoot).await?;
+        let catalog = Arc::clone(&self.catalog.borrow());
+        let authority = secrets::authority(&self.client, shoot).await?;
         secrets::request_access(&self.client, shoot).await?;
+        let writer = Writer::new(&self.client, shoot.as_str());
+
+        // Here what another extension left under our names is taken over:
+        // before the ManagedResource with its RuntimeClasses becomes ours.
+        let entry = catalog.runtime(runtime);
+        let said = entry.map_or(&[][..], |entry| entry.runtime_classes.as_slice());
+        let classes = |present| classes::keep(classes::render(runtime, said), present);
+        writer.put(&classes_resource(runtime), classes).await?;
+
+        let host = cluster.endpoint_host(shoot, self.agent.domain.as_deref());
+        let endpoint = agent::endpoint_url(&host.ok_or(ObjectsError::NoDomain)?, self.agent.port);
+        let types = catalog.runtimes.iter().map(|entry| entry.runtime.clone()).collect();
+        let agent = |_| agent::render(&self.agent, &types, &endpoint, authority.cert_pem());
+        writer.put(AGENT_RESOURCE, agent).await?;
         Ok(())
     }
+
+    /// Takes a type's RuntimeClasses away. Called again until they are gone.
+    pub(crate) async fn withdraw_classes(
+        &self,
+        shoot: &ShootName,
+        runtime: &RuntimeType,
+        keep: Keep,
+    ) -> Result<Gone, ObjectsError> {
+        let writer = Writer::new(&self.client, shoot.as_str());
+        Ok(writer.withdraw(&classes_resource(runtime), keep).await?)
+    }
+
+    /// Takes the agent away, and with it the controller's access to the shoot.
+    /// Called again until it is gone.
+    ///
+    /// The authority stays where the shoot moves on: Gardener has it for the
+    /// other seed once it has looked at it here.
+    pub(crate) async fn withdraw_agent(
+        &self,
+        shoot: &ShootName,
+        keep: Keep,
+    ) -> Result<Gone, ObjectsError> {
+        let writer = Writer::new(&self.client, shoot.as_str());
+        let gone = writer.withdraw(AGENT_RESOURCE, keep).await?;
+        if gone == Gone::Yes {
+            writer.withdraw_secret(ACCESS_SECRET).await?;
+            if keep == Keep::Nothing {
+                writer.withdraw_secret(CA_SECRET).await?;
+            }
+        }
+        Ok(gone)
+    }
+}
+
+/// The ManagedResource with a type's RuntimeClasses.
+pub(crate) fn classes_resource(runtime: &RuntimeType) -> String {
+    format!("extension-runtime-{runtime}")
 }

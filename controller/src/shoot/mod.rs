@@ -2,20 +2,30 @@
 //!
 //! ```text
 //!  Clusters ─watch─▶ Shoots ─▶ one Shoot task each:
-//!      secrets   CA and access Secret in the seed, made where they are missing
-//!      access    kubeconfig + token ─▶ client of the shoot's API
+//!      secrets   the shoot's authority
+//!      access    kubeconfig ─▶ client, with the token of now
 //!      nodes     Nodes ─watch─▶ Index
 //!      labels    Index ─▶ the agent's label on Nodes
+//!      trouble   how long to wait, and what is said of it
 //!      Endpoints: the shoot by host name, for agents
 //! ```
+//!
+//! A shoot's task shares nothing with another's but the index, whose lock is
+//! never held over an await: one that hangs is felt by nobody else.
 
 mod access;
+mod client;
 mod endpoints;
+mod gather;
 mod labels;
 mod nodes;
 pub(crate) mod secrets;
 mod task;
 mod tokens;
+mod trouble;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,10 +45,13 @@ use crate::api::Cluster;
 use crate::index::Index;
 
 pub(crate) use endpoints::Endpoints;
+use gather::{Gather, Seen};
 pub(crate) use tokens::Tokens;
 
 /// A new shoot's token takes a moment; only what lasts longer is worth a condition.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Clusters in one answer: one has up to a MiB.
+const CLUSTERS: u32 = 20;
 
 /// Runs one task for each shoot that has a ContainerRuntime.
 pub(crate) struct Shoots {
@@ -57,7 +70,7 @@ struct Running {
 impl Shoots {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let api: Api<Cluster> = Api::all(self.seed.clone());
-        let mut events = watcher(api, watcher::Config::default())
+        let mut events = watcher(api, watcher::Config::default().page_size(CLUSTERS))
             .modify(|cluster| {
                 // A CloudProfile alone has hundreds of KiB, and none of it is used.
                 cluster.metadata.managed_fields = None;
@@ -67,7 +80,7 @@ impl Shoots {
             .boxed();
         let mut new_shoots = self.index.new_shoots();
         let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
-        let mut listed = BTreeMap::new();
+        let mut gather = Gather::default();
         let mut running: BTreeMap<ShootName, Running> = BTreeMap::new();
         let mut tasks = JoinSet::new();
         loop {
@@ -75,9 +88,16 @@ impl Shoots {
             // `join_next` and a token lose nothing when they are dropped.
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => {
-                        take(event, &mut clusters, &mut listed);
-                    }
+                    Some(Ok(event)) => match gather.take(event, entry) {
+                        Some(Seen::All(all)) => clusters = all.into_iter().collect(),
+                        Some(Seen::Put((name, cluster))) => {
+                            clusters.insert(name, cluster);
+                        }
+                        Some(Seen::Gone((name, _))) => {
+                            clusters.remove(&name);
+                        }
+                        None => continue,
+                    },
                     Some(Err(error)) => tracing::warn!(error = %Chain(&error), "watching Clusters"),
                     None => anyhow::bail!("the watch of Clusters ended"),
                 },
@@ -146,25 +166,7 @@ impl Shoots {
     }
 }
 
-/// Takes an event of the watch into the map.
-fn take(
-    event: watcher::Event<Cluster>,
-    clusters: &mut BTreeMap<ShootName, Arc<Cluster>>,
-    listed: &mut BTreeMap<ShootName, Arc<Cluster>>,
-) {
-    let entry = |cluster: Cluster| {
-        let name = cluster.metadata.name.as_deref()?.parse().ok()?;
-        Some((name, Arc::new(cluster)))
-    };
-    match event {
-        watcher::Event::Apply(cluster) => clusters.extend(entry(cluster)),
-        watcher::Event::Delete(cluster) => {
-            if let Some((name, _)) = entry(cluster) {
-                clusters.remove(&name);
-            }
-        }
-        watcher::Event::Init => listed.clear(),
-        watcher::Event::InitApply(cluster) => listed.extend(entry(cluster)),
-        watcher::Event::InitDone => *clusters = std::mem::take(listed),
-    }
+fn entry(cluster: Cluster) -> Option<(ShootName, Arc<Cluster>)> {
+    let name = cluster.metadata.name.as_deref()?.parse().ok()?;
+    Some((name, Arc::new(cluster)))
 }

@@ -8,19 +8,25 @@ use kube::Client;
 use rootstock_core::name::ShootName;
 use rootstock_daemon::error::Chain;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::timeout;
 
+use super::client::{Link, client};
 use super::endpoints::Endpoints;
-use super::tokens::{ByShoot, Token};
-use super::{PATIENCE, access, labels, nodes, secrets};
+use super::nodes::{Nodes, NodesError};
+use super::tokens::{self, ByShoot, Token};
+use super::trouble::{Kind, Pauses, Trouble};
+use super::{PATIENCE, access, labels, secrets};
 use crate::api::Cluster;
 use crate::grpc::ShootEndpoint;
 use crate::index::{Index, ShootState};
 
-/// The first pause after a failure; it doubles.
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// The longest pause.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long the seed's API may take for what a client is made of.
+const OPEN: Duration = Duration::from_secs(20);
+/// How long a shoot that wakes up may take until it is worth a condition: its
+/// resource manager has to come back and to renew the token.
+const WAKING: Duration = Duration::from_secs(180);
+/// After so many failures in a row the kubeconfig is read again.
+const REOPEN: u32 = 8;
 
 /// One shoot.
 pub(super) struct Shoot {
@@ -33,70 +39,120 @@ pub(super) struct Shoot {
     pub(super) domain: Option<String>,
 }
 
-/// What a shoot's client was made from: when it changes, a new one is made.
+/// What a shoot's client was made from: when it changes, a new one is made. A
+/// new token alone is handed to the client that is there.
 #[derive(Clone, Debug, PartialEq)]
 struct Basis {
     host: String,
     kubeconfig: Option<String>,
-    token: Token,
 }
 
+#[derive(Clone, Debug, PartialEq)]
 enum Stand {
     Hibernated,
     Waiting(&'static str),
-    Ready(Basis, Arc<Cluster>),
+    Ready(Basis, Token),
+}
+
+/// A client, and what it was made from.
+struct Open {
+    basis: Basis,
+    client: Client,
+    link: Arc<Link>,
+    /// The token that the watch of Secrets had last.
+    token: Token,
+    failures: u32,
+}
+
+/// What is known of the way to the shoot's API.
+struct Health {
+    shoot: ShootName,
+    index: Arc<Index>,
+    trouble: Trouble,
+    pauses: Pauses,
+}
+
+enum Ended {
+    Changed,
+    Failed(NodesError),
 }
 
 impl Shoot {
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
-        let mut pause = FIRST_RETRY;
-        let mut since = Instant::now();
+        let mut nodes = Nodes::new(self.name.clone(), Arc::clone(&self.index));
+        let mut health = Health::new(&self);
+        let mut open: Option<Open> = None;
         loop {
-            if let Err(error) = secrets::request_access(&self.seed, &self.name).await {
-                self.trouble(since, &Chain(&error).to_string());
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LAST_RETRY);
-                continue;
-            }
-            match self.stand() {
+            let stand = self.stand();
+            match &stand {
                 Stand::Hibernated => {
+                    open = None;
+                    nodes.forget();
                     self.endpoints.remove(&self.name);
                     self.index.put_shoot_state(&self.name, ShootState::Hibernated);
-                    // Tokens of other shoots change too: that wakes nobody up.
-                    while matches!(self.stand(), Stand::Hibernated) {
-                        self.something_changes().await;
-                    }
+                    self.until_not(&stand).await;
                     self.index.put_shoot_state(&self.name, ShootState::Unknown);
-                    (pause, since) = (FIRST_RETRY, Instant::now());
+                    health.wakes_up();
                 }
                 Stand::Waiting(what) => {
+                    self.mark().await;
                     // Cancel-safe: a change is still seen by the next look.
                     tokio::select! {
-                        () = self.something_changes() => {}
-                        () = tokio::time::sleep(PATIENCE) => self.trouble(since, what),
+                        () = self.until_not(&stand) => {}
+                        () = tokio::time::sleep(PATIENCE) => health.bad(what),
                     }
                 }
-                Stand::Ready(basis, cluster) => match self.open(&basis, &cluster).await {
-                    Ok(client) => {
-                        (pause, since) = (FIRST_RETRY, Instant::now());
-                        self.serve(client, &basis).await;
+                Stand::Ready(basis, token) => {
+                    let current = open.take().filter(|open| open.basis == *basis);
+                    let pause = match self.opened(current, basis, token).await {
+                        Err(why) => health.failed(&why, Kind::Away, None),
+                        Ok(mut there) => {
+                            let ended = self.serve(&mut there, &mut nodes, &mut health).await;
+                            let pause = match ended {
+                                Ended::Changed => Duration::ZERO,
+                                Ended::Failed(error) => {
+                                    self.failed(&mut there, &error, &mut health).await
+                                }
+                            };
+                            open = (there.failures < REOPEN).then_some(there);
+                            pause
+                        }
+                    };
+                    // Cancel-safe, as above.
+                    tokio::select! {
+                        () = self.until_not(&stand) => {}
+                        () = tokio::time::sleep(pause) => {}
                     }
-                    Err(error) => {
-                        self.trouble(since, &error);
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(LAST_RETRY);
-                    }
-                },
+                }
             }
         }
     }
 
+    /// The client that is there, with the token of now, or a new one.
+    async fn opened(
+        &self,
+        current: Option<Open>,
+        basis: &Basis,
+        token: &Token,
+    ) -> Result<Open, String> {
+        if let Some(mut open) = current {
+            open.take_token(token);
+            return Ok(open);
+        }
+        match timeout(OPEN, self.open(basis, token)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(format!("the seed's API does not answer within {} s", OPEN.as_secs())),
+        }
+    }
+
     /// Makes the client and lets agents in.
-    async fn open(&self, basis: &Basis, cluster: &Cluster) -> Result<Client, String> {
-        let client = access::client(&self.seed, &self.name, cluster, &basis.token)
+    async fn open(&self, basis: &Basis, token: &Token) -> Result<Open, String> {
+        let config = access::config(&self.seed, &self.name, basis.kubeconfig.as_deref())
             .await
             .map_err(|error| Chain(&error).to_string())?;
+        let link = Link::new(token.clone());
+        let client = client(&config, &link).map_err(|error| Chain(&error).to_string())?;
         let ca = secrets::authority(&self.seed, &self.name)
             .await
             .map_err(|error| Chain(&error).to_string())?;
@@ -107,27 +163,70 @@ impl Shoot {
         let endpoint = ShootEndpoint { name, ca: Arc::new(ca), tls, client: client.clone() };
         self.endpoints.put(basis.host.clone(), endpoint);
         tracing::info!(shoot = %self.name, host = basis.host, "serving the shoot's agents");
-        Ok(client)
+        let (basis, token) = (basis.clone(), token.clone());
+        Ok(Open { basis, client, link, token, failures: 0 })
     }
 
-    /// Follows Nodes and keeps labels until the client has to be made anew.
-    async fn serve(&mut self, client: Client, basis: &Basis) {
-        let nodes = nodes::follow(client.clone(), self.name.clone(), Arc::clone(&self.index));
-        let labels = labels::keep(client, self.name.clone(), Arc::clone(&self.index));
+    /// Follows Nodes and keeps labels until something is wrong, or the client
+    /// has to be made anew.
+    async fn serve(&mut self, open: &mut Open, nodes: &mut Nodes, health: &mut Health) -> Ended {
+        let Open { basis, client, link, token, failures } = open;
+        let labels = labels::keep(
+            client.clone(),
+            Arc::clone(link),
+            self.name.clone(),
+            Arc::clone(&self.index),
+        );
+        let following = nodes.follow(client, || {
+            *failures = 0;
+            health.good();
+        });
         let changes = async {
             loop {
                 self.something_changes().await;
                 match self.stand() {
-                    Stand::Ready(now, _) if now == *basis => {}
+                    Stand::Ready(now, fresh) if now == *basis => {
+                        if fresh != *token {
+                            link.set_token(&fresh);
+                            *token = fresh;
+                        }
+                    }
                     Stand::Ready(..) | Stand::Hibernated | Stand::Waiting(_) => break,
                 }
             }
         };
-        // Cancel-safe: both start from what is there when they are run again.
+        // Cancel-safe: each goes on from what is in the index when it is run again.
         tokio::select! {
-            never = nodes => match never {},
+            error = following => Ended::Failed(error),
             never = labels => match never {},
-            () = changes => {}
+            () = changes => Ended::Changed,
+        }
+    }
+
+    /// Does what can be done about a failure and tells how long to wait.
+    async fn failed(&self, open: &mut Open, error: &NodesError, health: &mut Health) -> Duration {
+        open.failures += 1;
+        if error.kind() == Kind::Unauthorized {
+            // The watch may be behind the Secret.
+            let look = timeout(OPEN, tokens::look(&self.seed, &self.name)).await;
+            match look {
+                Ok(Ok(Some(token))) => open.link.set_token(&token),
+                Ok(Ok(None)) | Err(_) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(shoot = %self.name, error = %Chain(&error), "reading the token");
+                }
+            }
+        }
+        health.failed(&words(error), error.kind(), open.link.take_hold())
+    }
+
+    /// An access Secret that an earlier version made may lack its label.
+    async fn mark(&self) {
+        match timeout(OPEN, access::mark(&self.seed, &self.name)).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(shoot = %self.name, error = %Chain(&error), "marking the access Secret");
+            }
         }
     }
 
@@ -144,7 +243,15 @@ impl Shoot {
         };
         let annotations = cluster.metadata.annotations.as_ref();
         let kubeconfig = annotations.and_then(|a| a.get(crate::api::KUBECONFIG_SECRET)).cloned();
-        Stand::Ready(Basis { host, kubeconfig, token }, cluster)
+        Stand::Ready(Basis { host, kubeconfig }, token)
+    }
+
+    /// Waits until it stands otherwise. Tokens of other shoots change too:
+    /// that wakes nobody up.
+    async fn until_not(&mut self, stand: &Stand) {
+        while self.stand() == *stand {
+            self.something_changes().await;
+        }
     }
 
     async fn something_changes(&mut self) {
@@ -158,11 +265,62 @@ impl Shoot {
             std::future::pending::<()>().await;
         }
     }
+}
 
-    fn trouble(&self, since: Instant, why: &str) {
-        tracing::debug!(shoot = %self.name, why, "no access to the shoot");
-        if since.elapsed() >= PATIENCE {
-            self.index.put_shoot_state(&self.name, ShootState::Unreachable(why.to_owned()));
+impl Open {
+    /// Takes a token that the watch shows. One that it has shown before may be
+    /// older than the one that was read after a refusal.
+    fn take_token(&mut self, token: &Token) {
+        if self.token != *token {
+            self.link.set_token(token);
+            self.token = token.clone();
+        }
+    }
+}
+
+impl Health {
+    fn new(of: &Shoot) -> Self {
+        Self {
+            shoot: of.name.clone(),
+            index: Arc::clone(&of.index),
+            trouble: Trouble::new(of.name.clone()),
+            pauses: Pauses::default(),
+        }
+    }
+
+    /// The API answers and its Nodes are followed.
+    fn good(&mut self) {
+        self.pauses = Pauses::default();
+        if self.trouble.over() {
+            self.index.put_shoot_state(&self.shoot, ShootState::Known);
+        }
+    }
+
+    fn failed(&mut self, why: &str, kind: Kind, hold: Option<Duration>) -> Duration {
+        self.bad(why);
+        self.pauses.next(kind, hold)
+    }
+
+    fn bad(&mut self, why: &str) {
+        if let Some(why) = self.trouble.note(why) {
+            self.index.put_shoot_state(&self.shoot, ShootState::Unreachable(why));
+        }
+    }
+
+    fn wakes_up(&mut self) {
+        self.pauses = Pauses::default();
+        self.trouble.forgive(WAKING);
+    }
+}
+
+/// What went wrong, alike for alike failures.
+fn words(error: &NodesError) -> String {
+    match error {
+        NodesError::Api(kube::Error::Api(status)) => {
+            format!("{error}: {} {}: {}", status.code, status.reason, status.message)
+        }
+        NodesError::Api(_) | NodesError::Slow | NodesError::Short | NodesError::NoVersion => {
+            Chain(error).to_string()
         }
     }
 }

@@ -15,6 +15,7 @@ use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
 use tokio::sync::watch;
 
+use super::gather::{Gather, Seen};
 use super::secrets::{ACCESS_LABEL, ACCESS_SECRET};
 
 /// A token. It is not printed.
@@ -41,7 +42,7 @@ impl Tokens {
         let api: Api<Secret> = Api::all(self.seed.clone());
         let selected = watcher::Config::default().labels(&format!("{ACCESS_LABEL}=true"));
         let mut events = watcher(api, selected).default_backoff().boxed();
-        let mut listed = ByShoot::new();
+        let mut gather = Gather::default();
         loop {
             // Cancel-safe: a stream's `next` loses nothing.
             let event = tokio::select! {
@@ -49,30 +50,15 @@ impl Tokens {
                 () = shutdown.begun() => return Ok(()),
             };
             match event {
-                Some(Ok(watcher::Event::Apply(secret))) => {
-                    if let Some((shoot, token)) = read(&secret) {
-                        self.tokens.send_if_modified(|tokens| {
-                            tokens.insert(shoot, token.clone()) != Some(token)
-                        });
+                Some(Ok(event)) => {
+                    // One without a token yet is as one that is not there.
+                    let read = |secret: Secret| Some((shoot_of(&secret)?, token_of(&secret)));
+                    if let Some(seen) = gather.take(event, read) {
+                        self.tokens.send_if_modified(|tokens| apply(tokens, seen));
                     }
-                }
-                Some(Ok(watcher::Event::Delete(secret))) => {
-                    if let Some(shoot) = shoot_of(&secret) {
-                        self.tokens.send_if_modified(|tokens| tokens.remove(&shoot).is_some());
-                    }
-                }
-                Some(Ok(watcher::Event::Init)) => listed.clear(),
-                Some(Ok(watcher::Event::InitApply(secret))) => listed.extend(read(&secret)),
-                Some(Ok(watcher::Event::InitDone)) => {
-                    let new = std::mem::take(&mut listed);
-                    self.tokens.send_if_modified(|tokens| {
-                        let changed = *tokens != new;
-                        *tokens = new;
-                        changed
-                    });
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(error = %Chain(&error), "watching access Secrets")
+                    tracing::warn!(error = %Chain(&error), "watching access Secrets");
                 }
                 None => anyhow::bail!("the watch of access Secrets ended"),
             }
@@ -80,12 +66,58 @@ impl Tokens {
     }
 }
 
+/// Takes in what was seen; tells whether anything is new.
+fn apply(tokens: &mut ByShoot, seen: Seen<(ShootName, Option<Token>)>) -> bool {
+    match seen {
+        Seen::All(all) => {
+            let all: ByShoot =
+                all.into_iter().filter_map(|(shoot, token)| Some((shoot, token?))).collect();
+            let changed = *tokens != all;
+            *tokens = all;
+            changed
+        }
+        Seen::Put((shoot, Some(token))) => {
+            tokens.insert(shoot, token.clone()).is_none_or(|before| before != token)
+        }
+        // A Secret that lost its token is being renewed: the old one may serve
+        // until then.
+        Seen::Put((_, None)) => false,
+        Seen::Gone((shoot, _)) => tokens.remove(&shoot).is_some(),
+    }
+}
+
+/// The token as it is in the Secret now: after a refusal nobody waits for the watch.
+pub(super) async fn look(seed: &Client, shoot: &ShootName) -> Result<Option<Token>, kube::Error> {
+    let api: Api<Secret> = Api::namespaced(seed.clone(), shoot.as_str());
+    Ok(api.get_opt(ACCESS_SECRET).await?.as_ref().and_then(token_of))
+}
+
 fn shoot_of(secret: &Secret) -> Option<ShootName> {
     (secret.name_any() == ACCESS_SECRET).then(|| secret.namespace())??.parse().ok()
 }
 
-fn read(secret: &Secret) -> Option<(ShootName, Token)> {
+fn token_of(secret: &Secret) -> Option<Token> {
     let token = secret.data.as_ref()?.get("token")?;
     let token = std::str::from_utf8(&token.0).ok()?.trim();
-    (!token.is_empty()).then_some((shoot_of(secret)?, Token(token.into())))
+    (!token.is_empty()).then(|| Token(token.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_wakes_anybody_up() {
+        let shoot = || "shoot--a--b".parse::<ShootName>().unwrap();
+        let token = |text: &str| Token(text.into());
+        let mut tokens = ByShoot::new();
+        assert!(apply(&mut tokens, Seen::Put((shoot(), Some(token("1"))))));
+        assert!(!apply(&mut tokens, Seen::Put((shoot(), Some(token("1"))))));
+        assert!(!apply(&mut tokens, Seen::Put((shoot(), None))), "it is being renewed");
+        assert_eq!(tokens[&shoot()], token("1"));
+        assert!(!apply(&mut tokens, Seen::All(vec![(shoot(), Some(token("1")))])));
+        assert!(apply(&mut tokens, Seen::All(vec![(shoot(), None)])));
+        assert!(tokens.is_empty());
+        assert!(!apply(&mut tokens, Seen::Gone((shoot(), None))));
+    }
 }

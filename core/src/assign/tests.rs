@@ -27,7 +27,7 @@ fn resolved(runtime: &str, handler: &str, entry: &str) -> Resolution {
 
 fn claim(name: &str, runtime: &str, pool: &str) -> Claim {
     let labels = [("worker.gardener.cloud/pool".to_owned(), pool.to_owned())].into();
-    let spec = SelectorSpec { match_labels: labels, match_expressions: vec![] };
+    let spec = SelectorSpec { match_labels: labels, ..SelectorSpec::default() };
     Claim {
         name: name.into(),
         runtime: runtime.parse().unwrap(),
@@ -146,7 +146,7 @@ fn resources_that_disagree_hold_each_other() {
 #[test]
 fn a_lost_label_of_the_selector_uninstalls_nothing() {
     let labels = [POOL_LABEL, OLD_POOL_LABEL].map(|label| (label.to_owned(), "a".to_owned()));
-    let spec = SelectorSpec { match_labels: labels.into(), match_expressions: vec![] };
+    let spec = SelectorSpec { match_labels: labels.into(), ..SelectorSpec::default() };
     let mut claim = claim("gvisor-a", "gvisor", "a");
     claim.ask.as_mut().unwrap().selector = Selector::try_from(&spec).unwrap();
     let pools = |labels: &[(&str, &str)]| {

@@ -1,0 +1,198 @@
+//! A scripted API server: the seed's Secrets, and the API of each shoot under
+//! its own path, well or not.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Json, Response};
+use axum::routing::get;
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::identity::ca::ShootCa;
+
+/// How a shoot's API behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Mood {
+    Good,
+    /// No answer ever begins.
+    Hangs,
+    /// An answer begins and does not end.
+    Drips,
+    /// It answers with this code.
+    Refuses(u16),
+    /// It answers with what nobody understands.
+    Babbles,
+    /// Its watches end at once.
+    Cuts,
+}
+
+/// What was asked of a shoot's API.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) lists: usize,
+    /// The tokens of watches, in their order.
+    pub(super) watches: Vec<String>,
+    pub(super) refused: usize,
+}
+
+/// The server.
+#[derive(Clone)]
+pub(super) struct Server {
+    pub(super) url: Arc<str>,
+    pub(super) moods: watch::Sender<BTreeMap<String, Mood>>,
+    /// The one token that is taken.
+    pub(super) token: watch::Sender<String>,
+    /// Raised to end all watches.
+    pub(super) cut: watch::Sender<u64>,
+    pub(super) seen: Arc<Mutex<BTreeMap<String, Seen>>>,
+    ca: Arc<(String, String)>,
+}
+
+impl Server {
+    pub(super) async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).into();
+        let name = "shoot--test--any".parse().unwrap();
+        let ca = ShootCa::generate(&name, jiff::Timestamp::now()).unwrap();
+        let server = Self {
+            url,
+            moods: watch::channel(BTreeMap::new()).0,
+            token: watch::channel("old".to_owned()).0,
+            cut: watch::channel(0).0,
+            seen: Arc::default(),
+            ca: Arc::new((ca.cert_pem().to_owned(), ca.key_pem())),
+        };
+        let routes = Router::new()
+            .route("/api/v1/namespaces/{shoot}/secrets/{name}", get(secret))
+            .route("/{shoot}/api/v1/nodes", get(nodes))
+            .with_state(server.clone());
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+        drop(tokio::spawn(async move { axum::serve(listener, routes).await }));
+        server
+    }
+
+    pub(super) fn seed(&self) -> kube::Client {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        kube::Client::try_from(kube::Config::new(self.url.parse().unwrap())).unwrap()
+    }
+
+    pub(super) fn set(&self, shoot: &str, mood: Mood) {
+        self.moods.send_modify(|moods| {
+            moods.insert(shoot.to_owned(), mood);
+        });
+    }
+
+    pub(super) fn seen(&self, shoot: &str) -> Seen {
+        self.seen.lock().unwrap().get(shoot).cloned().unwrap_or_default()
+    }
+
+    fn note(&self, shoot: &str, note: impl FnOnce(&mut Seen)) {
+        note(self.seen.lock().unwrap().entry(shoot.to_owned()).or_default());
+    }
+}
+
+async fn secret(
+    State(server): State<Server>,
+    Path((shoot, name)): Path<(String, String)>,
+) -> Response {
+    use base64::Engine as _;
+    let url = &server.url;
+    let kubeconfig = json!({
+        "clusters": [{"name": "c", "cluster": {"server": format!("{url}/{shoot}")}}],
+        "users": [{"name": "u", "user": {"tokenFile": "/nowhere"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    });
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let data = match name.as_str() {
+        "generic" => json!({"kubeconfig": encode(&kubeconfig.to_string())}),
+        "ca-rootstock" => json!({"ca.crt": encode(&server.ca.0), "ca.key": encode(&server.ca.1)}),
+        "shoot-access-rootstock" => json!({"token": encode(&server.token.borrow())}),
+        _ => return refuse(404),
+    };
+    let metadata = json!({"name": name, "namespace": shoot});
+    Json(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}))
+        .into_response()
+}
+
+async fn nodes(
+    State(server): State<Server>,
+    Path(shoot): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let token = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let token = token.unwrap_or_default().trim_start_matches("Bearer ").to_owned();
+    let watches = query.is_some_and(|query| query.contains("watch=true"));
+    let mood = server.moods.borrow().get(&shoot).copied().unwrap_or(Mood::Good);
+    if token != *server.token.borrow() {
+        server.note(&shoot, |seen| seen.refused += 1);
+        return refuse(401);
+    }
+    match mood {
+        Mood::Good | Mood::Cuts => {}
+        Mood::Hangs => {
+            server.note(&shoot, |seen| seen.refused += 1);
+            // Until somebody says that all is well again.
+            let mut moods = server.moods.subscribe();
+            let _ = moods.wait_for(|moods| moods.get(&shoot) != Some(&mood)).await;
+            return refuse(503);
+        }
+        Mood::Drips => {
+            server.note(&shoot, |seen| seen.refused += 1);
+            let begun =
+                futures_util::stream::once(async { Ok::<_, std::io::Error>("{\"items\": [") });
+            return Body::from_stream(begun.chain(futures_util::stream::pending())).into_response();
+        }
+        Mood::Refuses(code) => {
+            server.note(&shoot, |seen| seen.refused += 1);
+            return refuse(code);
+        }
+        Mood::Babbles => {
+            server.note(&shoot, |seen| seen.refused += 1);
+            return "<html>Bad Gateway</html>".into_response();
+        }
+    }
+    if !watches {
+        server.note(&shoot, |seen| seen.lists += 1);
+        return Json(list()).into_response();
+    }
+    server.note(&shoot, |seen| seen.watches.push(token));
+    if mood == Mood::Cuts {
+        return "".into_response();
+    }
+    let mut cut = server.cut.subscribe();
+    let events = futures_util::stream::once(async move {
+        let _ = cut.changed().await;
+        Ok::<_, std::io::Error>(String::new())
+    });
+    Body::from_stream(events).into_response()
+}
+
+fn list() -> Value {
+    let labels = json!({"worker.gardener.cloud/pool": "a", "kubernetes.io/arch": "amd64"});
+    let node = |n: usize| {
+        json!({"metadata": {"name": format!("n{n}"), "uid": n.to_string(),
+        "labels": labels, "resourceVersion": "5"}})
+    };
+    let metadata = json!({"resourceVersion": "7"});
+    json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+        "metadata": metadata, "items": [node(1), node(2)]})
+}
+
+fn refuse(code: u16) -> Response {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "code": code, "reason": "Scripted", "message": "as scripted"});
+    let code = StatusCode::from_u16(code).unwrap();
+    (code, [("retry-after", "1")], Json(status)).into_response()
+}
+
+/// The bound for whatever has to happen.
+pub(super) const BOUND: Duration = Duration::from_secs(30);
