@@ -14,6 +14,7 @@ pub(crate) mod agent;
 pub(crate) mod classes;
 pub(crate) mod daemonset;
 mod package;
+pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;
 mod withdraw;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::api::Cluster;
 use crate::shoot::secrets::{self, ACCESS_SECRET, CA_SECRET, SecretError};
+use takeover::TakenOver;
 use write::{WriteError, Writer};
 
 /// The ManagedResource with the agent.
@@ -112,8 +114,7 @@ impl Objects {
         secrets::request_access(&self.client, shoot).await?;
         let writer = Writer::new(&self.client, shoot.as_str());
 
-        // Here what another extension left under our names is taken over:
-        // before the ManagedResource with its RuntimeClasses becomes ours.
+        self.take_over(shoot, runtime).await?;
         let entry = catalog.runtime(runtime);
         let said = entry.map_or(&[][..], |entry| entry.runtime_classes.as_slice());
         let classes = |present| classes::keep(classes::render(runtime, said), present);
@@ -127,6 +128,16 @@ impl Objects {
         Ok(())
     }
 
+    /// Takes over from another extension of this type: its installers are
+    /// deleted. Not waited for; the index keeps agents from where they are.
+    pub(crate) async fn take_over(
+        &self,
+        shoot: &ShootName,
+        runtime: &RuntimeType,
+    ) -> Result<TakenOver, ObjectsError> {
+        Ok(takeover::take_over(&self.client, shoot, runtime).await?)
+    }
+
     /// Takes a type's RuntimeClasses away. Called again until they are gone.
     pub(crate) async fn withdraw_classes(
         &self,
@@ -135,7 +146,10 @@ impl Objects {
         keep: Keep,
     ) -> Result<Gone, ObjectsError> {
         let writer = Writer::new(&self.client, shoot.as_str());
-        Ok(writer.withdraw(&classes_resource(runtime), keep).await?)
+        // A resource that goes before it was ever reconciled here.
+        let taken = self.take_over(shoot, runtime).await?;
+        let gone = writer.withdraw(&classes_resource(runtime), keep).await?;
+        Ok(taken.left.into_iter().next().map_or(gone, Gone::Not))
     }
 
     /// Takes the agent away, and with it the controller's access to the shoot.
