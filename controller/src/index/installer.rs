@@ -9,8 +9,8 @@ use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::plan::inherited::RUNTIME;
 use rootstock_core::status::Reason;
 
-use super::shoot::Shoot;
 use super::Index;
+use super::shoot::Shoot;
 
 /// Where the gVisor extension's installers are in a shoot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -298,8 +298,7 @@ impl State {
             shoot.runtimes.values().filter_map(|runtime| runtime.claim.clone()).collect();
         let known = self.seed_listed && shoot.nodes_listed && !shoot.waits_for_installer();
         let assign = |node: &mut Node| {
-            let bundles =
-                installer::gate(&self.bundles, &shoot.installer, &node.object.facts.name);
+            let bundles = installer::gate(&self.bundles, &shoot.installer, &node.object.facts.name);
             node.assign(&claims, &bundles, &self.registries, known);
         };
         match only {

@@ -102,19 +102,20 @@ impl ObjectsError {
 
 impl Objects {
     /// Writes all that a shoot with a ContainerRuntime of this type needs.
-    /// Nothing is written where nothing changed.
+    /// Nothing is written where nothing changed. Tells what was taken over from
+    /// another extension with that.
     pub(crate) async fn put(
         &self,
         shoot: &ShootName,
         cluster: &Cluster,
         runtime: &RuntimeType,
-    ) -> Result<(), ObjectsError> {
+    ) -> Result<TakenOver, ObjectsError> {
         let catalog = Arc::clone(&self.catalog.borrow());
         let authority = secrets::authority(&self.client, shoot).await?;
         secrets::request_access(&self.client, shoot).await?;
         let writer = Writer::new(&self.client, shoot.as_str());
 
-        self.take_over(shoot, runtime).await?;
+        let taken = self.take_over(shoot, runtime).await?;
         let entry = catalog.runtime(runtime);
         let said = entry.map_or(&[][..], |entry| entry.runtime_classes.as_slice());
         let classes = |present| classes::keep(classes::render(runtime, said), present);
@@ -125,7 +126,7 @@ impl Objects {
         let types = catalog.runtimes.iter().map(|entry| entry.runtime.clone()).collect();
         let agent = |_| agent::render(&self.agent, &types, &endpoint, authority.cert_pem());
         writer.put(AGENT_RESOURCE, agent).await?;
-        Ok(())
+        Ok(taken)
     }
 
     /// Takes over from another extension of this type: its installers are

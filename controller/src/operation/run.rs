@@ -122,7 +122,10 @@ impl Task {
             return Err(OperationError::Configuration(why));
         }
         if let Ok(runtime) = self.object.spec.runtime.parse() {
-            self.ctx.objects.put(&self.key.shoot, cluster, &runtime).await?;
+            let taken = self.ctx.objects.put(&self.key.shoot, cluster, &runtime).await?;
+            if let Some(note) = taken.note() {
+                self.ctx.events.say(&self.object, Word::TakenOver, note);
+            }
         }
         self.write(status::succeeded(kind, generation, Timestamp::now())).await?;
         tracing::info!(shoot = %self.key.shoot, name, ?kind, "reconciled");

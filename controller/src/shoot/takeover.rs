@@ -76,8 +76,7 @@ impl Takeover {
     async fn managed_resources(&self, seed: &Client) {
         let api: Api<PartialObjectMeta<ManagedResource>> =
             Api::namespaced(seed.clone(), self.shoot.as_str());
-        let events = watcher(api, watcher::Config::default().labels(ORIGIN))
-            .default_backoff();
+        let events = watcher(api, watcher::Config::default().labels(ORIGIN)).default_backoff();
         let read = |object: &PartialObjectMeta<ManagedResource>| {
             is_installer(&object.name_any()).then_some(())
         };
@@ -158,8 +157,9 @@ impl Takeover {
                     Err(error) => {
                         let why = Chain(&error).to_string();
                         if let Some(why) = trouble.note(&why) {
-                            let why =
-                                format!("it can't be seen whether the gVisor extension is there: {why}");
+                            let why = format!(
+                                "it can't be seen whether the gVisor extension is there: {why}"
+                            );
                             self.index.put_installer(&self.shoot, Installer::Everywhere(why));
                         }
                         continue;

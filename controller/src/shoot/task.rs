@@ -110,7 +110,9 @@ impl Shoot {
                     let pause = match self.opened(current, basis, token).await {
                         Err(why) => health.failed(&why, Kind::Away, None),
                         Ok(mut there) => {
-                            let ended = self.serve(&mut there, &mut nodes, &mut takeover, &mut health).await;
+                            let ended = self
+                                .serve(&mut there, &mut nodes, &mut takeover, &mut health)
+                                .await;
                             let pause = match ended {
                                 Ended::Changed => Duration::ZERO,
                                 Ended::Failed(error) => {
