@@ -189,7 +189,8 @@ fn volumes(roots: &BinaryRoots) -> Vec<Value> {
     let host = |name: String, path: &str, kind: &str| json!({"name": name, "hostPath": {"path": path, "type": kind}});
     let roots = roots.iter().enumerate();
     let roots = roots.map(|(at, root)| host(root_volume(at), root.as_str(), "DirectoryOrCreate"));
-    let folders = FOLDERS.iter().map(|folder| host(folder.name.to_owned(), folder.path, folder.kind));
+    let folders =
+        FOLDERS.iter().map(|folder| host(folder.name.to_owned(), folder.path, folder.kind));
     let own = [
         json!({"name": "config", "configMap": {"name": AGENT, "defaultMode": 0o444}}),
         json!({"name": "token", "projected": {"defaultMode": 0o400, "sources": [

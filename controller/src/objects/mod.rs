@@ -85,7 +85,9 @@ pub(crate) enum ObjectsError {
     #[error("the shoot's ManagedResources are not as they should be")]
     Write(#[from] WriteError),
     /// Agents could not be told where the controller is.
-    #[error("the seed has no ingress domain, below which agents reach the controller; set --endpoint-domain")]
+    #[error(
+        "the seed has no ingress domain, below which agents reach the controller; set --endpoint-domain"
+    )]
     NoDomain,
 }
 

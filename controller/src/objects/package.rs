@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_package_has_what_gardener_writes() {
-        let object = json!({"kind": "B", "apiVersion": "v1", "data": {"z": 1, "a": [{"y": 1, "b": 2}]}});
+        let object =
+            json!({"kind": "B", "apiVersion": "v1", "data": {"z": 1, "a": [{"y": 1, "b": 2}]}});
         let package = Package::new("shoot--garden--one", "extension-runtime-gvisor", &[object]);
         let secret = serde_json::to_value(&package.secret).unwrap();
         let text = package.secret.data.as_ref().unwrap()["config.yaml"].0.clone();

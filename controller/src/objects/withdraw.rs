@@ -13,7 +13,7 @@ use std::fmt::Debug;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::write::{WriteError, Writer, at_resource, at_secret};
 use super::{Gone, Keep};
@@ -50,7 +50,8 @@ impl Writer {
         if resource.metadata.deletion_timestamp.is_some() {
             return Ok(Gone::Not(waits_for(&resource)));
         }
-        let gone = delete(&self.resources, name, resource.uid()).await.map_err(at_resource(name))?;
+        let gone =
+            delete(&self.resources, name, resource.uid()).await.map_err(at_resource(name))?;
         for secret in &resource.spec.secret_refs {
             delete(&self.secrets, &secret.name, None).await.map_err(at_secret(&secret.name))?;
         }

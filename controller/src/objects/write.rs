@@ -125,15 +125,16 @@ impl Writer {
         self.put_secret(&package, secrets.get(package.secret_name())).await?;
         match there {
             None => {
-                let created = self.resources.create(&PostParams::default(), &package.resource);
-                created.await.map_err(at_resource(name))?;
+                let parameters = PostParams::default();
+                let created = self.resources.create(&parameters, &package.resource).await;
+                created.map_err(at_resource(name))?;
                 tracing::debug!(namespace = self.namespace, name, "made a ManagedResource");
             }
             Some(there) => {
                 if let Some(patch) = difference(&there, &package.resource) {
                     let patch = Patch::Merge(patch);
-                    let patched = self.resources.patch(name, &PatchParams::default(), &patch);
-                    patched.await.map_err(at_resource(name))?;
+                    let patched = self.resources.patch(name, &PatchParams::default(), &patch).await;
+                    patched.map_err(at_resource(name))?;
                     tracing::debug!(namespace = self.namespace, name, "changed a ManagedResource");
                 }
             }
@@ -191,8 +192,8 @@ impl Writer {
         if !collectable || there.immutable != Some(true) {
             let patch = json!({"metadata": {"labels": {COLLECTABLE: "true"}}, "immutable": true});
             let patch = Patch::Merge(patch);
-            let patched = self.secrets.patch(name, &PatchParams::default(), &patch);
-            patched.await.map_err(at_secret(name))?;
+            let patched = self.secrets.patch(name, &PatchParams::default(), &patch).await;
+            patched.map_err(at_secret(name))?;
         }
         Ok(())
     }

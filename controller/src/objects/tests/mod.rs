@@ -1,0 +1,6 @@
+//! The rendered objects, and the requests that write them.
+
+mod rendered;
+mod seed;
+mod withdrawn;
+mod written;

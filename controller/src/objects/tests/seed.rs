@@ -1,0 +1,177 @@
+//! A seed's API that keeps Secrets and ManagedResources and writes down what
+//! it was asked.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use kube::client::Body;
+use serde_json::{Value, json};
+use tonic::codegen::{Service, http};
+
+pub(super) const NAMESPACE: &str = "shoot--garden--one";
+
+/// What somebody else does just before a request is answered.
+type Meanwhile = Box<dyn FnOnce(&mut State) + Send>;
+
+#[derive(Default)]
+pub(super) struct State {
+    /// By `secrets/<name>` or `managedresources/<name>`.
+    pub(super) objects: BTreeMap<String, Value>,
+    asked: Vec<String>,
+    meanwhile: VecDeque<(String, Meanwhile)>,
+    versions: u64,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Seed(Arc<Mutex<State>>);
+
+impl Seed {
+    pub(super) fn client(&self) -> kube::Client {
+        kube::Client::new(self.clone(), NAMESPACE)
+    }
+
+    /// What was asked since the last look: `GET secrets/x`.
+    pub(super) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().asked)
+    }
+
+    pub(super) fn object(&self, path: &str) -> Option<Value> {
+        self.0.lock().unwrap().objects.get(path).cloned()
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.0.lock().unwrap());
+    }
+
+    /// Does something just before the next such request is answered.
+    pub(super) fn before(&self, request: &str, change: impl FnOnce(&mut State) + Send + 'static) {
+        self.0.lock().unwrap().meanwhile.push_back((request.to_owned(), Box::new(change)));
+    }
+
+    fn answer(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+        let mut state = self.0.lock().unwrap();
+        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        let short = short(path, &sent);
+        let asked = format!("{method} {short}");
+        if let Some((_, change)) = state.meanwhile.pop_front_if(|(request, _)| *request == asked) {
+            change(&mut state);
+        }
+        state.asked.push(asked);
+        match method {
+            "GET" => state.objects.get(&short).cloned().map_or_else(|| failure(404), ok),
+            "POST" => state.create(&short, sent),
+            "PATCH" => state.patch(&short, &sent),
+            "DELETE" => state.delete(&short, &sent),
+            _ => failure(405),
+        }
+    }
+}
+
+/// `secrets/x` from the path, or from what is to be made below it.
+fn short(path: &str, sent: &Value) -> String {
+    let (_, path) = path.split_once(&format!("/namespaces/{NAMESPACE}/")).unwrap();
+    let name = sent["metadata"]["name"].as_str().filter(|_| !path.contains('/'));
+    name.map_or_else(|| path.to_owned(), |name| format!("{path}/{name}"))
+}
+
+impl State {
+    fn create(&mut self, path: &str, object: Value) -> (u16, Value) {
+        if self.objects.contains_key(path) {
+            return failure(409);
+        }
+        self.put(path, object);
+        ok(self.objects[path].clone())
+    }
+
+    fn patch(&mut self, path: &str, patch: &Value) -> (u16, Value) {
+        let Some(mut object) = self.objects.get(path).cloned() else { return failure(404) };
+        let asked = &patch["metadata"]["resourceVersion"];
+        if !asked.is_null() && *asked != object["metadata"]["resourceVersion"] {
+            return failure(409);
+        }
+        merge(&mut object, patch);
+        self.put(path, object);
+        ok(self.objects[path].clone())
+    }
+
+    fn delete(&mut self, path: &str, options: &Value) -> (u16, Value) {
+        let Some(mut object) = self.objects.get(path).cloned() else { return failure(404) };
+        let asked = &options["preconditions"]["uid"];
+        if !asked.is_null() && *asked != object["metadata"]["uid"] {
+            return failure(409);
+        }
+        if object["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty()) {
+            object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            self.put(path, object);
+            return ok(self.objects[path].clone());
+        }
+        self.objects.remove(path);
+        ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
+    }
+
+    pub(super) fn put(&mut self, path: &str, mut object: Value) {
+        self.versions += 1;
+        object["metadata"]["resourceVersion"] = json!(self.versions.to_string());
+        object["metadata"]["uid"] = json!(format!("uid of {path}"));
+        self.objects.insert(path.to_owned(), object);
+    }
+
+    /// Changes an object as somebody else would.
+    pub(super) fn edit(&mut self, path: &str, patch: &Value) {
+        assert_eq!(self.patch(path, patch).0, 200, "{path}");
+    }
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            target.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut target[key], value);
+        }
+    }
+}
+
+fn ok(object: Value) -> (u16, Value) {
+    (200, object)
+}
+
+fn failure(code: u16) -> (u16, Value) {
+    let reason = if code == 404 { "NotFound" } else { "Other" };
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "code": code, "reason": reason, "message": "no",
+    });
+    (code, status)
+}
+
+impl Service<http::Request<Body>> for Seed {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let seed = self.clone();
+        Box::pin(async move {
+            let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let (code, answer) = seed.answer(&method, &path, &body);
+            let body = Body::from(answer.to_string().into_bytes());
+            Ok(http::Response::builder().status(code).body(body).unwrap())
+        })
+    }
+}
