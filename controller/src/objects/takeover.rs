@@ -83,9 +83,12 @@ pub(super) async fn take_over(
 }
 
 async fn installers(api: &Api<ManagedResource>) -> Result<Vec<ManagedResource>, WriteError> {
-    let listed =
-        api.list(&ListParams::default().labels(ORIGIN)).await.map_err(at_resource(PREFIX))?;
-    let mut all = listed.items;
+    let mut all = match api.list(&ListParams::default().labels(ORIGIN)).await {
+        Ok(listed) => listed.items,
+        // A cluster without Gardener.
+        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+        Err(error) => return Err(at_resource(PREFIX)(error)),
+    };
     all.retain(|resource| is_installer(&resource.name_any()));
     Ok(all)
 }

@@ -51,9 +51,10 @@ fn words(words: &[&str]) -> Vec<String> {
 fn an_installer_keeps_its_type_from_its_node_and_no_other() {
     let on = [("n1".parse().unwrap(), "a Pod".to_owned())].into();
     let table = [
-        (Installer::Gone, Some((words(&["gvisor"]), words(&[])))),
-        (Installer::On(on), Some((words(&[]), words(&["gvisor"])))),
-        (Installer::Everywhere("why".into()), Some((words(&[]), words(&["gvisor"])))),
+        // The pool asks for kata too, whose label is not on this node.
+        (Installer::Gone, Some((words(&["gvisor"]), words(&["kata"])))),
+        (Installer::On(on), Some((words(&[]), words(&["gvisor", "kata"])))),
+        (Installer::Everywhere("why".into()), Some((words(&[]), words(&["gvisor", "kata"])))),
         // In a moment it is known; nobody is told twice.
         (Installer::Unknown, None),
     ];
