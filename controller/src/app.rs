@@ -14,17 +14,19 @@ use rootstock_daemon::{Readiness, Shutdown, Tasks, admin, telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::args::Args;
+use crate::args::{Args, ClusterKind};
 use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
 use crate::conditions::Conditions;
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
+use crate::home::{self, Home};
 use crate::index::Index;
-use crate::objects::{AgentSettings, Objects};
-use crate::operation::Operations;
-use crate::seed::{self, Scope, Seed, Store};
+use crate::objects::plain::Plain;
+use crate::objects::{AgentSettings, Objects, Place};
+use crate::operation::{Operations, Triggers};
+use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
 
 /// How long tasks may take to end: the gRPC server drains for 10 s.
@@ -44,16 +46,27 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let readiness = Readiness::new();
     readiness.await_for(seed::LISTED, "the seed's ContainerRuntimes are being listed");
 
+    let home = Home::new(&args)?;
     let first = catalog::load(&args.config).await?;
     let (catalog, catalog_changes) = watch::channel(Arc::new(first));
     let client = client(&args).await?;
     let agents = listen(args.listen, "--listen").await?;
     let admin_listener = listen(args.admin_listen, "--admin-listen").await?;
 
-    let index = Arc::new(Index::new(BinaryRoots::new(args.binary_roots.clone())));
+    let place = match &home {
+        Home::Seed => Place::Managed,
+        Home::Plain { .. } => {
+            home::bring(&client, &home).await?;
+            Place::Plain(Plain::new(client.clone()))
+        }
+    };
+
+    let roots = BinaryRoots::new(args.binary_roots.clone());
+    let index = Arc::new(Index::new(roots).asked_by(home.asked_by()));
     let endpoints = Arc::new(Endpoints::default());
     let (tokens, token_changes) = watch::channel(Default::default());
     let scope = Scope {
+        home: home.clone(),
         types: args.types.clone(),
         classes: args.classes.clone(),
         catalog: catalog_changes.clone(),
@@ -70,6 +83,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     resolver.announce();
     tasks.spawn("bundles", resolver.run(shutdown.clone()));
     let store = Arc::new(Store::default());
+    let clusters = Arc::new(Clusters::default());
+    // Without Gardener nobody sets its annotation.
+    let freely = args.ignore_operation_annotation || args.cluster == ClusterKind::Local;
+    let triggers = Arc::new(Triggers::new(freely));
     let (events, publish) = Events::new(client.clone());
     tasks.spawn("events", publish.run(shutdown.clone()));
     let objects = Objects {
@@ -81,28 +98,38 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             domain: args.endpoint_domain.clone(),
             port: args.endpoint_port,
         },
+        place,
     };
     let seed = Seed {
         client: client.clone(),
         store: Arc::clone(&store),
         index: Arc::clone(&index),
+        triggers: Arc::clone(&triggers),
         scope: scope.clone(),
         readiness: readiness.clone(),
     };
     tasks.spawn("seed", seed.run(shutdown.clone()));
-    let tokens = Tokens { seed: client.clone(), tokens };
-    tasks.spawn("tokens", tokens.run(shutdown.clone()));
+    if home == Home::Seed {
+        let tokens = Tokens { seed: client.clone(), tokens };
+        tasks.spawn("tokens", tokens.run(shutdown.clone()));
+    }
     let shoots = Shoots {
         seed: client.clone(),
         index: Arc::clone(&index),
+        clusters: Arc::clone(&clusters),
         endpoints: Arc::clone(&endpoints),
         tokens: token_changes,
         domain: args.endpoint_domain.clone(),
+        home,
     };
     tasks.spawn("shoots", shoots.run(shutdown.clone()));
     let operations = Operations {
         client: client.clone(),
+        store: Arc::clone(&store),
+        clusters,
+        triggers,
         index: Arc::clone(&index),
+        endpoints: Arc::clone(&endpoints),
         objects: Arc::new(objects),
         events: events.clone(),
         scope,
@@ -130,6 +157,9 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
         None => Config::infer().await.context("no --kubeconfig, and this is no Pod")?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
+    if args.cluster == ClusterKind::Local {
+        config.default_namespace.clone_from(&args.namespace);
+    }
     Ok(Client::try_from(config)?)
 }
 

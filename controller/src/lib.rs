@@ -27,6 +27,7 @@ mod conditions;
 mod events;
 mod fleet;
 pub mod grpc;
+mod home;
 pub mod identity;
 pub mod index;
 mod objects;

@@ -33,6 +33,16 @@ const OLD_POOL_LABEL: &str = "worker.garden.sapcloud.io/group";
 /// The label that keeps the agent on a node until nothing is left there.
 pub const AGENT_LABEL: &str = "rootstock.gardener.cloud/agent";
 
+/// What asks for a runtime on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AskedBy {
+    /// The labels of the worker pool, and a resource whose selector agrees.
+    #[default]
+    Labels,
+    /// A resource's selector alone: where nobody labels worker pools.
+    Selector,
+}
+
 /// What is known of a node, from its Node object alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -42,6 +52,8 @@ pub struct NodeFacts {
     pub labels: Labels,
     /// Its architecture, where it is one that is known.
     pub architecture: Option<Architecture>,
+    /// What asks for its runtimes.
+    pub asked_by: AskedBy,
 }
 
 /// What one ContainerRuntime asks for. Those that are being deleted ask for nothing.
@@ -196,6 +208,9 @@ pub fn assign(
 
 /// Whether the worker pool's labels ask for a runtime on this node.
 fn is_labelled(node: &NodeFacts, runtime: &RuntimeType) -> bool {
+    if node.asked_by == AskedBy::Selector {
+        return true;
+    }
     let has = |key: &str, value: &str| node.labels.get(key).is_some_and(|found| found == value);
     has(CRI_LABEL, CRI_CONTAINERD) && has(&format!("{RUNTIME_LABEL_PREFIX}{runtime}"), "true")
 }

@@ -26,7 +26,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rootstock_core::assign::Resolution;
+use rootstock_core::assign::{AskedBy, Resolution};
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
@@ -52,6 +52,7 @@ pub const MAX_NODES: usize = 20_000;
 pub struct Index {
     state: Mutex<State>,
     roots: BinaryRoots,
+    asked_by: AskedBy,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
     /// Raised with each shoot that is new, suspended or no longer suspended.
@@ -75,7 +76,15 @@ impl Index {
     pub fn new(roots: BinaryRoots) -> Self {
         let (changed, _) = watch::channel(0);
         let (new_shoots, _) = watch::channel(0);
-        Self { state: Mutex::default(), roots, changed, new_shoots }
+        let asked_by = AskedBy::default();
+        Self { state: Mutex::default(), roots, asked_by, changed, new_shoots }
+    }
+
+    /// The same, where something else asks for a node's runtimes.
+    #[must_use]
+    pub fn asked_by(mut self, asked_by: AskedBy) -> Self {
+        self.asked_by = asked_by;
+        self
     }
 
     /// Sees every change from here on. What changed is asked of the index.
@@ -204,7 +213,7 @@ impl Index {
 
     /// A Node is there, or has changed.
     pub fn put_node(&self, shoot: &ShootName, object: &k8s_openapi::api::core::v1::Node) {
-        let Some(object) = NodeObject::read(object) else { return };
+        let Some(object) = NodeObject::read(object, self.asked_by) else { return };
         let mut state = self.lock();
         let name = object.facts.name.clone();
         if state.shoots.get(shoot).is_some_and(Shoot::is_suspended) {
@@ -229,7 +238,7 @@ impl Index {
 
     /// These are all Nodes of a shoot.
     pub fn nodes_listed(&self, shoot: &ShootName, objects: &[k8s_openapi::api::core::v1::Node]) {
-        let objects: Vec<_> = objects.iter().filter_map(NodeObject::read).collect();
+        let objects: Vec<_> = objects.iter().filter_map(|o| NodeObject::read(o, self.asked_by)).collect();
         self.change(shoot, |shoot| {
             if shoot.is_suspended() {
                 return;

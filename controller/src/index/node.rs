@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rootstock_core::assign::{
-    AGENT_LABEL, Assignment, Claim, NodeFacts, Resolution, Verdict, assign,
+    AGENT_LABEL, AskedBy, Assignment, Claim, NodeFacts, Resolution, Verdict, assign,
 };
 use rootstock_core::desired::{Desired, DesiredContent, Generation, Registry};
 use rootstock_core::digest::Digest;
@@ -37,7 +37,10 @@ pub(super) struct NodeObject {
 impl NodeObject {
     /// Reads a Node. One whose name or UID Kubernetes would not allow, or that
     /// has more labels than is bearable, is passed over.
-    pub(super) fn read(object: &k8s_openapi::api::core::v1::Node) -> Option<Self> {
+    pub(super) fn read(
+        object: &k8s_openapi::api::core::v1::Node,
+        asked_by: AskedBy,
+    ) -> Option<Self> {
         let size = object.metadata.labels.iter().flatten().map(|(k, v)| k.len() + v.len());
         if size.sum::<usize>() > MAX_LABELS {
             return None;
@@ -50,7 +53,7 @@ impl NodeObject {
             .and_then(|name| name.parse().ok());
         let name = object.metadata.name.as_deref()?.parse().ok()?;
         let uid = object.metadata.uid.as_deref()?.parse().ok()?;
-        Some(Self { facts: NodeFacts { name, labels, architecture }, uid })
+        Some(Self { facts: NodeFacts { name, labels, architecture, asked_by }, uid })
     }
 
     pub(super) fn has_agent_label(&self) -> bool {

@@ -27,13 +27,13 @@ pub struct RuntimeKey {
 impl RuntimeKey {
     /// The key of a resource. `None` where its namespace is none of a shoot.
     pub fn of(object: &ContainerRuntime) -> Option<Self> {
-        let shoot = object.namespace()?.parse().ok()?;
+        let shoot = crate::home::shoot_of(&object.namespace()?)?;
         Some(Self { shoot, name: object.name_any() })
     }
 
     /// The resources beside it.
     pub(crate) fn api(&self, client: &kube::Client) -> kube::Api<ContainerRuntime> {
-        kube::Api::namespaced(client.clone(), self.shoot.as_str())
+        crate::home::beside(client, &self.shoot)
     }
 }
 

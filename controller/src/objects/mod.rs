@@ -14,6 +14,7 @@ pub(crate) mod agent;
 pub(crate) mod classes;
 pub(crate) mod daemonset;
 mod package;
+pub(crate) mod plain;
 pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 
 use crate::api::Cluster;
 use crate::shoot::secrets::{self, ACCESS_SECRET, CA_SECRET, SecretError};
+use plain::{Plain, PlainError};
 use takeover::TakenOver;
 use write::{WriteError, Writer};
 
@@ -41,6 +43,16 @@ pub(crate) struct Objects {
     pub(crate) client: Client,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) agent: AgentSettings,
+    pub(crate) place: Place,
+}
+
+/// How objects come to where they should be.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// Gardener's resource manager brings them into the shoot.
+    Managed,
+    /// The controller applies them in its own cluster.
+    Plain(Plain),
 }
 
 /// What the agent's objects say that is the same for all shoots.
@@ -84,6 +96,9 @@ pub(crate) enum ObjectsError {
     /// A ManagedResource is not as it should be.
     #[error("the shoot's ManagedResources are not as they should be")]
     Write(#[from] WriteError),
+    /// An object of the plain cluster is not as it should be.
+    #[error("the cluster's objects are not as they should be")]
+    Plain(#[from] PlainError),
     /// Agents could not be told where the controller is.
     #[error(
         "the seed has no ingress domain, below which agents reach the controller; set --endpoint-domain"
@@ -97,6 +112,7 @@ impl ObjectsError {
         match self {
             Self::Secret(error) => error.is_transient(),
             Self::Write(error) => error.is_transient(),
+            Self::Plain(error) => error.is_transient(),
             Self::NoDomain => false,
         }
     }
@@ -112,6 +128,10 @@ impl Objects {
         cluster: &Cluster,
         runtime: &RuntimeType,
     ) -> Result<TakenOver, ObjectsError> {
+        if let Place::Plain(plain) = &self.place {
+            self.put_plain(plain, shoot, cluster, runtime).await?;
+            return Ok(TakenOver::default());
+        }
         let catalog = Arc::clone(&self.catalog.borrow());
         let authority = secrets::authority(&self.client, shoot).await?;
         secrets::request_access(&self.client, shoot).await?;
@@ -148,6 +168,9 @@ impl Objects {
         runtime: &RuntimeType,
         keep: Keep,
     ) -> Result<Gone, ObjectsError> {
+        if let Place::Plain(plain) = &self.place {
+            return Ok(plain.withdraw_classes(runtime).await?);
+        }
         let writer = Writer::new(&self.client, shoot.as_str());
         // A resource that goes before it was ever reconciled here.
         let taken = self.take_over(shoot, runtime).await?;
@@ -165,6 +188,9 @@ impl Objects {
         shoot: &ShootName,
         keep: Keep,
     ) -> Result<Gone, ObjectsError> {
+        if let Place::Plain(plain) = &self.place {
+            return Ok(plain.withdraw_agent().await?);
+        }
         let writer = Writer::new(&self.client, shoot.as_str());
         let gone = writer.withdraw(AGENT_RESOURCE, keep).await?;
         if gone == Gone::Yes {

@@ -1,56 +1,80 @@
 //! Which operation is due, by Gardener's rules.
 
-use kube::ResourceExt as _;
+use crate::api::{ContainerRuntime, FINALIZER, OperationState, OperationType};
 
-use crate::api::{ContainerRuntime, FINALIZER, OPERATION, OperationState, OperationType};
-
-const RECONCILE: &str = "reconcile";
-
-/// What is to be done with a resource.
+/// What is to be done with a resource whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// Nothing.
+    /// Nothing, and nothing is written.
     Nothing,
+    /// Nothing, but a reconciliation that was asked for is acknowledged.
+    Skipped,
     /// An operation.
     Operation(OperationType),
-    /// An operation that this version does not know; it is left to one that does.
-    Unknown,
 }
 
-/// Whether someone asks for a reconciliation now. Other words in the
-/// annotation are for others, who take them off.
-pub(super) fn is_asked(object: &ContainerRuntime) -> bool {
-    object.annotations().get(OPERATION).is_some_and(|asked| asked == RECONCILE)
+/// Whether Gardener asks for an operation now. Other words in the annotation
+/// are for others, who take them off.
+pub(super) fn is_asked_for(object: &ContainerRuntime) -> bool {
+    matches!(object.asked(), Some("reconcile" | "restore" | "migrate"))
+}
+
+/// Whether the annotation asks for a reconciliation.
+pub(super) fn is_reconcile_asked_for(object: &ContainerRuntime) -> bool {
+    object.asked() == Some("reconcile")
+}
+
+/// Whether the last operation has succeeded.
+pub(super) fn is_done(object: &ContainerRuntime) -> bool {
+    object.last_operation().is_some_and(|last| last.state == OperationState::Succeeded)
+}
+
+/// Whether the resource has this controller's finalizer.
+pub(super) fn has_finalizer(object: &ContainerRuntime) -> bool {
+    let finalizers = object.metadata.finalizers.as_ref();
+    finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == FINALIZER))
 }
 
 /// Which operation is due.
-///
-/// Beside Gardener's own triggers (the annotation, a deletion, an operation
-/// that has not succeeded) a changed spec is one, so that `kubectl edit` shows
-/// its effect.
 pub(super) fn due(object: &ContainerRuntime) -> Due {
-    let status = object.status.as_ref();
-    let last = status.and_then(|status| status.last_operation.as_ref());
-    let annotation = object.annotations().get(OPERATION).map(String::as_str);
-    if matches!(annotation, Some("migrate" | "restore")) {
-        return Due::Unknown;
-    }
-    if object.metadata.deletion_timestamp.is_some() {
-        return match object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-            true => Due::Operation(OperationType::Delete),
-            false => Due::Nothing,
-        };
-    }
-    if annotation == Some("wait-for-state") {
+    // Gardener's wrapper looks at this before everything else: also at a
+    // resource that is being deleted.
+    if object.asked() == Some("wait-for-state") {
         return Due::Nothing;
     }
-    let Some(last) = last else { return Due::Operation(OperationType::Create) };
-    let done = last.state == OperationState::Succeeded;
-    let kind = match last.kind {
-        OperationType::Create if !done => OperationType::Create,
-        // After a migration the resource belongs to another seed.
-        OperationType::Migrate if done => return Due::Nothing,
-        OperationType::Migrate | OperationType::Restore if !done => return Due::Unknown,
+    let kind = kind(object);
+    let migrated = is_done(object)
+        && object.last_operation().is_some_and(|last| last.kind == OperationType::Migrate);
+    match kind {
+        OperationType::Migrate | OperationType::Restore => Due::Operation(kind),
+        // It belongs to another seed.
+        _ if migrated => Due::Skipped,
+        OperationType::Delete if !has_finalizer(object) => Due::Skipped,
+        OperationType::Create
+        | OperationType::Reconcile
+        | OperationType::Delete
+        | OperationType::LiveMigrate
+        | OperationType::Other => Due::Operation(kind),
+    }
+}
+
+/// The first that holds, in Gardener's order.
+fn kind(object: &ContainerRuntime) -> OperationType {
+    if object.asked() == Some("migrate") {
+        return OperationType::Migrate;
+    }
+    if object.metadata.deletion_timestamp.is_some() {
+        return OperationType::Delete;
+    }
+    if object.asked() == Some("restore") {
+        return OperationType::Restore;
+    }
+    let Some(last) = object.last_operation() else { return OperationType::Create };
+    let unfinished = last.state != OperationState::Succeeded;
+    match last.kind {
+        OperationType::Create | OperationType::Migrate | OperationType::Restore if unfinished => {
+            last.kind
+        }
         OperationType::Create
         | OperationType::Reconcile
         | OperationType::Delete
@@ -58,10 +82,7 @@ pub(super) fn due(object: &ContainerRuntime) -> Due {
         | OperationType::Restore
         | OperationType::LiveMigrate
         | OperationType::Other => OperationType::Reconcile,
-    };
-    let observed = status.and_then(|status| status.observed_generation);
-    let changed = observed != object.metadata.generation;
-    if is_asked(object) || changed || !done { Due::Operation(kind) } else { Due::Nothing }
+    }
 }
 
 #[cfg(test)]
@@ -69,20 +90,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-
-    fn object(metadata: Value, status: Value) -> ContainerRuntime {
-        let mut object = json!({
-            "apiVersion": "extensions.gardener.cloud/v1alpha1",
-            "kind": "ContainerRuntime",
-            "metadata": metadata,
-            "spec": {"type": "gvisor", "binaryPath": "/var/bin/containerruntimes",
-                     "workerPool": {"name": "a", "selector": {}}},
-        });
-        if !status.is_null() {
-            object["status"] = status;
-        }
-        serde_json::from_value(object).unwrap()
-    }
+    use crate::api::OPERATION;
+    use crate::operation::fixture::object;
 
     fn last(kind: &str, state: &str) -> Value {
         json!({"observedGeneration": 1, "lastOperation": {
@@ -92,34 +101,48 @@ mod tests {
 
     #[test]
     fn operations_by_gardeners_rules() {
-        use OperationType::{Create, Delete, Reconcile};
-        let plain = || json!({"generation": 1});
-        let annotated = |value: &str| json!({"generation": 1, "annotations": {OPERATION: value}});
-        let deleted = |finalizers: Value| json!({"generation": 1, "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": finalizers});
+        use OperationType::{Create, Delete, Migrate, Reconcile, Restore};
+        let plain = || json!({});
+        let annotated = |value: &str| json!({"annotations": {OPERATION: value}});
+        let deleted = |finalizer: &str, value: &str| {
+            json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [finalizer],
+                   "annotations": {OPERATION: value}})
+        };
+        let done = || last("Create", "Succeeded");
         let table = [
             (plain(), Value::Null, Due::Operation(Create)),
-            (annotated("keepalive"), last("Create", "Succeeded"), Due::Nothing),
             (annotated("reconcile"), Value::Null, Due::Operation(Create)),
-            (annotated("wait-for-state"), Value::Null, Due::Nothing),
-            (annotated("migrate"), last("Reconcile", "Succeeded"), Due::Unknown),
             (plain(), last("Create", "Processing"), Due::Operation(Create)),
-            (plain(), last("Create", "Succeeded"), Due::Nothing),
-            (plain(), last("Reconcile", "Error"), Due::Operation(Reconcile)),
-            (plain(), last("Migrate", "Succeeded"), Due::Nothing),
-            (annotated("reconcile"), last("Migrate", "Succeeded"), Due::Nothing),
-            (plain(), last("Restore", "Processing"), Due::Unknown),
-            (plain(), last("Teleport", "Succeeded"), Due::Nothing),
             (plain(), last("Create", "Dreaming"), Due::Operation(Create)),
-            (annotated("reconcile"), last("Create", "Succeeded"), Due::Operation(Reconcile)),
-            (json!({"generation": 2}), last("Create", "Succeeded"), Due::Operation(Reconcile)),
-            (deleted(json!([FINALIZER])), last("Create", "Succeeded"), Due::Operation(Delete)),
-            (deleted(json!(["other"])), last("Create", "Succeeded"), Due::Nothing),
+            (plain(), done(), Due::Operation(Reconcile)),
+            (annotated("reconcile"), done(), Due::Operation(Reconcile)),
+            (annotated("keepalive"), done(), Due::Operation(Reconcile)),
+            (json!({"generation": 2}), done(), Due::Operation(Reconcile)),
+            (plain(), last("Reconcile", "Error"), Due::Operation(Reconcile)),
+            (plain(), last("Delete", "Error"), Due::Operation(Reconcile)),
+            (plain(), last("Teleport", "Succeeded"), Due::Operation(Reconcile)),
+            (annotated("wait-for-state"), Value::Null, Due::Nothing),
+            (annotated("wait-for-state"), last("Migrate", "Succeeded"), Due::Nothing),
+            (deleted(FINALIZER, "wait-for-state"), done(), Due::Nothing),
+            (annotated("migrate"), done(), Due::Operation(Migrate)),
+            (annotated("migrate"), last("Migrate", "Succeeded"), Due::Operation(Migrate)),
+            (deleted(FINALIZER, "migrate"), done(), Due::Operation(Migrate)),
+            (plain(), last("Migrate", "Error"), Due::Operation(Migrate)),
+            (plain(), last("Migrate", "Succeeded"), Due::Skipped),
+            (annotated("reconcile"), last("Migrate", "Succeeded"), Due::Skipped),
+            (deleted(FINALIZER, ""), last("Migrate", "Succeeded"), Due::Skipped),
+            (annotated("restore"), Value::Null, Due::Operation(Restore)),
+            (annotated("restore"), last("Migrate", "Succeeded"), Due::Operation(Restore)),
+            (plain(), last("Restore", "Processing"), Due::Operation(Restore)),
+            (plain(), last("Restore", "Succeeded"), Due::Operation(Reconcile)),
+            (deleted(FINALIZER, ""), done(), Due::Operation(Delete)),
+            (deleted(FINALIZER, "restore"), last("Restore", "Error"), Due::Operation(Delete)),
+            (deleted(FINALIZER, "reconcile"), last("Migrate", "Error"), Due::Operation(Delete)),
+            (deleted("other", ""), done(), Due::Skipped),
         ];
         for (metadata, status, want) in table {
             let object = object(metadata, status);
             assert_eq!(due(&object), want, "{object:?}");
         }
-        assert!(is_asked(&object(annotated("reconcile"), Value::Null)));
-        assert!(!is_asked(&object(annotated("keepalive"), Value::Null)));
     }
 }

@@ -1,41 +1,59 @@
-//! Gardener's operations on a ContainerRuntime: create, reconcile, delete.
+//! Gardener's operations on a ContainerRuntime: create, reconcile, delete,
+//! migrate, restore.
 //!
 //! An operation succeeds when the desired state is known and the shoot's
 //! objects in the seed are stored. No node and no registry is waited for:
 //! how far they are is in the conditions. Only a deletion waits for nodes,
 //! for a bounded time, and holds no worker meanwhile.
 //!
-//! * [`kind`]: which operation is due
+//! ```text
+//!  seed ─ events ─▶ trigger ─▶ queue ─ turns ─▶ task: kind ─▶ apply, leave
+//!  Clusters, Index ─ wake ──────▶ ▲                             │ status
+//!                                 └── later, failed, done ◀─────┘
+//! ```
+//!
+//! * [`trigger`], [`kind`]: what makes its turn come, and which operation is due
+//! * [`queue`]: whose turn it is; [`run`] runs it
+//! * [`task`]: one reconcile; [`apply`] and [`leave`] are the operations
 //! * [`status`]: how it is written, in Gardener's words
 
-mod backoff;
+mod apply;
+mod departure;
+#[cfg(test)]
+mod fixture;
 mod kind;
+mod leave;
+mod queue;
 mod run;
 mod status;
+mod task;
+#[cfg(test)]
+mod tests;
+mod trigger;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use kube::runtime::Controller;
-use kube::runtime::controller::{Action, Config};
-use kube::runtime::watcher;
-use kube::{Api, Client};
-use rootstock_daemon::Shutdown;
-use rootstock_daemon::error::Chain;
-use tokio_stream::wrappers::WatchStream;
+use kube::Client;
 
-use crate::api::ContainerRuntime;
 use crate::events::Events;
-use crate::index::Index;
+use crate::index::{Index, RuntimeKey};
 use crate::objects::Objects;
-use crate::seed::Scope;
-use backoff::Backoffs;
+use crate::seed::{Clusters, Scope, Store};
+use crate::shoot::Endpoints;
+use departure::{Departures, Locks};
+
+pub(crate) use trigger::Triggers;
 
 /// Carries out operations.
 pub(crate) struct Operations {
     pub(crate) client: Client,
+    pub(crate) store: Arc<Store>,
+    pub(crate) clusters: Arc<Clusters>,
+    pub(crate) triggers: Arc<Triggers>,
     pub(crate) index: Arc<Index>,
+    pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) objects: Arc<Objects>,
     pub(crate) events: Events,
     pub(crate) scope: Scope,
@@ -46,55 +64,42 @@ pub(crate) struct Operations {
 /// What one reconcile needs.
 struct Context {
     client: Client,
+    store: Arc<Store>,
+    clusters: Arc<Clusters>,
+    triggers: Arc<Triggers>,
     index: Arc<Index>,
+    endpoints: Arc<Endpoints>,
     objects: Arc<Objects>,
     events: Events,
     scope: Scope,
     deletion_timeout: Duration,
-    backoffs: Backoffs,
+    departures: Departures,
+    locks: Locks,
+    /// Resources whose shoot was away when its objects were to be written.
+    owed: Mutex<BTreeSet<RuntimeKey>>,
 }
 
-impl Operations {
-    pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let api: Api<ContainerRuntime> = Api::all(self.client.clone());
-        let context = Arc::new(Context {
-            client: self.client,
-            index: self.index,
-            objects: self.objects,
-            events: self.events,
-            scope: self.scope,
-            deletion_timeout: self.deletion_timeout,
-            backoffs: Backoffs::default(),
-        });
-        // A type that is new in the catalog makes resources ours, and mends
-        // those that failed for the lack of it.
-        let catalog = WatchStream::from_changes(context.scope.catalog.clone());
-        let changed = Arc::clone(&context);
-        let stop = shutdown.clone();
-        let mut reconciled = Controller::new(api, watcher::Config::default())
-            .with_config(Config::default().concurrency(self.at_once))
-            .reconcile_all_on(catalog.map(move |_| changed.backoffs.forget_all()))
-            .graceful_shutdown_on(async move { stop.begun().await })
-            .run(run::reconcile, on_error, context)
-            .boxed();
-        while let Some(outcome) = reconciled.next().await {
-            if let Err(error) = outcome {
-                // An object that is gone before its turn is no trouble.
-                tracing::debug!(error = %Chain(&error), "reconcile");
-            }
-        }
-        if shutdown.has_begun() { Ok(()) } else { anyhow::bail!("the reconciler ended") }
+impl Context {
+    fn owe_objects(&self, key: &RuntimeKey) {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
     }
-}
 
-fn on_error(
-    object: Arc<ContainerRuntime>,
-    error: &run::OperationError,
-    ctx: Arc<Context>,
-) -> Action {
-    let pause = ctx.backoffs.failed(&object);
-    let name = kube::ResourceExt::name_any(&*object);
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    tracing::warn!(namespace, name, error = %Chain(error), ?pause, "operation failed");
-    Action::requeue(pause)
+    /// Takes the resources whose shoot is back.
+    fn take_payable(&self) -> Vec<RuntimeKey> {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = |key: &RuntimeKey| !self.index.is_suspended(&key.shoot);
+        let payable: Vec<_> = owed.iter().filter(|key| back(key)).cloned().collect();
+        payable.iter().for_each(|key| drop(owed.remove(key)));
+        payable
+    }
+
+    fn owes_any(&self) -> bool {
+        !self.owed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Nothing is remembered of a resource that is gone.
+    fn forget(&self, key: &RuntimeKey) {
+        self.departures.forget(key);
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
 }

@@ -1,227 +1,222 @@
-//! One reconcile of one ContainerRuntime.
+//! The runner: lets a few reconciles run at once, and hears of what wakes others.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::Timestamp;
-use kube::Api;
-use kube::api::{ObjectMeta, Patch, PatchParams};
-use kube::runtime::controller::Action;
-use rootstock_core::assign::Problem;
-use rootstock_core::name::NodeName;
-use rootstock_core::status::Reason;
+use rootstock_core::name::ShootName;
+use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
-use serde_json::{Value, json};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
 
-use super::kind::{Due, due, is_asked};
-use super::{Context, status};
-use crate::api::{Cluster, ContainerRuntime, FINALIZER, OPERATION, OperationState, OperationType};
-use crate::events::Word;
+use super::departure::{Departures, Locks};
+use super::queue::{Outcome, Queue, Turn};
+use super::{Context, Operations, task};
+use crate::api::Cluster;
 use crate::index::RuntimeKey;
-use crate::objects::ObjectsError;
 
-/// How often a deletion looks whether its nodes have confirmed.
-const LOOK: Duration = Duration::from_millis(500);
+/// The longest that one reconcile may take, as with Gardener's controllers.
+const BOUND: Duration = Duration::from_secs(180);
+/// Changes of the index are gathered for so long: nodes report several times a
+/// second.
+const GATHER: Duration = Duration::from_millis(20);
+/// How long running reconciles may take to end at a shutdown.
+const GRACE: Duration = Duration::from_secs(10);
 
-/// Why an operation did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum OperationError {
-    /// The resource asks for something that can't be: its status says so.
-    #[error("the ContainerRuntime can't be carried out: {0}")]
-    Configuration(String),
-    /// The seed's API refused.
-    #[error("the seed's API refused")]
-    Api(#[from] kube::Error),
-    /// The shoot's objects are not as they should be.
-    #[error("the shoot's objects could not be written")]
-    Objects(#[from] ObjectsError),
+impl Operations {
+    pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let at_once = usize::from(self.at_once);
+        let ctx = Arc::new(self.into_context());
+        Runner {
+            queue: Queue::new(at_once),
+            running: JoinSet::new(),
+            names: HashMap::new(),
+            waiting: BTreeSet::new(),
+            clusters: BTreeMap::new(),
+            look: None,
+            ctx,
+        }
+        .run(shutdown)
+        .await
+    }
+
+    pub(super) fn into_context(self) -> Context {
+        Context {
+            client: self.client,
+            store: self.store,
+            clusters: self.clusters,
+            triggers: self.triggers,
+            index: self.index,
+            endpoints: self.endpoints,
+            objects: self.objects,
+            events: self.events,
+            scope: self.scope,
+            deletion_timeout: self.deletion_timeout,
+            departures: Departures::default(),
+            locks: Locks::default(),
+            owed: Default::default(),
+        }
+    }
 }
 
-/// Does what is due.
-pub(super) async fn reconcile(
-    object: Arc<ContainerRuntime>,
+struct Runner {
     ctx: Arc<Context>,
-) -> Result<Action, OperationError> {
-    if !ctx.scope.has(&object) {
-        return Ok(Action::await_change());
-    }
-    let Some(key) = RuntimeKey::of(&object) else { return Ok(Action::await_change()) };
-    if due(&object) == Due::Nothing {
-        return Ok(Action::await_change());
-    }
-    if let Some(pause) = ctx.backoffs.remaining(&object).filter(|_| !is_asked(&object)) {
-        return Ok(Action::requeue(pause));
-    }
-    // The cache may be behind our own writes, and an operation is not done twice.
-    let api = key.api(&ctx.client);
-    let Some(object) = api.get_opt(&key.name).await? else { return Ok(Action::await_change()) };
-    let kind = match due(&object) {
-        Due::Operation(kind) => kind,
-        Due::Nothing => return Ok(Action::await_change()),
-        Due::Unknown => {
-            tracing::warn!(shoot = %key.shoot, name = key.name, "this version does not migrate or restore");
-            return Ok(Action::await_change());
-        }
-    };
-    let clusters: Api<Cluster> = Api::all(ctx.client.clone());
-    let cluster = clusters.get_opt(key.shoot.as_str()).await?;
-    let Some(cluster) = cluster.filter(|cluster| !cluster.is_failed()) else {
-        // Gardener asks again when the shoot can be worked on.
-        return Ok(Action::await_change());
-    };
-    let task = Task { api, key, ctx, object };
-    let outcome = if kind == OperationType::Delete {
-        task.delete(&cluster).await
-    } else {
-        task.apply(kind, &cluster).await
-    };
-    match &outcome {
-        Ok(_) => task.ctx.backoffs.succeeded(&task.object),
-        // Its status says so already.
-        Err(OperationError::Configuration(_)) => {}
-        Err(error) => task.show_if_it_lasts(kind, error).await,
-    }
-    outcome
+    queue: Queue<RuntimeKey>,
+    running: JoinSet<Outcome>,
+    names: HashMap<Id, RuntimeKey>,
+    /// Deletions that wait for nodes.
+    waiting: BTreeSet<RuntimeKey>,
+    /// The Clusters as they were last looked at.
+    clusters: BTreeMap<ShootName, Arc<Cluster>>,
+    /// When the index is looked at for those who wait.
+    look: Option<Instant>,
 }
 
-struct Task {
-    api: Api<ContainerRuntime>,
-    key: RuntimeKey,
-    ctx: Arc<Context>,
-    object: ContainerRuntime,
-}
-
-impl Task {
-    /// Create and Reconcile. The order of writes is the generic controller's,
-    /// which tools and people are used to.
-    async fn apply(
-        &self,
-        kind: OperationType,
-        cluster: &Cluster,
-    ) -> Result<Action, OperationError> {
-        let name = self.key.name.as_str();
-        let mut metadata = self.object.metadata.clone();
-        if is_asked(&self.object) {
-            metadata = self.merge(json!({"annotations": {OPERATION: null}})).await?;
-        }
-        let mut finalizers = metadata.finalizers.unwrap_or_default();
-        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
-            finalizers.push(FINALIZER.to_owned());
-            self.write_finalizers(&finalizers, metadata.resource_version).await?;
-        }
-        self.write(status::processing(kind, Timestamp::now())).await?;
-        let generation = self.object.metadata.generation;
-        // The index may be a moment behind the catalog.
-        let outdated = |problem: &Problem| {
-            problem.reason == Reason::TypeUnknown && self.ctx.scope.is_configured(&self.object)
-        };
-        if let Some(problem) = self.ctx.index.problem(&self.object).filter(|p| !outdated(p)) {
-            let why = format!("{}; what to do: {}", problem.message, problem.reason.advice());
-            let codes = [status::CONFIGURATION_PROBLEM];
-            self.write(status::failed(kind, generation, &why, &codes, Timestamp::now())).await?;
-            return Err(OperationError::Configuration(why));
-        }
-        if let Ok(runtime) = self.object.spec.runtime.parse() {
-            let taken = self.ctx.objects.put(&self.key.shoot, cluster, &runtime).await?;
-            if let Some(note) = taken.note() {
-                self.ctx.events.say(&self.object, Word::TakenOver, note);
-            }
-        }
-        self.write(status::succeeded(kind, generation, Timestamp::now())).await?;
-        tracing::info!(shoot = %self.key.shoot, name, ?kind, "reconciled");
-        Ok(Action::await_change())
-    }
-
-    /// Delete: done when the connected nodes have confirmed, or after a bound,
-    /// or at once when nobody is left to confirm.
-    async fn delete(&self, cluster: &Cluster) -> Result<Action, OperationError> {
-        let last = self.object.status.as_ref().and_then(|status| status.last_operation.as_ref());
-        let begun = last.is_some_and(|last| {
-            last.kind == OperationType::Delete && last.state == OperationState::Processing
-        });
-        if !begun {
-            self.write(status::processing(OperationType::Delete, Timestamp::now())).await?;
-        }
-        let nobody_left =
-            cluster.is_hibernated() || cluster.is_deleting() || cluster.is_force_deleted();
-        if !nobody_left {
-            let late = self.waited() >= self.ctx.deletion_timeout;
-            match self.ctx.index.removal_pending(&self.key, Instant::now()).as_deref() {
-                Some([]) => {
-                    let away = self.ctx.index.removal_unconfirmed(&self.key);
-                    if !away.is_empty() {
-                        self.announce_leftovers(&away);
-                    }
+impl Runner {
+    async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let mut index = self.ctx.index.changes();
+        let mut clusters = self.ctx.clusters.changes();
+        clusters.mark_changed();
+        loop {
+            self.take_asks();
+            self.start();
+            let interested = !self.waiting.is_empty() || self.ctx.owes_any();
+            let next = self.queue.next_due().into_iter().chain(self.look).min();
+            // Cancel-safe: what was asked stays raised, a watch's `changed`, a
+            // JoinSet's `join_next` and a timer lose nothing when they are dropped.
+            tokio::select! {
+                () = self.ctx.triggers.raised() => {}
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                changed = clusters.changed() => {
+                    changed?;
+                    self.take_clusters();
                 }
-                _ if !late => return Ok(Action::requeue(LOOK)),
-                nodes => self.announce_leftovers(nodes.unwrap_or_default()),
+                changed = index.changed(), if interested && self.look.is_none() => {
+                    changed?;
+                    self.look = Some(Instant::now() + GATHER);
+                }
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                () = shutdown.begun() => break,
+            }
+            if self.look.is_some_and(|look| look <= Instant::now()) {
+                self.look = None;
+                index.mark_unchanged();
+                self.wake();
             }
         }
-        let generation = self.object.metadata.generation;
-        let done = status::succeeded(OperationType::Delete, generation, Timestamp::now());
-        let metadata = self.write(done).await?;
-        let mut finalizers = metadata.finalizers.unwrap_or_default();
-        finalizers.retain(|finalizer| finalizer != FINALIZER);
-        self.write_finalizers(&finalizers, metadata.resource_version).await?;
-        tracing::info!(shoot = %self.key.shoot, name = self.key.name, "deleted");
-        Ok(Action::await_change())
-    }
-
-    /// Writes an error that does not pass by itself. One that does is no
-    /// business of gardenlet, which may end its wait at the first that it sees.
-    async fn show_if_it_lasts(&self, kind: OperationType, error: &OperationError) {
-        if !self.ctx.backoffs.lasts(&self.object) {
-            return;
+        let rest = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, rest).await.is_err() {
+            // Every write is one request, and the next process goes on.
+            tracing::warn!("reconciles are cut off by the shutdown");
         }
-        let why = Chain(error).to_string();
-        let generation = self.object.metadata.generation;
-        let failed = status::failed(kind, generation, &why, &[], Timestamp::now());
-        if let Err(error) = self.write(failed).await {
-            // The operation's own error is in the log; this one is most likely the same.
-            tracing::debug!(error = %Chain(&error), "writing an error");
-        }
-    }
-
-    fn waited(&self) -> Duration {
-        let since = self.object.metadata.deletion_timestamp.as_ref();
-        let since = since.map_or_else(Timestamp::now, |time| time.0);
-        Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default()
-    }
-
-    /// Says which nodes keep the runtime's files for now; none where they are not known.
-    fn announce_leftovers(&self, nodes: &[NodeName]) {
-        let names: Vec<_> = nodes.iter().take(10).map(NodeName::as_str).collect();
-        let who = match nodes.len() {
-            0 => "The shoot's nodes, which are not known,".to_owned(),
-            1 => format!("Node {}", names.join(", ")),
-            count => format!("{count} nodes ({})", names.join(", ")),
-        };
-        let note = format!(
-            "{who} did not confirm in time that the runtime is gone; what is left is removed when it can be"
-        );
-        self.ctx.events.say(&self.object, Word::NodesNotConfirmed, note);
-        tracing::warn!(shoot = %self.key.shoot, name = self.key.name, ?names, "nodes have not confirmed in time");
-    }
-
-    /// Writes the whole list, over the one that was read and over no other.
-    async fn write_finalizers(
-        &self,
-        finalizers: &[String],
-        read: Option<String>,
-    ) -> Result<(), kube::Error> {
-        self.merge(json!({"finalizers": finalizers, "resourceVersion": read})).await?;
         Ok(())
     }
 
-    async fn merge(&self, metadata: Value) -> Result<ObjectMeta, kube::Error> {
-        let patch = Patch::Merge(json!({"metadata": metadata}));
-        let name = &self.key.name;
-        Ok(self.api.patch_metadata(name, &PatchParams::default(), &patch).await?.metadata)
+    fn take_asks(&mut self) {
+        for (key, ask) in self.ctx.triggers.take() {
+            if ask.gone {
+                self.queue.forget(&key);
+                self.waiting.remove(&key);
+                self.ctx.forget(&key);
+            }
+            if ask.is_turn() {
+                self.queue.ask(&key, ask.version);
+            } else if !ask.gone {
+                self.queue.changed(&key, ask.version);
+            }
+        }
     }
 
-    async fn write(&self, status: Value) -> Result<ObjectMeta, kube::Error> {
-        let patch = Patch::Merge(status);
-        let name = &self.key.name;
-        Ok(self.api.patch_status(name, &PatchParams::default(), &patch).await?.metadata)
+    fn start(&mut self) {
+        while let Some(turn) = self.queue.pop(Instant::now()) {
+            self.waiting.remove(&turn.key);
+            let key = turn.key.clone();
+            let task = self.running.spawn(bounded(Arc::clone(&self.ctx), turn));
+            self.names.insert(task.id(), key);
+        }
     }
+
+    fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                let id = error.id();
+                let key = self.names.get(&id);
+                tracing::error!(?key, error = %Chain(&error), "a reconcile panicked");
+                if let Some(key) = key {
+                    self.ctx.triggers.end(key, self.ctx.store.get(key).as_deref());
+                }
+                (id, Outcome::Failed)
+            }
+        };
+        let Some(key) = self.names.remove(&id) else { return };
+        if let Outcome::After(_) = outcome {
+            self.waiting.insert(key.clone());
+            // What changed while it looked.
+            self.look.get_or_insert_with(|| Instant::now() + GATHER);
+        }
+        let pause = self.queue.done(&key, outcome, Instant::now());
+        tracing::debug!(shoot = %key.shoot, name = key.name, ?outcome, ?pause, "reconciled");
+    }
+
+    /// Wakes the deletions whose nodes have confirmed, and those whose shoot is back.
+    fn wake(&mut self) {
+        let now = std::time::Instant::now();
+        let ctx = &self.ctx;
+        let (done, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|key| ctx.index.removal_pending(key, now).is_some_and(|n| n.is_empty()));
+        self.waiting = waiting;
+        let done: BTreeSet<RuntimeKey> = done;
+        for key in &done {
+            self.queue.wake(key);
+        }
+        for key in ctx.take_payable() {
+            if let Some(object) = ctx.store.get(&key) {
+                ctx.triggers.ask(&key, &object);
+            }
+        }
+    }
+
+    /// A shoot that can be worked on again, or whose Cluster is another one
+    /// where that is a trigger: its resources are looked at.
+    fn take_clusters(&mut self) {
+        let now = self.ctx.clusters.all();
+        let freely = self.ctx.triggers.freely();
+        for (shoot, cluster) in now.iter().filter(|(_, cluster)| !cluster.is_failed()) {
+            let before = self.clusters.get(shoot);
+            let same = before.is_some_and(|before| {
+                Arc::ptr_eq(before, cluster)
+                    || !(before.is_failed() || (freely && before.spec != cluster.spec))
+            });
+            if same {
+                continue;
+            }
+            for (key, object) in self.ctx.store.of_shoot(shoot) {
+                if self.ctx.scope.has(&object) {
+                    self.ctx.triggers.look(&key, &object);
+                }
+            }
+        }
+        // It may be deleted, or asleep: nobody is left to be waited for.
+        let changed = |shoot: &ShootName| match (self.clusters.get(shoot), now.get(shoot)) {
+            (Some(before), Some(cluster)) => !Arc::ptr_eq(before, cluster),
+            (before, cluster) => before.is_some() != cluster.is_some(),
+        };
+        for key in self.waiting.iter().filter(|key| changed(&key.shoot)) {
+            self.queue.wake(key);
+        }
+        self.clusters = now;
+    }
+}
+
+async fn bounded(ctx: Arc<Context>, turn: Turn<RuntimeKey>) -> Outcome {
+    if let Ok(outcome) = tokio::time::timeout(BOUND, task::reconcile(&ctx, &turn)).await {
+        return outcome;
+    }
+    let key = &turn.key;
+    tracing::warn!(shoot = %key.shoot, name = key.name, "a reconcile takes too long");
+    ctx.triggers.end(key, ctx.store.get(key).as_deref());
+    Outcome::Passing
 }

@@ -24,7 +24,13 @@ pub(super) fn succeeded(kind: OperationType, generation: Option<i64>, now: Times
     }})
 }
 
-/// An operation failed; `why` begins with a capital letter afterwards, as Gardener writes it.
+/// What an operation that failed says of itself, with a capital letter first,
+/// as Gardener writes it.
+pub(super) fn failure(kind: OperationType, why: &str) -> String {
+    capital(&format!("Error {} ContainerRuntime: {why}", words(kind).2))
+}
+
+/// An operation failed.
 pub(super) fn failed(
     kind: OperationType,
     generation: Option<i64>,
@@ -32,18 +38,27 @@ pub(super) fn failed(
     codes: &[&str],
     now: Timestamp,
 ) -> Value {
-    let description = format!("Error {} ContainerRuntime: {why}", words(kind).2);
+    let description = failure(kind, why);
+    // An empty list is left out, as Gardener leaves it out.
+    let codes = if codes.is_empty() { Value::Null } else { json!(codes) };
     json!({"status": {
         "observedGeneration": generation,
         "lastOperation": operation(kind, OperationState::Error, 50, description.clone(), now),
-        "lastError": {"description": description, "codes": codes, "lastUpdateTime": seconds(now)},
+        "lastError": {
+            "description": description, "codes": codes, "lastUpdateTime": seconds(now), "taskID": null,
+        },
     }})
 }
 
 /// A time as Kubernetes writes it. It is cut, not rounded: Gardener compares
 /// it with the second in which it asked.
-pub(crate) fn seconds(now: Timestamp) -> String {
+fn seconds(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn operation(
@@ -106,5 +121,8 @@ mod tests {
         assert_eq!(status["lastError"]["description"], "Error reconciling ContainerRuntime: no");
         assert_eq!(status["lastError"]["codes"], json!(["ERR_CONFIGURATION_PROBLEM"]));
         assert_eq!(status["lastOperation"]["progress"], 50);
+        let status = &failed(OperationType::Migrate, Some(1), "no", &[], now)["status"];
+        assert_eq!(status["lastError"]["codes"], Value::Null, "left out");
+        assert_eq!(capital("état"), "État");
     }
 }

@@ -1,5 +1,11 @@
 //! The seed's ContainerRuntimes, as far as they are this controller's.
+//!
+//! ```text
+//!  ContainerRuntimes ─ one watch ─▶ Store ─▶ Index ─▶ Triggers
+//! ```
+//! Whoever is woken by the last finds the event in the first two.
 
+mod clusters;
 mod store;
 
 use std::collections::BTreeMap;
@@ -7,7 +13,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client};
+use kube::Client;
 use rootstock_core::catalog::Catalog;
 use rootstock_core::rollup::ConditionType;
 use rootstock_daemon::error::Chain;
@@ -16,8 +22,11 @@ use tokio::sync::watch;
 
 use crate::api::ContainerRuntime;
 use crate::args::Types;
+use crate::home::Home;
 use crate::index::{Index, RuntimeKey};
+use crate::operation::Triggers;
 
+pub(crate) use clusters::Clusters;
 pub(crate) use store::Store;
 
 /// What Readiness calls it.
@@ -26,6 +35,7 @@ pub(crate) const LISTED: &str = "seed";
 /// Which ContainerRuntimes are this controller's.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
+    pub(crate) home: Home,
     pub(crate) types: Types,
     pub(crate) classes: Vec<String>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
@@ -47,7 +57,7 @@ impl Scope {
             None | Some("") => "shoot",
             Some(class) => class,
         };
-        type_is_ours && self.classes.iter().any(|ours| ours == class)
+        type_is_ours && self.home.has(object) && self.classes.iter().any(|ours| ours == class)
     }
 
     /// Whether the catalog names the resource's type.
@@ -64,18 +74,19 @@ fn is_marked(object: &ContainerRuntime) -> bool {
     conditions.any(|condition| condition.kind == own)
 }
 
-/// Feeds the store and the index with ContainerRuntimes.
+/// Feeds the store, the index and the operations with ContainerRuntimes.
 pub(crate) struct Seed {
     pub(crate) client: Client,
     pub(crate) store: Arc<Store>,
     pub(crate) index: Arc<Index>,
+    pub(crate) triggers: Arc<Triggers>,
     pub(crate) scope: Scope,
     pub(crate) readiness: Readiness,
 }
 
 impl Seed {
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let api: Api<ContainerRuntime> = Api::all(self.client.clone());
+        let api = self.scope.home.resources(&self.client);
         let mut events = watcher(api, watcher::Config::default())
             .modify(|object| object.metadata.managed_fields = None)
             .default_backoff()
@@ -88,27 +99,23 @@ impl Seed {
                 event = events.next() => event,
                 changed = self.scope.catalog.changed() => {
                     changed?;
+                    // A type that is new in the catalog makes resources ours,
+                    // and mends those that failed for the lack of it.
                     if complete {
                         self.put_all();
+                        self.look_at_all();
                     }
                     continue;
                 }
                 () = shutdown.begun() => return Ok(()),
             };
             match event {
-                Some(Ok(watcher::Event::Apply(object))) => {
-                    let Some(key) = RuntimeKey::of(&object) else { continue };
-                    if self.scope.has(&object) {
-                        self.index.put_runtime(&object);
-                    } else {
-                        self.index.remove_runtime(&key);
-                    }
-                    self.store.put(key, Arc::new(object));
-                }
+                Some(Ok(watcher::Event::Apply(object))) => self.apply(object),
                 Some(Ok(watcher::Event::Delete(object))) => {
                     let Some(key) = RuntimeKey::of(&object) else { continue };
                     self.store.remove(&key);
                     self.index.remove_runtime(&key);
+                    self.triggers.gone(&key);
                 }
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(object))) => {
@@ -116,8 +123,9 @@ impl Seed {
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
                     let count = listed.len();
-                    self.store.replace(std::mem::take(&mut listed));
+                    let before = self.store.replace(std::mem::take(&mut listed));
                     self.put_all();
+                    self.compare(&before);
                     complete = true;
                     self.readiness.done(LISTED);
                     tracing::info!(count, "ContainerRuntimes listed");
@@ -130,10 +138,50 @@ impl Seed {
         }
     }
 
+    fn apply(&self, object: ContainerRuntime) {
+        let Some(key) = RuntimeKey::of(&object) else { return };
+        let object = Arc::new(object);
+        let old = self.store.put(key.clone(), Arc::clone(&object));
+        if self.scope.has(&object) {
+            self.index.put_runtime(&object);
+            self.see(&key, old.as_deref(), &object);
+        } else {
+            self.index.remove_runtime(&key);
+        }
+    }
+
+    /// A resource was seen, and `old` before it.
+    fn see(&self, key: &RuntimeKey, old: Option<&ContainerRuntime>, new: &ContainerRuntime) {
+        if old.is_some_and(|old| old.metadata.uid != new.metadata.uid) {
+            self.triggers.gone(key);
+        }
+        self.triggers.seen(key, old, new);
+    }
+
+    /// What a new list says that the watch did not.
+    fn compare(&self, before: &BTreeMap<RuntimeKey, Arc<ContainerRuntime>>) {
+        for key in before.keys().filter(|key| self.store.get(key).is_none()) {
+            self.triggers.gone(key);
+        }
+        for (key, object) in self.ours() {
+            self.see(&key, before.get(&key).map(|old| &**old), &object);
+        }
+    }
+
+    fn look_at_all(&self) {
+        for (key, object) in self.ours() {
+            self.triggers.look(&key, &object);
+        }
+    }
+
+    fn ours(&self) -> impl Iterator<Item = (RuntimeKey, Arc<ContainerRuntime>)> {
+        let all = self.store.all().into_iter().filter(|object| self.scope.has(object));
+        all.filter_map(|object| Some((RuntimeKey::of(&object)?, object)))
+    }
+
     fn put_all(&self) {
         // The store has those of others too: the catalog may name their type tomorrow.
-        let mut ours = self.store.all();
-        ours.retain(|object| self.scope.has(object));
+        let ours: Vec<_> = self.ours().map(|(_, object)| object).collect();
         self.index.seed_listed(&ours);
     }
 }
@@ -167,6 +215,7 @@ mod tests {
         .unwrap();
         let (_sender, catalog) = watch::channel(Arc::new(catalog));
         let scope = |types: &str| Scope {
+            home: Home::Seed,
             types: types.parse().unwrap(),
             classes: vec!["shoot".to_owned()],
             catalog: catalog.clone(),

@@ -43,7 +43,7 @@ pub(super) async fn config(
     name: Option<&str>,
 ) -> Result<Config, AccessError> {
     let name = name.ok_or(AccessError::NoKubeconfigName)?.to_owned();
-    let api: Api<Secret> = Api::namespaced(seed.clone(), shoot.as_str());
+    let api: Api<Secret> = crate::home::beside(seed, shoot);
     let secret = api
         .get(&name)
         .await
@@ -60,7 +60,7 @@ pub(super) async fn config(
 /// Gives an access Secret of an earlier version the label by which its token
 /// is seen. A Secret that is not there is the operations' to make.
 pub(super) async fn mark(seed: &Client, shoot: &ShootName) -> Result<(), kube::Error> {
-    let api: Api<Secret> = Api::namespaced(seed.clone(), shoot.as_str());
+    let api: Api<Secret> = crate::home::beside(seed, shoot);
     let Some(there) = api.get_metadata_opt(ACCESS_SECRET).await? else { return Ok(()) };
     if there.labels().get(ACCESS_LABEL).is_none_or(|value| value != "true") {
         let patch = Patch::Merge(json!({"metadata": {"labels": {ACCESS_LABEL: "true"}}}));

@@ -43,7 +43,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Cluster;
+use crate::home::Home;
 use crate::index::Index;
+use crate::seed::Clusters;
 
 pub(crate) use endpoints::Endpoints;
 use gather::{Gather, Seen};
@@ -58,9 +60,11 @@ const CLUSTERS: u32 = 20;
 pub(crate) struct Shoots {
     pub(crate) seed: Client,
     pub(crate) index: Arc<Index>,
+    pub(crate) clusters: Arc<Clusters>,
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) tokens: watch::Receiver<tokens::ByShoot>,
     pub(crate) domain: Option<String>,
+    pub(crate) home: Home,
 }
 
 struct Running {
@@ -70,47 +74,70 @@ struct Running {
 
 impl Shoots {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
         let api: Api<Cluster> = Api::all(self.seed.clone());
-        let mut events = watcher(api, watcher::Config::default().page_size(CLUSTERS))
+        let watched = watcher(api, watcher::Config::default().page_size(CLUSTERS))
             .modify(|cluster| {
                 // A CloudProfile alone has hundreds of KiB, and none of it is used.
                 cluster.metadata.managed_fields = None;
                 cluster.spec.cloud_profile = None;
             })
-            .default_backoff()
-            .boxed();
+            .default_backoff();
+        let mut events = match self.home.cluster() {
+            None => watched.boxed(),
+            Some(own) => {
+                clusters.extend(entry(own));
+                self.clusters.replace(&clusters);
+                // It is all there is, and stays.
+                futures_util::stream::pending().boxed()
+            }
+        };
         let mut new_shoots = self.index.new_shoots();
-        let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
         let mut gather = Gather::default();
         let mut running: BTreeMap<ShootName, Running> = BTreeMap::new();
         let mut tasks = JoinSet::new();
+        // A shoot may be known already.
+        new_shoots.mark_changed();
         loop {
             // Cancel-safe: a stream's `next`, a watch's `changed`, a JoinSet's
             // `join_next` and a token lose nothing when they are dropped.
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => match gather.take(event, entry) {
-                        Some(Seen::All(all)) => clusters = all.into_iter().collect(),
-                        Some(Seen::Put((name, cluster))) => {
-                            clusters.insert(name, cluster);
+                    Some(Ok(event)) => {
+                        match gather.take(event, entry) {
+                            Some(Seen::All(all)) => clusters = all.into_iter().collect(),
+                            Some(Seen::Put((name, cluster))) => {
+                                clusters.insert(name, cluster);
+                            }
+                            Some(Seen::Gone((name, _))) => {
+                                clusters.remove(&name);
+                            }
+                            None => continue,
                         }
-                        Some(Seen::Gone((name, _))) => {
-                            clusters.remove(&name);
-                        }
-                        None => continue,
-                    },
+                        self.clusters.replace(&clusters);
+                    }
                     Some(Err(error)) => tracing::warn!(error = %Chain(&error), "watching Clusters"),
                     None => anyhow::bail!("the watch of Clusters ended"),
                 },
                 new = new_shoots.changed() => new?,
                 Some(ended) = tasks.join_next() => {
                     // A task ends when its shoot does; a panic ends the controller.
-                    let () = ended?;
+                    let name = ended?;
+                    if !running.contains_key(&name) {
+                        // It may have let agents in while it was told to end.
+                        self.endpoints.remove(&name);
+                    }
                 }
                 () = shutdown.begun() => break,
             }
             running.retain(|name, task| {
                 let stays = clusters.contains_key(name);
+                if stays && self.index.is_suspended(name) {
+                    // It leaves this seed, or waits to be restored.
+                    task.stop.cancel();
+                    self.endpoints.remove(name);
+                    return false;
+                }
                 if !stays {
                     task.stop.cancel();
                     // Nobody enrols with an authority whose shoot is gone.
@@ -126,7 +153,7 @@ impl Shoots {
                         current.clone_from(cluster);
                         changed
                     });
-                } else if self.index.has_shoot(name) {
+                } else if self.index.has_shoot(name) && !self.index.is_suspended(name) {
                     let task = self.start(name, cluster, &mut tasks, &shutdown);
                     running.insert(name.clone(), task);
                 }
@@ -140,7 +167,7 @@ impl Shoots {
         &self,
         name: &ShootName,
         cluster: &Arc<Cluster>,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut JoinSet<ShootName>,
         shutdown: &Shutdown,
     ) -> Running {
         let (sender, receiver) = watch::channel(Arc::clone(cluster));
@@ -153,8 +180,9 @@ impl Shoots {
             cluster: receiver,
             tokens: self.tokens.clone(),
             domain: self.domain.clone(),
+            own_api: matches!(self.home, Home::Plain { .. }).then(|| self.seed.clone()),
         };
-        let stopped = stop.clone();
+        let (stopped, name) = (stop.clone(), name.clone());
         tasks.spawn(async move {
             // Cancel-safe: a shoot's task keeps nothing that must be finished;
             // its writes are single requests.
@@ -162,6 +190,7 @@ impl Shoots {
                 () = task.run() => {}
                 () = stopped.cancelled() => {}
             }
+            name
         });
         Running { cluster: sender, stop }
     }

@@ -217,7 +217,10 @@ impl Nodes {
         let params = WatchParams::default().timeout(seconds);
         let request = request().watch_metadata(&params, &from).map_err(unbuilt)?;
         let begun = Instant::now();
-        let events = client.request_events::<Item>(request).await.map_err(NodesError::Api)?;
+        let events = match timeout(LIST, client.request_events::<Item>(request)).await {
+            Err(_) => return Err(NodesError::Slow),
+            Ok(events) => events.map_err(NodesError::Api)?,
+        };
         let mut events = pin!(events);
         let mut silent = true;
         loop {

@@ -81,7 +81,7 @@ impl SecretError {
 
 /// The shoot's authority; it is made where there is none.
 pub(crate) async fn authority(seed: &Client, shoot: &ShootName) -> Result<ShootCa, SecretError> {
-    let api: Api<Secret> = Api::namespaced(seed.clone(), shoot.as_str());
+    let api: Api<Secret> = crate::home::beside(seed, shoot);
     let there = match api.get_opt(CA_SECRET).await.map_err(at(CA_SECRET))? {
         Some(there) => there,
         None => {
@@ -117,7 +117,7 @@ pub(crate) async fn authority(seed: &Client, shoot: &ShootName) -> Result<ShootC
 
 /// Asks Gardener's token requestor for a token of the shoot's API.
 pub(crate) async fn request_access(seed: &Client, shoot: &ShootName) -> Result<(), SecretError> {
-    let api: Api<Secret> = Api::namespaced(seed.clone(), shoot.as_str());
+    let api: Api<Secret> = crate::home::beside(seed, shoot);
     let secret = access_secret();
     let there = match api.get_metadata_opt(ACCESS_SECRET).await.map_err(at(ACCESS_SECRET))? {
         Some(there) => there,

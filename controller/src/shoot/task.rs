@@ -38,6 +38,9 @@ pub(super) struct Shoot {
     pub(super) cluster: watch::Receiver<Arc<Cluster>>,
     pub(super) tokens: watch::Receiver<ByShoot>,
     pub(super) domain: Option<String>,
+    /// A client of its API where that is the controller's own: nothing has to
+    /// be found out then.
+    pub(super) own_api: Option<Client>,
 }
 
 /// What a shoot's client was made from: when it changes, a new one is made. A
@@ -152,11 +155,16 @@ impl Shoot {
 
     /// Makes the client and lets agents in.
     async fn open(&self, basis: &Basis, token: &Token) -> Result<Open, String> {
-        let config = access::config(&self.seed, &self.name, basis.kubeconfig.as_deref())
-            .await
-            .map_err(|error| Chain(&error).to_string())?;
         let link = Link::new(token.clone());
-        let client = client(&config, &link).map_err(|error| Chain(&error).to_string())?;
+        let client = match &self.own_api {
+            Some(own) => own.clone(),
+            None => {
+                let config = access::config(&self.seed, &self.name, basis.kubeconfig.as_deref())
+                    .await
+                    .map_err(|error| Chain(&error).to_string())?;
+                client(&config, &link).map_err(|error| Chain(&error).to_string())?
+            }
+        };
         let ca = secrets::authority(&self.seed, &self.name)
             .await
             .map_err(|error| Chain(&error).to_string())?;
@@ -248,7 +256,9 @@ impl Shoot {
         if cluster.is_hibernated() {
             return Stand::Hibernated;
         }
-        let Some(token) = self.tokens.borrow_and_update().get(&self.name).cloned() else {
+        let known = self.tokens.borrow_and_update().get(&self.name).cloned();
+        let own = || self.own_api.as_ref().map(|_| Token::none());
+        let Some(token) = known.or_else(own) else {
             return Stand::Waiting("its access Secret has no token yet");
         };
         let Some(host) = cluster.endpoint_host(&self.name, self.domain.as_deref()) else {

@@ -22,6 +22,13 @@ use super::secrets::{ACCESS_LABEL, ACCESS_SECRET};
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(pub(crate) Arc<str>);
 
+impl Token {
+    /// The one of an API for which none is needed.
+    pub(super) fn none() -> Self {
+        Self("".into())
+    }
+}
+
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token")
@@ -88,7 +95,7 @@ fn apply(tokens: &mut ByShoot, seen: Seen<(ShootName, Option<Token>)>) -> bool {
 
 /// The token as it is in the Secret now: after a refusal nobody waits for the watch.
 pub(super) async fn look(seed: &Client, shoot: &ShootName) -> Result<Option<Token>, kube::Error> {
-    let api: Api<Secret> = Api::namespaced(seed.clone(), shoot.as_str());
+    let api: Api<Secret> = crate::home::beside(seed, shoot);
     Ok(api.get_opt(ACCESS_SECRET).await?.as_ref().and_then(token_of))
 }
 

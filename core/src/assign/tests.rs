@@ -49,7 +49,12 @@ fn node(pool: &str, cri: &str, runtimes: &[&str]) -> NodeFacts {
     for runtime in runtimes {
         labels.insert(format!("{RUNTIME_LABEL_PREFIX}{runtime}"), "true".into());
     }
-    NodeFacts { name: "n".parse().unwrap(), labels, architecture: Some(Architecture::Amd64) }
+    NodeFacts {
+        name: "n".parse().unwrap(),
+        labels,
+        architecture: Some(Architecture::Amd64),
+        asked_by: AskedBy::Labels,
+    }
 }
 
 fn bundles() -> BTreeMap<RuntimeType, Resolution> {

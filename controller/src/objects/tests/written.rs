@@ -38,7 +38,7 @@ pub(super) fn objects(seed: &Seed) -> (Objects, watch::Sender<Arc<Catalog>>) {
         domain: Some("ingress.example".to_owned()),
         port: 443,
     };
-    (Objects { client: seed.client(), catalog: receiver, agent }, sender)
+    (Objects { client: seed.client(), catalog: receiver, agent, place: Place::Managed }, sender)
 }
 
 pub(super) async fn put(objects: &Objects) -> Result<(), ObjectsError> {

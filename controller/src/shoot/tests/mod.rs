@@ -72,6 +72,7 @@ impl Running {
                 cluster: receiver,
                 tokens: tokens_seen.clone(),
                 domain: None,
+                own_api: None,
             };
             tasks.spawn(task.run());
         }

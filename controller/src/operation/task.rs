@@ -1,0 +1,282 @@
+//! One reconcile of one ContainerRuntime: what all operations have in common.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use rootstock_daemon::error::Chain;
+use serde_json::{Value, json};
+
+use super::kind::{Due, due, has_finalizer, is_reconcile_asked_for};
+use super::queue::{Outcome, Turn};
+use super::{Context, status};
+use crate::api::{
+    Cluster, ContainerRuntime, FINALIZER, OPERATION, OperationState, OperationType, is_conflict,
+    is_transient,
+};
+use crate::index::RuntimeKey;
+use crate::objects::ObjectsError;
+
+/// The pauses before a request is tried again in place: more than a second
+/// together. What takes longer is tried again later, and holds no worker.
+const RETRIES: [Duration; 7] = [
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(80),
+    Duration::from_millis(160),
+    Duration::from_millis(320),
+    Duration::from_millis(640),
+];
+
+/// Why an operation did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OperationError {
+    /// The resource is gone.
+    #[error("the ContainerRuntime is gone")]
+    Gone,
+    /// The resource asks for something that can't be.
+    #[error("{0}")]
+    Configuration(String),
+    /// Somebody does not let go.
+    #[error("still there after {}: {what}", humantime::format_duration(*.after))]
+    Lingers { what: String, after: Duration },
+    /// The seed's API refused.
+    #[error("the seed's API refused")]
+    Api(#[source] kube::Error),
+    /// The shoot's objects are not as they should be.
+    #[error("the shoot's objects could not be written")]
+    Objects(#[from] ObjectsError),
+}
+
+impl OperationError {
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Gone | Self::Configuration(_) | Self::Lingers { .. } => false,
+            Self::Api(error) => is_transient(error),
+            Self::Objects(error) => error.is_transient(),
+        }
+    }
+}
+
+impl From<kube::Error> for OperationError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 404 => Self::Gone,
+            error => Self::Api(error),
+        }
+    }
+}
+
+/// Does what is due with the resource whose turn it is.
+pub(super) async fn reconcile(ctx: &Context, turn: &Turn<RuntimeKey>) -> Outcome {
+    let key = &turn.key;
+    let Some(object) = ctx.store.get(key).filter(|object| ctx.scope.has(object)) else {
+        return Outcome::Done;
+    };
+    // A shoot that is not there, or whose operation failed for good, is left
+    // alone; what was asked for stays asked for.
+    let Some(cluster) = ctx.clusters.get(&key.shoot).filter(|cluster| !cluster.is_failed()) else {
+        return Outcome::Done;
+    };
+    let object = ctx.triggers.begin(key, object);
+    let outcome = Task::new(ctx, turn, (*object).clone()).run(&cluster).await;
+    ctx.triggers.end(key, ctx.store.get(key).as_deref());
+    outcome
+}
+
+/// What of a resource is written.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Metadata,
+    Status,
+}
+
+/// One reconcile.
+pub(super) struct Task<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) key: &'a RuntimeKey,
+    /// Whether somebody asked for it; else it is tried again.
+    pub(super) asked: bool,
+    /// The resource as the last write left it.
+    pub(super) object: ContainerRuntime,
+    /// The generation that the operation is about.
+    pub(super) generation: Option<i64>,
+    api: Api<ContainerRuntime>,
+}
+
+impl<'a> Task<'a> {
+    fn new(ctx: &'a Context, turn: &'a Turn<RuntimeKey>, object: ContainerRuntime) -> Self {
+        let generation = object.metadata.generation;
+        let api = turn.key.api(&ctx.client);
+        Self { ctx, key: &turn.key, asked: turn.asked, object, generation, api }
+    }
+
+    async fn run(mut self, cluster: &Cluster) -> Outcome {
+        let (kind, done) = match due(&self.object) {
+            Due::Nothing => return Outcome::Done,
+            Due::Skipped => (OperationType::Reconcile, self.acknowledge().await.map(|()| Outcome::Done)),
+            Due::Operation(kind) => (kind, self.operate(kind, cluster).await),
+        };
+        match done {
+            Ok(outcome) => outcome,
+            Err(OperationError::Gone) => Outcome::Done,
+            Err(error) if error.is_passing() => {
+                self.say(&error, "an operation is tried again");
+                Outcome::Passing
+            }
+            Err(error) => self.show(kind, &error).await,
+        }
+    }
+
+    async fn operate(
+        &mut self,
+        kind: OperationType,
+        cluster: &Cluster,
+    ) -> Result<Outcome, OperationError> {
+        match kind {
+            OperationType::Delete => self.delete(cluster).await,
+            OperationType::Migrate | OperationType::LiveMigrate => self.migrate().await,
+            OperationType::Restore => self.restore(cluster).await,
+            OperationType::Create | OperationType::Reconcile | OperationType::Other => {
+                self.reconcile(kind, cluster).await
+            }
+        }
+    }
+
+    /// Writes an error that does not pass by itself.
+    async fn show(&mut self, kind: OperationType, error: &OperationError) -> Outcome {
+        self.say(error, "an operation failed");
+        let codes: &[&str] = match error {
+            OperationError::Configuration(_) => &[status::CONFIGURATION_PROBLEM],
+            OperationError::Gone
+            | OperationError::Lingers { .. }
+            | OperationError::Api(_)
+            | OperationError::Objects(_) => &[],
+        };
+        let why = Chain(error).to_string();
+        let failed = status::failed(kind, self.generation, &why, codes, Timestamp::now());
+        match self.write(failed).await {
+            Ok(()) => Outcome::Failed,
+            Err(OperationError::Gone) => Outcome::Done,
+            Err(unwritten) => {
+                self.say(&unwritten, "an error is not written");
+                Outcome::Passing
+            }
+        }
+    }
+
+    fn say(&self, error: &OperationError, what: &str) {
+        let (shoot, name) = (&self.key.shoot, &self.key.name);
+        tracing::warn!(%shoot, name, error = %Chain(error), "{what}");
+    }
+
+    /// Takes the annotation off by which a reconciliation was asked for, where it is.
+    pub(super) async fn acknowledge(&mut self) -> Result<(), OperationError> {
+        if is_reconcile_asked_for(&self.object) { self.take_annotation_off().await } else { Ok(()) }
+    }
+
+    /// Takes the annotation off, where it is.
+    pub(super) async fn take_annotation_off(&mut self) -> Result<(), OperationError> {
+        if self.object.asked().is_none() {
+            return Ok(());
+        }
+        self.merge(json!({"metadata": {"annotations": {OPERATION: null}}})).await
+    }
+
+    /// Whether an operation of this kind is said to be under way.
+    pub(super) fn is_processing(&self, kind: OperationType) -> bool {
+        self.object
+            .last_operation()
+            .is_some_and(|last| last.kind == kind && last.state == OperationState::Processing)
+    }
+
+    pub(super) async fn begin(&mut self, kind: OperationType) -> Result<(), OperationError> {
+        self.write(status::processing(kind, Timestamp::now())).await
+    }
+
+    pub(super) async fn succeed(&mut self, kind: OperationType) -> Result<(), OperationError> {
+        self.write(status::succeeded(kind, self.generation, Timestamp::now())).await?;
+        let (shoot, name) = (&self.key.shoot, &self.key.name);
+        tracing::info!(%shoot, name, ?kind, "operation succeeded");
+        Ok(())
+    }
+
+    pub(super) async fn add_finalizer(&mut self) -> Result<(), OperationError> {
+        if has_finalizer(&self.object) {
+            return Ok(());
+        }
+        self.change_finalizers(|all| all.push(FINALIZER.to_owned())).await
+    }
+
+    /// Writes the whole list, over the one that was read and over no other.
+    pub(super) async fn change_finalizers(
+        &mut self,
+        change: impl Fn(&mut Vec<String>),
+    ) -> Result<(), OperationError> {
+        let mut retries = RETRIES.iter();
+        loop {
+            let metadata = &self.object.metadata;
+            let before = metadata.finalizers.clone().unwrap_or_default();
+            let mut after = before.clone();
+            change(&mut after);
+            if after == before {
+                return Ok(());
+            }
+            let metadata = json!({"finalizers": after, "resourceVersion": metadata.resource_version});
+            let patch = Patch::Merge(json!({"metadata": metadata}));
+            match self.api.patch(&self.key.name, &PatchParams::default(), &patch).await {
+                Ok(object) => {
+                    self.wrote(object);
+                    return Ok(());
+                }
+                Err(error) if is_transient(&error) => {
+                    let Some(pause) = retries.next() else { return Err(error.into()) };
+                    tokio::time::sleep(*pause).await;
+                    if is_conflict(&error) {
+                        self.object = self.api.get(&self.key.name).await?;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn merge(&mut self, patch: Value) -> Result<(), OperationError> {
+        self.patch(Part::Metadata, patch).await
+    }
+
+    async fn write(&mut self, status: Value) -> Result<(), OperationError> {
+        self.patch(Part::Status, status).await
+    }
+
+    /// Sends a patch, and again where that may help at once.
+    async fn patch(&mut self, part: Part, patch: Value) -> Result<(), OperationError> {
+        let (patch, params) = (Patch::Merge(patch), PatchParams::default());
+        let mut retries = RETRIES.iter();
+        loop {
+            let answer = match part {
+                Part::Metadata => self.api.patch(&self.key.name, &params, &patch).await,
+                Part::Status => self.api.patch_status(&self.key.name, &params, &patch).await,
+            };
+            match answer {
+                Ok(object) => {
+                    self.wrote(object);
+                    return Ok(());
+                }
+                Err(error) if is_transient(&error) => {
+                    let Some(pause) = retries.next() else { return Err(error.into()) };
+                    tracing::debug!(error = %Chain(&error), ?pause, "a request is tried again");
+                    tokio::time::sleep(*pause).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn wrote(&mut self, object: ContainerRuntime) {
+        self.ctx.triggers.wrote(self.key, &object);
+        self.object = object;
+    }
+}
