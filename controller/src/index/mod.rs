@@ -14,6 +14,7 @@
 //! known as a whole, because what is not known must not uninstall anything.
 
 mod claim;
+mod installer;
 mod node;
 mod removal;
 mod shoot;
@@ -33,6 +34,7 @@ use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
 use tokio::sync::watch;
 
+pub use installer::Installer;
 pub use node::LabelChange;
 pub use shoot::ShootState;
 pub use summary::{ResolvedView, Slow, Summary};
@@ -319,8 +321,11 @@ impl State {
         let Some(shoot) = self.shoots.get_mut(name) else { return };
         let claims: Vec<_> =
             shoot.runtimes.values().filter_map(|runtime| runtime.claim.clone()).collect();
-        let known = self.seed_listed && shoot.nodes_listed;
-        let assign = |node: &mut Node| node.assign(&claims, &self.bundles, &self.registries, known);
+        let known = self.seed_listed && shoot.nodes_listed && !shoot.waits_for_installer();
+        let assign = |node: &mut Node| {
+            let bundles = installer::gate(&self.bundles, &shoot.installer, &node.object.facts.name);
+            node.assign(&claims, &bundles, &self.registries, known);
+        };
         match only {
             Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign),
             None => shoot.nodes.values_mut().for_each(assign),

@@ -1,3 +1,5 @@
+mod takeover;
+
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Node as NodeResource;

@@ -91,6 +91,7 @@ const BUILT_IN: &[Row] = &[
     row(EVENTS_GROUP, "Event", EVENTS, "ev", NAMESPACED, table::EVENT),
     row("apps", "DaemonSet", "daemonsets", "ds", NAMESPACED | STATUS | GENERATION, table::DAEMON_SET),
     row("coordination.k8s.io", "Lease", "leases", "", NAMESPACED | CONDITIONAL, table::LEASE),
+    row("node.k8s.io", "RuntimeClass", "runtimeclasses", "", 0, table::RUNTIME_CLASS),
     row("rbac.authorization.k8s.io", "ClusterRole", "clusterroles", "", PATH_NAME, table::NAME),
     row("rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings", "", PATH_NAME, table::NAME),
     row(CRD_GROUP, "CustomResourceDefinition", "customresourcedefinitions", "crd,crds", STATUS | GENERATION | CONDITIONAL, table::NAME),

@@ -65,6 +65,8 @@ pub(super) const POD: Columns = Columns::BuiltIn(&[
 pub(super) const SECRET: Columns =
     Columns::BuiltIn(&[text("Type", |o| o["type"].clone()), number("Data", |o| size(&o["data"]))]);
 pub(super) const CONFIG_MAP: Columns = Columns::BuiltIn(&[number("Data", |o| size(&o["data"]))]);
+pub(super) const RUNTIME_CLASS: Columns =
+    Columns::BuiltIn(&[text("Handler", |o| o["handler"].clone())]);
 pub(super) const LEASE: Columns =
     Columns::BuiltIn(&[text("Holder", |o| o["spec"]["holderIdentity"].clone())]);
 pub(super) const DAEMON_SET: Columns = Columns::BuiltIn(&[

@@ -84,6 +84,11 @@ impl DaemonSets {
             let owned = pods.items.iter().filter(|pod| owned_by(pod, daemon_set));
             self.report(daemon_set, wanted, &owned.collect::<Vec<_>>()).await?;
         }
+        // What the garbage collector does when a DaemonSet is gone.
+        let left = |pod: &&Pod| is_orphan(pod, self.daemon_sets.objects());
+        for pod in pods.items.iter().filter(left) {
+            delete(&api, pod).await?;
+        }
         Ok(())
     }
 
@@ -123,6 +128,13 @@ fn owned_by(pod: &Pod, daemon_set: &DaemonSet) -> bool {
     pod.owner_references().iter().any(|owner| {
         owner.controller == Some(true) && Some(&owner.uid) == daemon_set.metadata.uid.as_ref()
     })
+}
+
+/// Whether it was made for a DaemonSet that is there no longer.
+fn is_orphan<'a>(pod: &Pod, mut daemon_sets: impl Iterator<Item = &'a DaemonSet>) -> bool {
+    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+    owner.is_some_and(|owner| owner.kind == "DaemonSet")
+        && !daemon_sets.any(|daemon_set| owned_by(pod, daemon_set))
 }
 
 async fn create(api: &Api<Pod>, daemon_set: &DaemonSet, node: &str) -> kube::Result<()> {

@@ -6,8 +6,8 @@
 //! ```text
 //!  seed's API    gardenlet ─▶ Cluster, ContainerRuntimes, generic kubeconfig
 //!                token requestor ─▶ shoot-access-rootstock (token of the shoot)
-//!                Secret ca-rootstock ─▶ resource manager ─┐
-//!  shoot's API   worker ─▶ Nodes        ConfigMap, DaemonSet rootstock-agent
+//!                ManagedResources, Secrets ─▶ resource manager ─┐
+//!  shoot's API   worker ─▶ Nodes     RuntimeClasses, ConfigMap, DaemonSet rootstock-agent
 //!                DaemonSet controller ─▶ one Pod per node ─▶ kubelet ─▶ agent process
 //! ```
 //!
@@ -26,6 +26,7 @@ pub mod resource_manager;
 pub mod retry;
 mod setup;
 pub mod shoot;
+pub mod shoot_objects;
 pub mod snapshot;
 pub mod status;
 pub mod token_requestor;

@@ -52,6 +52,7 @@ pub(super) fn controller_arguments(
         ("--config", catalog.display().to_string()),
         ("--kubeconfig", seed.kubeconfig_path().display().to_string()),
         ("--listen", listen.to_string()),
+        ("--endpoint-port", listen.port().to_string()),
         ("--admin-listen", admin.to_string()),
         // Every type: also one that the catalog lacks is answered.
         ("--types", "*".to_owned()),

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::daemonset::DaemonSets;
-use super::gardenlet::{Gardenlet, INGRESS_DOMAIN};
+use super::gardenlet::Gardenlet;
 use super::kubelet::{Kubelet, Machine};
 use super::landscape::{Node, Pool, Shoot};
 use super::objects::Access;
@@ -93,18 +93,13 @@ impl RunningShoot {
     pub(super) fn play(
         &self,
         seed: &Access,
-        port: u16,
         options: &Options,
         processes: &Processes,
         actors: &mut JoinSet<()>,
         shutdown: &CancellationToken,
     ) {
-        let host = self.shoot.endpoint_host(INGRESS_DOMAIN);
-        let types = options.offers.iter().map(|offer| offer.runtime.clone()).collect();
         let tokens = TokenRequestor::new(seed.clone(), self.access(), self.name());
-        let endpoint = format!("https://{host}:{port}");
-        let manager =
-            ResourceManager::new(seed.clone(), self.name(), self.access(), endpoint, types);
+        let manager = ResourceManager::new(seed.clone(), self.name(), self.access());
         actors.spawn(tokens.run(shutdown.clone()));
         actors.spawn(manager.run(shutdown.clone()));
         actors.spawn(DaemonSets::new(self.access()).run(shutdown.clone()));

@@ -164,7 +164,7 @@ impl World {
             actors: JoinSet::new(),
         };
         for (shoot, cluster) in shoots {
-            world.play(shoot, cluster, listen.port(), &options).await?;
+            world.play(shoot, cluster, &options).await?;
         }
         Ok(world)
     }
@@ -174,7 +174,6 @@ impl World {
         &mut self,
         shoot: Arc<Shoot>,
         cluster: Cluster,
-        port: u16,
         options: &Options,
     ) -> Result<(), WorldError> {
         let running = RunningShoot::new(&self.dir, shoot, cluster);
@@ -184,14 +183,7 @@ impl World {
         let root = running.root("");
         running.boot().await.map_err(|source| prepare(&root, source))?;
         running.reconcile(&self.seed()).await.map_err(failed)?;
-        running.play(
-            &self.seed(),
-            port,
-            options,
-            &self.processes,
-            &mut self.actors,
-            &self.shutdown,
-        );
+        running.play(&self.seed(), options, &self.processes, &mut self.actors, &self.shutdown);
         self.shoots.insert(name, running);
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! Four ContainerRuntimes reach their nodes, and leave them again.
 
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::ResourceExt as _;
+use kube::api::{ListParams, Patch, PatchParams};
+use rootstock_controller::api::ManagedResource;
 use rootstock_playground::host::SimulatedHost;
 use rootstock_playground::kube::RealControlPlane;
 use rootstock_playground::seed::landscape;
@@ -31,6 +35,7 @@ async fn journey(api: ApiKind) {
     let plan = Plan::new(landscape::demo()).on(api).tiny(&["gvisor", "kata"]).await;
     let world = plan.start().await;
     everything_arrives(&world).await;
+    each_shoot_has_its_objects(&world).await;
     nothing_of_one_shoot_is_in_the_other(&world).await;
     a_second_start_changes_nothing(&world).await;
     a_deleted_runtime_leaves_and_the_others_stay(&world).await;
@@ -88,6 +93,37 @@ async fn everything_arrives(world: &Fixture) {
         let root = &node(&document, ONE, name).root;
         assert_eq!(configured_handlers(root), expected);
         assert_keeps("config", before.as_item(), containerd_config(root).as_item());
+    }
+}
+
+/// What the controller wrote for the resource manager is in the shoots.
+async fn each_shoot_has_its_objects(world: &Fixture) {
+    for (shoot, classes) in [(ONE, &["gvisor", "kata"][..]), (TWO, &["gvisor"])] {
+        let access = world.shoot(shoot).access();
+        let found = access.all::<RuntimeClass>().list(&ListParams::default()).await.unwrap();
+        let names: Vec<_> = found.items.iter().map(|class| class.name_any()).collect();
+        assert_eq!(names, classes);
+        for class in &found.items {
+            let name = class.name_any();
+            assert_eq!(class.handler, name);
+            let selector = class.scheduling.as_ref().unwrap().node_selector.as_ref().unwrap();
+            assert_eq!(selector[&format!("{}{name}", landscape::RUNTIME_LABEL_PREFIX)], "true");
+            assert_eq!(class.labels()["shoot.gardener.cloud/no-cleanup"], "true");
+        }
+        let agent = access.within::<DaemonSet>("kube-system").get("rootstock-agent").await.unwrap();
+        assert_eq!(agent.labels()["resources.gardener.cloud/managed-by"], "gardener");
+        let resources = world.seed().within::<ManagedResource>(shoot);
+        let mut wanted: Vec<_> =
+            classes.iter().map(|class| format!("extension-runtime-{class}")).collect();
+        wanted.insert(0, "extension-rootstock-agent".to_owned());
+        let resources = resources.list(&ListParams::default()).await.unwrap().items;
+        let names: Vec<_> = resources.iter().map(|resource| resource.name_any()).collect();
+        assert_eq!(names, wanted);
+        for resource in resources {
+            let conditions = resource.status.unwrap().conditions;
+            assert_eq!(conditions[0]["type"], "ResourcesApplied");
+            assert_eq!(conditions[0]["status"], "True", "{conditions:#?}");
+        }
     }
 }
 
