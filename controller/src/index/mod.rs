@@ -14,9 +14,11 @@
 //! known as a whole, because what is not known must not uninstall anything.
 
 mod claim;
+mod installer;
 mod node;
 mod removal;
 mod shoot;
+mod summary;
 mod view;
 
 #[cfg(test)]
@@ -25,15 +27,18 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use rootstock_core::assign::{AskedBy, Resolution};
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
 use tokio::sync::watch;
 
+pub use installer::Installer;
 pub use node::LabelChange;
 pub use shoot::ShootState;
-pub use view::{BundleView, NodeView, Page, RuntimeKey, Summary};
+pub use summary::{ResolvedView, Slow, Summary};
+pub use view::{BundleView, NodeView, Page, RuntimeKey};
 
 use crate::api::ContainerRuntime;
 use claim::Runtime;
@@ -67,7 +72,8 @@ struct State {
     /// Whether every ContainerRuntime of the seed has been seen.
     seed_listed: bool,
     dirty: BTreeSet<RuntimeKey>,
-    written: BTreeMap<RuntimeKey, Summary>,
+    /// Since when a node has not had what a ContainerRuntime asks for.
+    unready: BTreeMap<RuntimeKey, BTreeMap<NodeName, Timestamp>>,
 }
 
 impl Index {
@@ -315,8 +321,11 @@ impl State {
         let Some(shoot) = self.shoots.get_mut(name) else { return };
         let claims: Vec<_> =
             shoot.runtimes.values().filter_map(|runtime| runtime.claim.clone()).collect();
-        let known = self.seed_listed && shoot.nodes_listed;
-        let assign = |node: &mut Node| node.assign(&claims, &self.bundles, &self.registries, known);
+        let known = self.seed_listed && shoot.nodes_listed && !shoot.waits_for_installer();
+        let assign = |node: &mut Node| {
+            let bundles = installer::gate(&self.bundles, &shoot.installer, &node.object.facts.name);
+            node.assign(&claims, &bundles, &self.registries, known);
+        };
         match only {
             Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign),
             None => shoot.nodes.values_mut().for_each(assign),
@@ -324,10 +333,10 @@ impl State {
         self.mark_dirty(name);
     }
 
-    /// Forgets what was to be written, and was written, of a ContainerRuntime.
+    /// Forgets what was to be written of a ContainerRuntime.
     fn forget(&mut self, key: &RuntimeKey) {
         self.dirty.remove(key);
-        self.written.remove(key);
+        self.unready.remove(key);
     }
 
     /// Drops a shoot of which nothing is known. One whose Nodes are known stays:

@@ -104,12 +104,7 @@ impl World {
         }))
         .unwrap();
         let (sender, catalog) = watch::channel(Arc::new(catalog));
-        let scope = Scope {
-            home: crate::home::Home::Seed,
-            types: Types::Configured,
-            classes: vec!["shoot".into()],
-            catalog,
-        };
+        let scope = Scope { types: Types::Configured, classes: vec!["shoot".into()], catalog };
         let index = Arc::new(Index::new(BinaryRoots::default()));
         let pending = ["gvisor", "kata"].map(|t| (t.parse().unwrap(), Resolution::Pending));
         index.put_bundles(BTreeMap::new(), pending.into(), BTreeMap::new());
@@ -141,11 +136,9 @@ impl World {
             catalog: scope.catalog.clone(),
             agent: AgentSettings {
                 image: "agent".into(),
-                roots: rootstock_core::path::BinaryRoots::default(),
                 domain: Some("seed.example".into()),
                 port: 443,
             },
-            place: crate::objects::Place::Managed,
         };
         let operations = Operations {
             client: client.clone(),

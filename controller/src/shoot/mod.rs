@@ -20,6 +20,7 @@ mod gather;
 mod labels;
 mod nodes;
 pub(crate) mod secrets;
+mod takeover;
 mod task;
 mod tokens;
 mod trouble;
