@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rootstock_core::layout::{HandlerTable, toml_table};
 use rootstock_core::name::HandlerName;
+use rootstock_core::plan::inherited;
 use rootstock_core::status::Reason;
 use serde_json::{Map, Value};
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike};
@@ -23,6 +24,9 @@ pub const FOLDER: &str = "/etc/containerd";
 pub const FILE: &str = "config.toml";
 /// The largest configuration that is read, in bytes; ordinary ones have 10 KiB.
 pub const MAX_SIZE: u64 = 4 << 20;
+
+/// The plugin that runs containers, by the configuration's version: 1, 2, then 3 and 4.
+const PLUGINS: [&str; 3] = ["cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"];
 
 /// Why the configuration can't be read or changed. It is then left as it is.
 #[derive(Debug, thiserror::Error)]
@@ -76,21 +80,44 @@ pub fn tables(text: &str) -> Result<BTreeMap<HandlerName, Option<HandlerTable>>,
     Ok(named.collect())
 }
 
+/// What to change in a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Tables to set.
+    pub set: BTreeMap<HandlerName, HandlerTable>,
+    /// Tables to take out.
+    pub remove: BTreeSet<HandlerName>,
+    /// Tables of others to put back, as [`table_text`] gave them.
+    pub restore: BTreeMap<HandlerName, String>,
+    /// Plugins to take the table of the gVisor extension's script out of, if it
+    /// is still exactly that.
+    pub strays: BTreeSet<String>,
+}
+
 /// The configuration with these tables set and those taken out.
 pub fn edit(
     text: &str,
     set: &BTreeMap<HandlerName, HandlerTable>,
     remove: &BTreeSet<HandlerName>,
 ) -> Result<String, ConfigError> {
+    let changes = Changes { set: set.clone(), remove: remove.clone(), ..Changes::default() };
+    change(text, &changes)
+}
+
+/// The configuration with these changes, all in one text.
+pub fn change(text: &str, changes: &Changes) -> Result<String, ConfigError> {
     let there = tables(text)?;
     let mut document = parse(text)?;
     let path = runtimes_path(&document)?;
+    let Changes { set, remove, restore, strays } = changes;
     let remove: Vec<_> = remove.iter().filter(|name| there.contains_key(*name)).collect();
     let set: Vec<_> = set
         .iter()
         .filter(|(name, table)| there.get(*name) != Some(&Some((*table).clone())))
         .collect();
-    if remove.is_empty() && set.is_empty() {
+    let strays: BTreeSet<&str> =
+        self::strays(&document)?.into_iter().filter(|plugin| strays.contains(*plugin)).collect();
+    if remove.is_empty() && set.is_empty() && restore.is_empty() && strays.is_empty() {
         return Ok(text.to_owned());
     }
     let default = default_runtime(&document, &path);
@@ -99,13 +126,45 @@ pub fn edit(
             "its default_runtime_name is {name}: without that handler's table containerd would not start"
         )));
     }
-    let (runtimes, inline) = runtimes_mut(&mut document, &path)?;
-    for name in &remove {
+    let mut new = Vec::new();
+    for (name, table) in &set {
+        let table =
+            write(table).map_err(|why| ConfigError::Table { handler: (*name).clone(), why })?;
+        new.push((*name, table));
+    }
+    for (name, text) in restore {
+        let mut table = parse(text)?.as_table().clone();
+        table.set_implicit(false);
+        new.push((name, table));
+    }
+    if !(remove.is_empty() && new.is_empty()) {
+        put(&mut document, &path, &remove, new.clone())?;
+    }
+    for plugin in &strays {
+        let path = ["plugins", plugin, "containerd", "runtimes"];
+        runtimes_mut(&mut document, &path)?.0.remove(inherited::HANDLER);
+    }
+    let edited = document.to_string();
+    let ours: BTreeSet<&HandlerName> =
+        remove.into_iter().chain(new.iter().map(|(name, _)| *name)).collect();
+    if foreign(text, &ours, &strays)? != foreign(&edited, &ours, &strays)? {
+        let why = "it is written in a way that can't be edited without changing what is not ours";
+        return Err(ConfigError::Shape(why.to_owned()));
+    }
+    Ok(edited)
+}
+
+fn put(
+    document: &mut DocumentMut,
+    path: &[&str; 4],
+    remove: &[&HandlerName],
+    new: Vec<(&HandlerName, Table)>,
+) -> Result<(), ConfigError> {
+    let (runtimes, inline) = runtimes_mut(document, path)?;
+    for name in remove {
         runtimes.remove(name.as_str());
     }
-    for (name, table) in &set {
-        let mut new =
-            write(table).map_err(|why| ConfigError::Table { handler: (*name).clone(), why })?;
+    for (name, mut new) in new {
         let item = if inline {
             Item::Value(new.into_inline_table().into())
         } else {
@@ -118,21 +177,81 @@ pub fn edit(
         };
         runtimes.insert(name.as_str(), item);
     }
-    let edited = document.to_string();
-    let ours: BTreeSet<&HandlerName> =
-        remove.into_iter().chain(set.into_iter().map(|s| s.0)).collect();
-    if foreign(text, &ours)? != foreign(&edited, &ours)? {
-        let why = "it is written in a way that can't be edited without changing what is not ours";
-        return Err(ConfigError::Shape(why.to_owned()));
+    Ok(())
+}
+
+/// A handler's table as a text of its own, to put it back one day.
+pub fn table_text(text: &str, handler: &HandlerName) -> Result<Option<String>, ConfigError> {
+    let document = parse(text)?;
+    let mut at: &dyn TableLike = document.as_table();
+    for part in runtimes_path(&document)?.into_iter().chain([handler.as_str()]) {
+        match at.get(part).and_then(Item::as_table_like) {
+            None => return Ok(None),
+            Some(table) => at = table,
+        }
     }
-    Ok(edited)
+    let mut alone = DocumentMut::new();
+    for (key, item) in at.iter() {
+        let mut item = item.clone();
+        place_anew(&mut item);
+        alone.insert(key, item);
+    }
+    Ok(Some(alone.to_string()))
+}
+
+/// Lets a table be written where it stands now, and not where it stood before.
+fn place_anew(item: &mut Item) {
+    if let Some(table) = item.as_table_mut() {
+        table.set_position(None);
+        for (_, item) in table.iter_mut() {
+            place_anew(item);
+        }
+    }
+}
+
+/// The plugins of other versions of the configuration in which the gVisor
+/// extension's script left its table: an upgrade in place changes the file's
+/// version under it.
+pub fn stray_tables(text: &str) -> Result<BTreeSet<String>, ConfigError> {
+    Ok(strays(&parse(text)?)?.into_iter().map(str::to_owned).collect())
+}
+
+fn strays(document: &DocumentMut) -> Result<Vec<&'static str>, ConfigError> {
+    let [_, own, ..] = runtimes_path(document)?;
+    let is_stray = |plugin: &&str| {
+        let mut at = document.as_table().get("plugins");
+        for part in [plugin, "containerd", "runtimes", inherited::HANDLER] {
+            at = at.and_then(Item::as_table_like).and_then(|table| table.get(part));
+        }
+        at.and_then(read) == Some(inherited::table())
+    };
+    Ok(PLUGINS.into_iter().filter(|plugin| *plugin != own).filter(is_stray).collect())
+}
+
+/// The handler of pods that ask for none.
+pub fn default_handler(text: &str) -> Result<Option<String>, ConfigError> {
+    let document = parse(text)?;
+    let path = runtimes_path(&document)?;
+    Ok(default_runtime(&document, &path).map(str::to_owned))
 }
 
 /// Everything in a configuration but these handlers' tables, and but tables
 /// that are empty: for one key, its parents are made.
-fn foreign(text: &str, ours: &BTreeSet<&HandlerName>) -> Result<Map<String, Value>, ConfigError> {
+fn foreign(
+    text: &str,
+    ours: &BTreeSet<&HandlerName>,
+    strays: &BTreeSet<&str>,
+) -> Result<Map<String, Value>, ConfigError> {
     let mut document = parse(text)?;
     let path = runtimes_path(&document)?;
+    for plugin in strays {
+        let path = ["plugins", plugin, "containerd", "runtimes"];
+        let mut at: Option<&mut dyn TableLike> = Some(document.as_table_mut());
+        for part in path {
+            at = at.and_then(|table| table.get_mut(part)?.as_table_like_mut());
+        }
+        at.and_then(|runtimes| runtimes.remove(inherited::HANDLER));
+    }
     let mut at: Option<&mut dyn TableLike> = Some(document.as_table_mut());
     for part in path {
         at = at.and_then(|table| table.get_mut(part)?.as_table_like_mut());
@@ -178,10 +297,11 @@ fn runtimes_path(document: &DocumentMut) -> Result<[&'static str; 4], ConfigErro
             .as_integer()
             .ok_or_else(|| ConfigError::Shape("its version is no number".to_owned()))?,
     };
+    let [one, two, three] = PLUGINS;
     let plugin = match version {
-        1 => "cri",
-        2 => "io.containerd.grpc.v1.cri",
-        3 | 4 => "io.containerd.cri.v1.runtime",
+        1 => one,
+        2 => two,
+        3 | 4 => three,
         _ => return Err(ConfigError::Shape(format!("its version {version} is not known"))),
     };
     Ok(["plugins", plugin, "containerd", "runtimes"])

@@ -6,7 +6,7 @@
 mod cri;
 pub mod systemd;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -30,6 +30,14 @@ pub trait Host: fmt::Debug + Send + Sync + 'static {
     /// The pod sandboxes on the node, also those that are not ready any more.
     fn sandboxes(&self) -> HostFuture<'_, Result<Vec<Sandbox>, HostError>>;
 
+    /// The files on the node that a sandbox was started with, as far as
+    /// containerd's own state tells: its shim, and what its runtime's options
+    /// name. None where it tells nothing.
+    fn started_with<'a>(
+        &'a self,
+        sandbox: &'a Sandbox,
+    ) -> HostFuture<'a, Result<Option<BTreeSet<String>>, HostError>>;
+
     /// The bytes that are free for the agent where this path is, as this process sees it.
     fn free_space<'a>(&'a self, path: &'a Path) -> HostFuture<'a, Result<u64, HostError>>;
 }
@@ -48,6 +56,8 @@ pub struct Containerd {
 /// A pod's sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
+    /// containerd's name for it.
+    pub id: String,
     /// `namespace/name`.
     pub pod: String,
     /// The handler that it was started with; none for containerd's default.

@@ -13,6 +13,7 @@ mod change;
 mod failure;
 mod observe;
 mod report;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -206,8 +207,9 @@ impl Reconciler {
                 self.again = false;
             }
             if work.is_empty() || self.failures.node_waits() {
-                // A tree that nobody wants waits for its pods or for containerd.
-                let waits = seen.observed.trees.len() > layouts.len();
+                // What nobody wants any more waits for its pods or for containerd.
+                let waits = seen.observed.trees.len() > layouts.len()
+                    || !seen.observed.inherited.files.is_empty();
                 return self.failures.rest(if waits { WAITING } else { LOOK });
             }
             self.change(&work, &layouts, &seen).await;

@@ -5,6 +5,7 @@
 //! someone puts in the way in the meantime. Files appear whole or not at all:
 //! temporary file beside its place → fsync → rename → fsync of the folder.
 
+mod identity;
 mod temp;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
 use cap_std_ext::dirext::CapStdExtDirExt as _;
+pub use identity::{Identity, Note};
 use rootstock_core::layout::TEMP_PREFIX;
 use rootstock_core::path::{BinaryPath, BinaryPathRefused, BinaryRoots};
 use rootstock_core::status::Reason;

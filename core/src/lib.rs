@@ -18,6 +18,7 @@
 //! * [`catalog`]: which bundle each runtime type stands for
 //! * [`desired`]: what one node should have, with its generation
 //! * [`layout`]: where a bundle lies on a node, and what containerd is told of it
+//! * [`state`]: what moves along to another seed
 //! * [`status`]: phases and reasons, in the words that users see
 //! * [`assign`], [`plan`], [`rollup`]: the decisions
 
@@ -34,4 +35,5 @@ pub mod provider;
 pub mod reference;
 pub mod rollup;
 pub mod selector;
+pub mod state;
 pub mod status;

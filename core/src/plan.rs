@@ -8,12 +8,13 @@
 //!  1  pull      trees that are not complete
 //!  2  render    config files of complete trees
 //!  3  tables    one edit of containerd's configuration
-//!  4  links     for people
+//!  4  files     what another installer left, once nothing uses it; links, for people
 //!  5  restart   once, if the running containerd lacks what it should have
 //!  6  collect   what nothing leads to any more
 //! ```
 
 mod gone;
+pub mod inherited;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::desired::{DesiredBundle, DesiredContent};
 use crate::layout::{HandlerTable, Layout, Link, RenderedId, TreeId};
 use crate::name::{HandlerName, RuntimeType};
 use crate::status::Reason;
+use inherited::{Inherited, InheritedFile};
 
 /// What an agent sees on its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub struct Observed {
     pub started: BTreeMap<HandlerName, HandlerTable>,
     /// The pods that use each handler.
     pub sandboxes: BTreeMap<HandlerName, Vec<String>>,
+    /// The handlers whose table took the place of someone else's, which is kept.
+    pub replaced: BTreeSet<HandlerName>,
+    /// What the gVisor extension's script left.
+    pub inherited: Inherited,
     /// Whether an activation began and its health was never proven.
     pub activation_open: bool,
 }
@@ -96,8 +102,20 @@ pub struct Plan {
     pub renders: BTreeSet<RenderedId>,
     /// Tables to set, and for which type.
     pub set_tables: BTreeMap<HandlerName, (RuntimeType, HandlerTable)>,
+    /// Handlers whose table is someone else's until now: it is kept before ours takes its place.
+    pub keep_tables: BTreeSet<HandlerName>,
     /// Tables to take out.
     pub remove_tables: BTreeSet<HandlerName>,
+    /// Tables to put back: ours took the place of someone else's.
+    pub restore_tables: BTreeSet<HandlerName>,
+    /// Plugins of other versions of the configuration to take the script's table out of.
+    pub remove_strays: BTreeSet<String>,
+    /// Files of the script to note before its table is taken over.
+    pub note_files: BTreeSet<String>,
+    /// Files of the script to delete, if they are what was noted.
+    pub remove_files: BTreeSet<String>,
+    /// Files whose note is about nothing any more.
+    pub forget_files: BTreeSet<String>,
     /// Handlers whose table is not ours any more: only the record of it goes.
     pub disown: BTreeSet<HandlerName>,
     /// Links to set, and where they lead.
@@ -134,6 +152,8 @@ pub enum Outlook {
     Loaded {
         /// Files of others that stand where its links should.
         foreign: Vec<Link>,
+        /// Files of the gVisor extension that stand there until these pods have ended.
+        inherited: Vec<String>,
     },
     /// containerd was started with its tables, and still lacks these handlers or
     /// has them in another form: one more start would not help.
@@ -156,8 +176,14 @@ impl Plan {
         let Self {
             pulls,
             renders,
-            set_tables,
-            remove_tables,
+            set_tables: _,
+            keep_tables,
+            remove_tables: _,
+            restore_tables: _,
+            remove_strays: _,
+            note_files,
+            remove_files,
+            forget_files,
             disown,
             set_links,
             remove_links,
@@ -168,14 +194,25 @@ impl Plan {
         } = self;
         pulls.is_empty()
             && renders.is_empty()
-            && set_tables.is_empty()
-            && remove_tables.is_empty()
+            && !self.edits_tables()
+            && keep_tables.is_empty()
+            && note_files.is_empty()
+            && remove_files.is_empty()
+            && forget_files.is_empty()
             && disown.is_empty()
             && set_links.is_empty()
             && remove_links.is_empty()
             && restart.is_none()
             && collect_trees.is_empty()
             && collect_rendered.is_empty()
+    }
+
+    /// Whether containerd's configuration has to be changed.
+    pub fn edits_tables(&self) -> bool {
+        !(self.set_tables.is_empty()
+            && self.remove_tables.is_empty()
+            && self.restore_tables.is_empty()
+            && self.remove_strays.is_empty())
     }
 }
 
@@ -212,6 +249,7 @@ pub fn plan(desired: &DesiredContent, observed: &Observed) -> Plan {
             kept.insert(runtime.clone());
         }
     }
+    inherited::plan(&active, &kept, observed, &mut plan);
     let mut wanting = BTreeSet::new();
     for (runtime, layout) in &active {
         activate(runtime, layout, observed, &mut plan, &mut wanting);
@@ -289,9 +327,14 @@ fn activate(
     }
     let mut lacking = BTreeSet::new();
     for (handler, table) in &layout.tables {
-        let there = observed.tables.get(handler).and_then(Option::as_ref) == Some(table);
+        let before = observed.tables.get(handler);
+        let there = before.and_then(Option::as_ref) == Some(table);
         if !there || observed.owned.get(handler) != Some(runtime) {
             plan.set_tables.insert(handler.clone(), (runtime.clone(), table.clone()));
+            let theirs = before.is_some_and(|table| inherited::is_foreign(table.as_ref()));
+            if theirs && !observed.owned.contains_key(handler) {
+                plan.keep_tables.insert(handler.clone());
+            }
         }
         if observed.loaded.get(handler).and_then(Option::as_ref) != Some(table) {
             lacking.insert(handler.clone());
@@ -301,9 +344,17 @@ fn activate(
         }
     }
     let mut foreign = Vec::new();
+    let mut waits = false;
     for (link, target) in &layout.links {
+        let path = format!("{}/{}", link.binary_path, link.name);
         match observed.links.get(link) {
-            Some(LinkState::Foreign) => foreign.push(link.clone()),
+            Some(LinkState::Foreign) if plan.remove_files.contains(&path) => {
+                plan.set_links.insert(link.clone(), target.clone());
+            }
+            Some(LinkState::Foreign) => match inherited::stands_at(link, observed) {
+                Some(InheritedFile::Found | InheritedFile::Noted) => waits = true,
+                Some(InheritedFile::Changed) | None => foreign.push(link.clone()),
+            },
             Some(LinkState::Ours(at)) if at == target => {}
             Some(LinkState::Ours(_)) | None => {
                 plan.set_links.insert(link.clone(), target.clone());
@@ -313,7 +364,8 @@ fn activate(
     let outlook = if observed.activation_open || lacking.iter().any(|h| wanting.contains(h)) {
         Outlook::Activate
     } else if lacking.is_empty() {
-        Outlook::Loaded { foreign }
+        let inherited = if waits { observed.inherited.pods.clone() } else { Vec::new() };
+        Outlook::Loaded { foreign, inherited }
     } else {
         Outlook::NotLoaded(lacking)
     };

@@ -170,6 +170,8 @@ words! {
         Halted,
         /// Pods use the runtime.
         PodsRunning,
+        /// Another extension's installer may still write on the node.
+        TakeoverPending,
         /// Something unexpected; the message says what.
         Internal,
     }
@@ -227,6 +229,9 @@ impl Reason {
             Self::Paused => "resume the rollout",
             Self::Halted => "correct the bundle, then retry or abort the rollout",
             Self::PodsRunning => "it goes on when the pods have ended",
+            Self::TakeoverPending => {
+                "it goes on when the other extension's installer has gone; if it stays, see why the shoot's resource manager does not delete it, or delete its DaemonSet in kube-system"
+            }
             Self::Internal => "see the logs of the controller and the agent",
         }
     }

@@ -2,6 +2,7 @@
 
 mod lifecycle;
 mod support;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;

@@ -137,7 +137,7 @@ fn however_it_is_written_nothing_of_others_changes() {
         let edited = set(&text, &runsc("a"));
         assert_eq!(tables(&edited).unwrap()[&name("runsc")], Some(runsc("a")), "{edited}");
         let ours = name("runsc");
-        let foreign = |text: &str| super::foreign(text, &[&ours].into()).unwrap();
+        let foreign = |text: &str| super::foreign(text, &[&ours].into(), &BTreeSet::new()).unwrap();
         assert_eq!(foreign(&edited), foreign(&text), "{edited}");
         assert_eq!(foreign(&unset(&edited)), foreign(&text), "{edited}");
         assert!(!tables(&unset(&edited)).unwrap().contains_key(&ours));
@@ -174,4 +174,77 @@ fn a_node_without_a_configuration_gets_a_minimal_one() {
     {
         assert_eq!(minimal(version), want);
     }
+}
+
+/// The table as the script of the gVisor extension appends it, by the file's version.
+fn script(version: u8) -> String {
+    let plugin = match version {
+        1 => "plugins.cri",
+        2 => "plugins.\"io.containerd.grpc.v1.cri\"",
+        _ => "plugins.\"io.containerd.cri.v1.runtime\"",
+    };
+    format!(
+        "[{plugin}.containerd.runtimes.runsc]\n  runtime_type = \"io.containerd.runsc.v1\"\n\
+         [{plugin}.containerd.runtimes.runsc.options]\n  TypeUrl = \"io.containerd.runsc.v1.options\"\n\
+         \x20 ConfigPath = \"/etc/containerd/runsc.toml\"\n"
+    )
+}
+
+#[test]
+fn what_the_script_left_is_known_in_every_form() {
+    for (version, text) in [(1, V1), (2, V2), (3, V3), (4, &*V3.replace("= 3", "= 4"))] {
+        for left in [1, 2, 3] {
+            let whole = format!("{text}{}", script(left));
+            let right = left == version.min(3);
+            let there = tables(&whole).unwrap().remove(&name("runsc"));
+            assert_eq!(there, right.then(|| Some(inherited::table())), "{version} {left}");
+            let strays = stray_tables(&whole).unwrap();
+            assert_eq!(strays.len(), usize::from(!right), "{version} {left}: {strays:?}");
+            let set = [(name("runsc"), runsc("a"))].into();
+            let edited = change(&whole, &Changes { set, strays, ..Changes::default() }).unwrap();
+            assert_eq!(tables(&edited).unwrap()[&name("runsc")], Some(runsc("a")), "{edited}");
+            assert!(!edited.contains("/etc/containerd/runsc.toml"), "{edited}");
+            assert_eq!(edited.matches("runtimes.runsc]").count(), 1, "{edited}");
+            // The comment right above a table goes with it.
+            let rest = text.trim_end().trim_end_matches("# the end").trim_end();
+            assert!(unset(&edited).starts_with(rest), "{version} {left}: {edited}");
+        }
+    }
+}
+
+#[test]
+fn a_stray_table_of_someone_else_stays() {
+    let other = script(2).replace("ConfigPath", "pod_annotations = []\nConfigPath");
+    for table in [other, script(2).replace("runsc.toml", "other.toml")] {
+        let text = format!("{V3}{table}");
+        assert!(stray_tables(&text).unwrap().is_empty(), "{text}");
+        let changes =
+            Changes { strays: ["io.containerd.grpc.v1.cri".into()].into(), ..Changes::default() };
+        assert_eq!(change(&text, &changes).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_foreign_table_comes_back_as_it_was() {
+    let table = "runtime_type = \"x\" # mine\nsnapshotter = \"s\"\n";
+    let nested = "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runsc.options]\na = [1, 2]\n";
+    let text = format!(
+        "{V3}[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runsc]\n{table}{nested}[last]\nx = 1\n"
+    );
+    let kept = table_text(&text, &name("runsc")).unwrap().unwrap();
+    assert!(kept.starts_with(table) && kept.contains("[options]"), "{kept}");
+    let ours = set(&text, &runsc("a"));
+    let restore: BTreeMap<_, _> = [(name("runsc"), kept.clone())].into();
+    let changes = Changes { restore, ..Changes::default() };
+    let back = change(&ours, &changes).unwrap();
+    assert_eq!(
+        foreign(&back, &BTreeSet::new(), &BTreeSet::new()).unwrap(),
+        foreign(&text, &BTreeSet::new(), &BTreeSet::new()).unwrap(),
+        "{back}"
+    );
+    assert_eq!(table_text(&back, &name("runsc")).unwrap(), Some(kept));
+    // Also into a file that is written inline.
+    let back = change(&set(INLINE, &runsc("a")), &changes).unwrap();
+    assert!(tables(&back).unwrap().contains_key(&name("runsc")) && back.contains("snapshotter"));
+    assert_eq!(table_text(V3, &name("runsc")).unwrap(), None);
 }

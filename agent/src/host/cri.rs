@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod real;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,7 +74,23 @@ struct ListPodSandboxResponse {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+struct PodSandboxStatusRequest {
+    #[prost(string, tag = "1")]
+    pod_sandbox_id: String,
+    #[prost(bool, tag = "2")]
+    verbose: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PodSandboxStatusResponse {
+    #[prost(map = "string, string", tag = "2")]
+    info: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 struct PodSandbox {
+    #[prost(string, tag = "1")]
+    id: String,
     #[prost(message, optional, tag = "2")]
     metadata: Option<PodSandboxMetadata>,
     #[prost(string, tag = "7")]
@@ -121,14 +137,23 @@ impl Cri {
         let answer: ListPodSandboxResponse =
             self.call("ListPodSandbox", ListPodSandboxRequest {}).await?;
         let sandbox = |item: PodSandbox| {
-            let PodSandboxMetadata { name, namespace } = item.metadata.unwrap_or_default();
+            let PodSandbox { id, metadata, runtime_handler } = item;
+            let PodSandboxMetadata { name, namespace } = metadata.unwrap_or_default();
             // A handler that is no name of ours can't be one of ours.
             Sandbox {
+                id,
                 pod: format!("{namespace}/{name}"),
-                handler: item.runtime_handler.parse().ok(),
+                handler: runtime_handler.parse().ok(),
             }
         };
         Ok(answer.items.into_iter().map(sandbox).collect())
+    }
+
+    /// The paths that the options of a sandbox's runtime name.
+    pub(super) async fn paths_of(&self, id: &str) -> Result<BTreeSet<String>, HostError> {
+        let ask = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+        let answer: PodSandboxStatusResponse = self.call("PodSandboxStatus", ask).await?;
+        Ok(option_paths(&answer.info))
     }
 
     async fn call<A, B>(&self, method: &'static str, ask: A) -> Result<B, HostError>
@@ -234,6 +259,39 @@ fn handlers(answer: &StatusResponse) -> Handlers {
     tables
 }
 
+/// What `info["info"]` of a sandbox's verbose status says of its runtime.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct SandboxInfo {
+    runtime_options: Value,
+}
+
+fn option_paths(info: &HashMap<String, String>) -> BTreeSet<String> {
+    let info = info.get("info").map(|text| serde_json::from_str::<SandboxInfo>(text));
+    let options = match info {
+        Some(Ok(info)) => info.runtime_options,
+        Some(Err(error)) => {
+            tracing::debug!(%error, "what containerd tells of a sandbox can't be read");
+            Value::Null
+        }
+        None => Value::Null,
+    };
+    let mut paths = BTreeSet::new();
+    collect_paths(&options, &mut paths);
+    paths
+}
+
+fn collect_paths(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) if text.starts_with('/') => {
+            into.insert(text.clone());
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_paths(item, into)),
+        Value::Object(map) => map.values().for_each(|item| collect_paths(item, into)),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 fn table(runtime: ConfigRuntime) -> HandlerTable {
     HandlerTable {
         runtime_type: runtime.runtime_type,
@@ -275,6 +333,18 @@ mod tests {
         assert_eq!(runsc.options["ConfigPath"], "/x/runsc.toml");
         assert!(runsc.privileged_without_host_devices);
         assert_eq!(runsc.pod_annotations, ["a"]);
+    }
+
+    #[test]
+    fn a_sandbox_tells_what_its_options_name() {
+        let info = r#"{"pid":7,"runtimeHandler":"runsc","runtimeType":"io.containerd.runsc.v1",
+            "runtimeOptions":{"type_url":"io.containerd.runsc.v1.options","config_path":"/etc/containerd/runsc.toml"},
+            "config":{"log_directory":"/var/log/pods/x"}}"#;
+        let of = |text: &str| option_paths(&[("info".to_owned(), text.to_owned())].into());
+        assert_eq!(of(info), ["/etc/containerd/runsc.toml".to_owned()].into());
+        for text in ["{}", "{", r#"{"runtimeOptions":null}"#] {
+            assert!(of(text).is_empty(), "{text}");
+        }
     }
 
     #[test]

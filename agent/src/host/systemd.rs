@@ -4,6 +4,7 @@
 //! mounted into the agent's Pod and not the sockets, which go stale when
 //! their owner restarts.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct SystemdHost {
     bus: PathBuf,
     cri: Cri,
+    /// Where containerd keeps a folder for each sandbox that runs.
+    tasks: PathBuf,
 }
 
 impl SystemdHost {
@@ -38,6 +41,7 @@ impl SystemdHost {
         Self {
             bus: host_root.join("run/dbus/system_bus_socket"),
             cri: Cri::new(host_root.join("run/containerd/containerd.sock")),
+            tasks: host_root.join("run/containerd/io.containerd.runtime.v2.task/k8s.io"),
         }
     }
 
@@ -144,6 +148,23 @@ fn late(what: &str, limit: Duration) -> HostError {
     HostError::Unavailable { what: what.to_owned(), source }
 }
 
+/// The shim that a sandbox was started with; none where it does not run, or
+/// containerd is too old to write that down.
+async fn shim(tasks: &Path, id: &str) -> Result<Option<String>, HostError> {
+    let unavailable = |source: Box<dyn std::error::Error + Send + Sync>| HostError::Unavailable {
+        what: format!("read the shim of sandbox {id}"),
+        source,
+    };
+    if !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) || id.is_empty() {
+        return Err(unavailable("it has no plain name".into()));
+    }
+    match tokio::fs::read_to_string(tasks.join(id).join("shim-binary-path")).await {
+        Ok(path) => Ok(Some(path.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unavailable(error.into())),
+    }
+}
+
 impl Host for SystemdHost {
     fn containerd(&self) -> HostFuture<'_, Result<Containerd, HostError>> {
         Box::pin(async {
@@ -170,6 +191,19 @@ impl Host for SystemdHost {
 
     fn sandboxes(&self) -> HostFuture<'_, Result<Vec<Sandbox>, HostError>> {
         Box::pin(self.cri.sandboxes())
+    }
+
+    fn started_with<'a>(
+        &'a self,
+        sandbox: &'a Sandbox,
+    ) -> HostFuture<'a, Result<Option<BTreeSet<String>>, HostError>> {
+        Box::pin(async {
+            let mut paths = self.cri.paths_of(&sandbox.id).await?;
+            if let Some(shim) = shim(&self.tasks, &sandbox.id).await? {
+                paths.insert(shim);
+            }
+            Ok((!paths.is_empty()).then_some(paths))
+        })
     }
 
     fn free_space<'a>(&'a self, path: &'a Path) -> HostFuture<'a, Result<u64, HostError>> {

@@ -18,8 +18,8 @@ use rootstock_daemon::error::Chain;
 use tokio::time::Instant;
 
 use super::observe::{Obstacle, Seen, read_config};
-use super::{Files, Reconciler};
-use crate::containerd::{self, ConfigError};
+use super::{Files, Reconciler, takeover};
+use crate::containerd::{self, Changes, ConfigError};
 use crate::host::Containerd;
 use crate::rootfs::{Entry, FsError};
 use crate::store::{Activation, Loaded, Step, StoreError};
@@ -76,8 +76,7 @@ impl Reconciler {
                 return;
             }
         };
-        let edits = !plan.set_tables.is_empty() || !plan.remove_tables.is_empty();
-        if edits && !seen.unsettled.is_zero() {
+        if plan.edits_tables() && !seen.unsettled.is_zero() {
             tracing::info!(wait = ?seen.unsettled, "containerd's configuration was just changed");
             tokio::time::sleep(seen.unsettled).await;
             // Look again: it may have changed once more.
@@ -161,12 +160,16 @@ impl Reconciler {
             self.reports.activating(types);
         }
         tokio::task::spawn_blocking(move || {
+            let noted = takeover::note(&files, &plan)?;
+            let kept = keep_tables(&plan, config.as_deref())?;
             files.journal(|journal| {
                 let step = if plan.restart.is_some() { Step::Activate } else { Step::Change };
                 journal.write(step, |state| {
                     for (handler, (runtime, _)) in &plan.set_tables {
                         state.owned.insert(handler.clone(), runtime.clone());
                     }
+                    state.inherited.extend(noted);
+                    state.replaced.extend(kept);
                     if plan.restart.is_some() {
                         let handlers = plan.set_tables.keys().chain(&stands).cloned().collect();
                         state.activation = Some(Activation { start, handlers });
@@ -174,13 +177,23 @@ impl Reconciler {
                 })
             })?;
             put_tables(&files, &plan, config.as_deref(), &version)?;
+            takeover::remove(&files, &plan)?;
             put_links(&files, &plan)?;
             files.journal(|journal| {
                 let gone = |handler: &HandlerName| {
-                    plan.remove_tables.contains(handler) || plan.disown.contains(handler)
+                    plan.remove_tables.contains(handler)
+                        || plan.restore_tables.contains(handler)
+                        || plan.disown.contains(handler)
+                };
+                let done = |path: &String| {
+                    plan.remove_files.contains(path) || plan.forget_files.contains(path)
                 };
                 let step = if plan.restart.is_some() { Step::Activate } else { Step::Settled };
-                journal.write(step, |state| state.owned.retain(|handler, _| !gone(handler)))
+                journal.write(step, |state| {
+                    state.owned.retain(|handler, _| !gone(handler));
+                    state.replaced.retain(|handler, _| !gone(handler));
+                    state.inherited.retain(|path, _| !done(path));
+                })
             })?;
             Ok(())
         })
@@ -292,13 +305,26 @@ fn render(
         .try_for_each(|(name, text)| folder.replace(name.as_str(), text.as_bytes(), 0o644))
 }
 
+/// The tables of others that make room for ours.
+fn keep_tables(
+    plan: &Plan,
+    config: Option<&str>,
+) -> Result<BTreeMap<HandlerName, String>, ConfigError> {
+    let mut kept = BTreeMap::new();
+    for handler in &plan.keep_tables {
+        let text = config.map(|text| containerd::table_text(text, handler)).transpose()?;
+        kept.extend(text.flatten().map(|text| (handler.clone(), text)));
+    }
+    Ok(kept)
+}
+
 fn put_tables(
     files: &Files,
     plan: &Plan,
     seen: Option<&str>,
     version: &str,
 ) -> Result<(), ChangeError> {
-    if plan.set_tables.is_empty() && plan.remove_tables.is_empty() {
+    if !plan.edits_tables() {
         return Ok(());
     }
     // Another writer may have been here since the plan was made.
@@ -312,7 +338,15 @@ fn put_tables(
         None => containerd::minimal(version),
     };
     let set = plan.set_tables.iter().map(|(name, (_, table))| (name.clone(), table.clone()));
-    let edited = containerd::edit(text, &set.collect(), &plan.remove_tables)?;
+    let mut restore = files.journal(|journal| journal.state().replaced.clone());
+    restore.retain(|handler, _| plan.restore_tables.contains(handler));
+    let changes = Changes {
+        set: set.collect(),
+        remove: plan.remove_tables.clone(),
+        restore,
+        strays: plan.remove_strays.clone(),
+    };
+    let edited = containerd::change(text, &changes)?;
     if before.as_deref() == Some(&edited) {
         return Ok(());
     }

@@ -14,7 +14,7 @@ use rootstock_core::plan::{LinkState, Observed, Rendered, Tree, TreeState};
 use rootstock_core::status::Reason;
 use tokio::time::Instant;
 
-use super::{DRIFT, Files, Reconciler};
+use super::{DRIFT, Files, Reconciler, takeover};
 use crate::containerd::{self, ConfigError};
 use crate::host::{Containerd, HostError};
 use crate::install::is_intact;
@@ -103,7 +103,8 @@ pub(super) async fn look(
             reconciler.verified.insert(tree, now);
         }
     }
-    let containerd = match ask(reconciler, &mut observed, &record).await {
+    let text = config.as_ref().ok().and_then(Option::as_deref);
+    let containerd = match ask(reconciler, &mut observed, &record, text).await {
         Ok(containerd) => Ok(containerd),
         Err(error) => Err(Obstacle::host(&error)),
     };
@@ -115,6 +116,7 @@ async fn ask(
     reconciler: &Reconciler,
     observed: &mut Observed,
     record: &Record,
+    config: Option<&str>,
 ) -> Result<Containerd, HostError> {
     let containerd = reconciler.host.containerd().await?;
     observed.loaded = containerd.handlers.clone();
@@ -129,7 +131,10 @@ async fn ask(
             }
         }
     }
-    for sandbox in reconciler.host.sandboxes().await? {
+    let sandboxes = reconciler.host.sandboxes().await?;
+    observed.inherited.pods =
+        takeover::pods(&*reconciler.host, &sandboxes, &record.inherited, config).await;
+    for sandbox in sandboxes {
         if let Some(handler) = sandbox.handler {
             observed.sandboxes.entry(handler).or_default().push(sandbox.pod);
         }
@@ -152,6 +157,7 @@ fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>) -> Disk {
     let record = files.journal(|journal| journal.state().clone());
     let mut observed = Observed {
         owned: record.owned.clone(),
+        replaced: record.replaced.keys().cloned().collect(),
         activation_open: record.activation.is_some(),
         ..Observed::default()
     };
@@ -207,10 +213,15 @@ fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>) -> Disk {
     let config = read_config(files).map_err(|error| Obstacle::fs(&error));
     let config = config.and_then(|text| {
         if let Some(text) = &text {
-            observed.tables = containerd::tables(text).map_err(|error| Obstacle::config(&error))?;
+            let understood = containerd::tables(text)
+                .and_then(|tables| Ok((tables, containerd::stray_tables(text)?)));
+            (observed.tables, observed.inherited.strays) =
+                understood.map_err(|error| Obstacle::config(&error))?;
         }
         Ok(text)
     });
+    let wanted = layouts.values().map(|(_, layout)| layout);
+    observed.inherited.files = takeover::look(files, &record, wanted, &observed);
     let text = config.as_ref().ok().and_then(Option::as_deref);
     let unsettled = text.map_or(Duration::ZERO, |text| unsettled(files, text));
     Disk { observed, config, unsettled, record, stale, stale_rendered }

@@ -234,12 +234,15 @@ fn say(
             now.phase = Phase::Verified;
             now.bytes_done = now.bytes_total;
         }
-        Outlook::Loaded { foreign } => {
+        Outlook::Loaded { foreign, inherited } => {
             now.phase = Phase::Loaded;
             now.bytes_done = now.bytes_total;
             if !foreign.is_empty() {
                 let names: Vec<&str> = foreign.iter().map(|link| link.name.as_str()).collect();
                 now.message = format!("files of others stay beside it: {}", names.join(", "));
+            } else if !inherited.is_empty() {
+                let pods = name_pods(inherited);
+                now.message = format!("files of the gVisor extension stay beside it, {pods}");
             }
         }
         Outlook::NotLoaded(handlers) => {

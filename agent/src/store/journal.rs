@@ -15,7 +15,7 @@ use rootstock_core::path::BinaryPath;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
-use crate::rootfs::{Folder, FsError};
+use crate::rootfs::{Folder, FsError, Note};
 
 const FILE: &str = "journal.jsonl";
 const VERSION: u32 = 1;
@@ -53,6 +53,13 @@ pub struct Record {
     /// containerd's configuration as this agent wrote it last, or was about to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Digest>,
+    /// The tables of others that made room for ours, as text, to put them back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replaced: BTreeMap<HandlerName, String>,
+    /// The files of the gVisor extension that go when nothing uses them, by
+    /// their path on the node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inherited: BTreeMap<String, Note>,
 }
 
 /// A step, as a word for people.
@@ -118,6 +125,8 @@ impl Default for Record {
             activation: None,
             loaded: None,
             config: None,
+            replaced: BTreeMap::new(),
+            inherited: BTreeMap::new(),
         }
     }
 }

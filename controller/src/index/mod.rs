@@ -14,10 +14,12 @@
 //! known as a whole, because what is not known must not uninstall anything.
 
 mod claim;
+mod installer;
 mod node;
 mod removal;
 mod settings;
 mod shoot;
+mod summary;
 mod view;
 
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use rootstock_core::assign::{AskedBy, Resolution};
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
@@ -33,9 +36,11 @@ use rootstock_core::path::BinaryRoots;
 use rootstock_core::provider::How;
 use tokio::sync::watch;
 
+pub use installer::Installer;
 pub use node::LabelChange;
 pub use shoot::ShootState;
-pub use view::{BundleView, NodeView, Page, RuntimeKey, Summary};
+pub use summary::{ResolvedView, Slow, Summary};
+pub use view::{BundleView, NodeView, Page, RuntimeKey};
 
 use crate::api::ContainerRuntime;
 use claim::Runtime;
@@ -70,7 +75,8 @@ struct State {
     /// Whether every ContainerRuntime of the seed has been seen.
     seed_listed: bool,
     dirty: BTreeSet<RuntimeKey>,
-    written: BTreeMap<RuntimeKey, Summary>,
+    /// Since when a node has not had what a ContainerRuntime asks for.
+    unready: BTreeMap<RuntimeKey, BTreeMap<NodeName, Timestamp>>,
     said: settings::Said,
 }
 
@@ -326,8 +332,11 @@ impl State {
         let Some(shoot) = self.shoots.get_mut(name) else { return };
         let claims: Vec<_> =
             shoot.runtimes.values().filter_map(|runtime| runtime.claim.clone()).collect();
-        let known = self.seed_listed && shoot.nodes_listed;
-        let assign = |node: &mut Node| node.assign(&claims, &self.bundles, &self.registries, known);
+        let known = self.seed_listed && shoot.nodes_listed && !shoot.waits_for_installer();
+        let assign = |node: &mut Node| {
+            let bundles = installer::gate(&self.bundles, &shoot.installer, &node.object.facts.name);
+            node.assign(&claims, &bundles, &self.registries, known);
+        };
         match only {
             Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign),
             None => shoot.nodes.values_mut().for_each(assign),
@@ -335,10 +344,10 @@ impl State {
         self.mark_dirty(name);
     }
 
-    /// Forgets what was to be written, and was written, of a ContainerRuntime.
+    /// Forgets what was to be written of a ContainerRuntime.
     fn forget(&mut self, key: &RuntimeKey) {
         self.dirty.remove(key);
-        self.written.remove(key);
+        self.unready.remove(key);
         self.said.remove(key);
     }
 

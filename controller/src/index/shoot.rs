@@ -6,6 +6,7 @@ use rootstock_core::name::NodeName;
 
 use super::MAX_NODES;
 use super::claim::Runtime;
+use super::installer::Installer;
 use super::node::{Node, NodeObject};
 
 /// What is known of a shoot's API.
@@ -30,6 +31,8 @@ pub(super) struct Shoot {
     pub(super) nodes_listed: bool,
     pub(super) runtimes: BTreeMap<String, Runtime>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
+    /// Who installed gVisor before.
+    pub(super) installer: Installer,
     /// The ContainerRuntimes by which it leaves this seed. One that is gone
     /// stays here with the shoot: it was not given up but taken along.
     pub(super) migrating: BTreeSet<String>,

@@ -15,6 +15,7 @@ pub(crate) mod classes;
 pub(crate) mod daemonset;
 mod package;
 pub(crate) mod plain;
+pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;
 mod withdraw;
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 use crate::api::Cluster;
 use crate::shoot::secrets::{self, ACCESS_SECRET, CA_SECRET, SecretError};
 use plain::{Plain, PlainError};
+use takeover::TakenOver;
 use write::{WriteError, Writer};
 
 /// The ManagedResource with the agent.
@@ -118,23 +120,24 @@ impl ObjectsError {
 
 impl Objects {
     /// Writes all that a shoot with a ContainerRuntime of this type needs.
-    /// Nothing is written where nothing changed.
+    /// Nothing is written where nothing changed. Tells what was taken over from
+    /// another extension with that.
     pub(crate) async fn put(
         &self,
         shoot: &ShootName,
         cluster: &Cluster,
         runtime: &RuntimeType,
-    ) -> Result<(), ObjectsError> {
+    ) -> Result<TakenOver, ObjectsError> {
         if let Place::Plain(plain) = &self.place {
-            return self.put_plain(plain, shoot, cluster, runtime).await;
+            self.put_plain(plain, shoot, cluster, runtime).await?;
+            return Ok(TakenOver::default());
         }
         let catalog = Arc::clone(&self.catalog.borrow());
         let authority = secrets::authority(&self.client, shoot).await?;
         secrets::request_access(&self.client, shoot).await?;
         let writer = Writer::new(&self.client, shoot.as_str());
 
-        // Here what another extension left under our names is taken over:
-        // before the ManagedResource with its RuntimeClasses becomes ours.
+        let taken = self.take_over(shoot, runtime).await?;
         let entry = catalog.runtime(runtime);
         let said = entry.map_or(&[][..], |entry| entry.runtime_classes.as_slice());
         let classes = |present| classes::keep(classes::render(runtime, said), present);
@@ -145,7 +148,17 @@ impl Objects {
         let types = catalog.runtimes.iter().map(|entry| entry.runtime.clone()).collect();
         let agent = |_| agent::render(&self.agent, &types, &endpoint, authority.cert_pem());
         writer.put(AGENT_RESOURCE, agent).await?;
-        Ok(())
+        Ok(taken)
+    }
+
+    /// Takes over from another extension of this type: its installers are
+    /// deleted. Not waited for; the index keeps agents from where they are.
+    pub(crate) async fn take_over(
+        &self,
+        shoot: &ShootName,
+        runtime: &RuntimeType,
+    ) -> Result<TakenOver, ObjectsError> {
+        Ok(takeover::take_over(&self.client, shoot, runtime).await?)
     }
 
     /// Takes a type's RuntimeClasses away. Called again until they are gone.
@@ -159,7 +172,10 @@ impl Objects {
             return Ok(plain.withdraw_classes(runtime).await?);
         }
         let writer = Writer::new(&self.client, shoot.as_str());
-        Ok(writer.withdraw(&classes_resource(runtime), keep).await?)
+        // A resource that goes before it was ever reconciled here.
+        let taken = self.take_over(shoot, runtime).await?;
+        let gone = writer.withdraw(&classes_resource(runtime), keep).await?;
+        Ok(taken.left.into_iter().next().map_or(gone, Gone::Not))
     }
 
     /// Takes the agent away, and with it the controller's access to the shoot.

@@ -62,7 +62,10 @@ impl Task<'_> {
             self.ctx.owe_objects(self.key);
             return Ok(());
         }
-        self.ctx.objects.put(&self.key.shoot, cluster, &runtime).await?;
+        let taken = self.ctx.objects.put(&self.key.shoot, cluster, &runtime).await?;
+        if let Some(note) = taken.note() {
+            self.ctx.events.say(&self.object, Word::TakenOver, note);
+        }
         Ok(())
     }
 

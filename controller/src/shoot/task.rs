@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::client::{Link, client};
 use super::endpoints::Endpoints;
 use super::nodes::{Nodes, NodesError};
+use super::takeover::Takeover;
 use super::tokens::{self, ByShoot, Token};
 use super::trouble::{Kind, Pauses, Trouble};
 use super::{PATIENCE, access, labels, secrets};
@@ -84,6 +85,7 @@ impl Shoot {
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         let mut nodes = Nodes::new(self.name.clone(), Arc::clone(&self.index));
+        let mut takeover = Takeover::new(self.name.clone(), Arc::clone(&self.index));
         let mut health = Health::new(&self);
         let mut open: Option<Open> = None;
         loop {
@@ -113,7 +115,9 @@ impl Shoot {
                     let pause = match self.opened(current, basis, token).await {
                         Err(why) => health.failed(&why, Kind::Away, None),
                         Ok(mut there) => {
-                            let ended = self.serve(&mut there, &mut nodes, &mut health).await;
+                            let ended = self
+                                .serve(&mut there, &mut nodes, &mut takeover, &mut health)
+                                .await;
                             let pause = match ended {
                                 Ended::Changed => Duration::ZERO,
                                 Ended::Failed(error) => {
@@ -179,7 +183,13 @@ impl Shoot {
 
     /// Follows Nodes and keeps labels until something is wrong, or the client
     /// has to be made anew.
-    async fn serve(&mut self, open: &mut Open, nodes: &mut Nodes, health: &mut Health) -> Ended {
+    async fn serve(
+        &mut self,
+        open: &mut Open,
+        nodes: &mut Nodes,
+        takeover: &mut Takeover,
+        health: &mut Health,
+    ) -> Ended {
         let Open { basis, client, link, token, failures } = open;
         let labels = labels::keep(
             client.clone(),
@@ -191,6 +201,8 @@ impl Shoot {
             *failures = 0;
             health.good();
         });
+        let seed = self.seed.clone();
+        let installers = takeover.follow(&seed, client);
         let changes = async {
             loop {
                 self.something_changes().await;
@@ -209,6 +221,7 @@ impl Shoot {
         tokio::select! {
             error = following => Ended::Failed(error),
             never = labels => match never {},
+            never = installers => match never {},
             () = changes => Ended::Changed,
         }
     }

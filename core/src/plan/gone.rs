@@ -41,7 +41,11 @@ pub(super) fn remove(
         let ours = |table: &HandlerTable| leads_into(runtime, &table.runtime_path);
         match observed.tables.get(handler) {
             Some(Some(table)) if ours(table) => {
-                plan.remove_tables.insert(handler.clone());
+                if observed.replaced.contains(handler) {
+                    plan.restore_tables.insert(handler.clone());
+                } else {
+                    plan.remove_tables.insert(handler.clone());
+                }
                 if let Some(outlook @ Outlook::Removed) = plan.outlook.get_mut(runtime) {
                     *outlook = Outlook::Removing;
                 }
@@ -92,7 +96,7 @@ pub(super) fn collect(
     plan: &mut Plan,
 ) {
     let mut tables = observed.tables.clone();
-    for handler in &plan.remove_tables {
+    for handler in plan.remove_tables.iter().chain(&plan.restore_tables) {
         tables.remove(handler);
     }
     for (handler, (_, table)) in &plan.set_tables {

@@ -1,3 +1,5 @@
+mod takeover;
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -60,10 +62,24 @@ fn apply(desired: &DesiredContent, plan: &Plan, mut node: Observed) -> Observed 
         node.tables.remove(handler).unwrap();
         node.owned.remove(handler).unwrap();
     }
+    for handler in &plan.restore_tables {
+        assert!(node.replaced.remove(handler));
+        node.tables.insert(handler.clone(), None).unwrap();
+        node.owned.remove(handler).unwrap();
+    }
+    for handler in plan.disown.iter().chain(&plan.remove_tables) {
+        node.replaced.remove(handler);
+    }
+    node.replaced.extend(plan.keep_tables.iter().cloned());
+    take_over(plan, &mut node);
     for handler in &plan.disown {
         node.owned.remove(handler).unwrap();
     }
     for (link, target) in &plan.set_links {
+        if node.links.get(link) == Some(&LinkState::Foreign) {
+            let path = format!("{}/{}", link.binary_path, link.name);
+            assert!(plan.remove_files.contains(&path), "{path} is someone else's");
+        }
         node.links.insert(link.clone(), LinkState::Ours(target.clone()));
     }
     for link in &plan.remove_links {
@@ -80,6 +96,23 @@ fn apply(desired: &DesiredContent, plan: &Plan, mut node: Observed) -> Observed 
         node.rendered.remove(id).unwrap();
     }
     node
+}
+
+/// What becomes of what the script left.
+fn take_over(plan: &Plan, node: &mut Observed) {
+    let files = &mut node.inherited.files;
+    for path in &plan.note_files {
+        assert_eq!(files.insert(path.clone(), InheritedFile::Noted), Some(InheritedFile::Found));
+    }
+    for path in &plan.remove_files {
+        assert_eq!(files.remove(path), Some(InheritedFile::Noted));
+    }
+    for path in &plan.forget_files {
+        assert_eq!(files.remove(path), Some(InheritedFile::Changed));
+    }
+    for plugin in &plan.remove_strays {
+        assert!(node.inherited.strays.remove(plugin));
+    }
 }
 
 /// Carries plans out until none is left, as the agent does: every file comes
@@ -111,7 +144,10 @@ fn two_types_arrive_with_one_restart() {
     assert_eq!(node.tables.len(), 2);
     assert_eq!(node.links.len(), 2);
     let after = plan(&want, &node);
-    assert_eq!(after.outlook[&runtime("gvisor")], Outlook::Loaded { foreign: vec![] });
+    assert_eq!(
+        after.outlook[&runtime("gvisor")],
+        Outlook::Loaded { foreign: vec![], inherited: vec![] }
+    );
 }
 
 #[test]
@@ -232,7 +268,7 @@ fn a_table_that_was_there_before_is_taken_over() {
     assert_eq!(node.links[&link], LinkState::Foreign);
     assert_eq!(
         plan(&want, &node).outlook[&runtime("gvisor")],
-        Outlook::Loaded { foreign: vec![link] }
+        Outlook::Loaded { foreign: vec![link], inherited: vec![] }
     );
 }
 
@@ -309,6 +345,7 @@ enum Happening {
     Damaged(usize),
     LinkReplaced,
     LoadedUnknown,
+    ForeignTable,
 }
 
 fn any_happening() -> impl Strategy<Value = Happening> {
@@ -321,6 +358,7 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         (0..4usize).prop_map(Happening::Damaged),
         Just(Happening::LinkReplaced),
         Just(Happening::LoadedUnknown),
+        Just(Happening::ForeignTable),
     ]
 }
 
@@ -344,6 +382,9 @@ fn happen(happening: &Happening, node: &mut Observed) {
             if let Some(state) = node.links.values_mut().next() {
                 *state = LinkState::Foreign;
             }
+        }
+        Happening::ForeignTable => {
+            node.tables.insert(handler("h-gvisor"), None);
         }
         Happening::LoadedUnknown => {
             for table in node.loaded.values_mut() {

@@ -6,11 +6,12 @@
 //! ```text
 //!  <root>/etc/containerd/config.toml   what the agent edits, for real
 //!  <root>/run/simulated/running.json   what containerd started with, and how often it was started
-//!  <root>/run/simulated/sandboxes.json the pods on the node
+//!  <root>/run/simulated/sandboxes.json the pods on the node, and the files that each was started with
 //!  <root>/run/simulated/faults.json    what goes wrong
 //! ```
 
 mod files;
+pub mod script;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,8 @@ struct Running {
     starts: u64,
     up: bool,
     handlers: BTreeMap<HandlerName, Option<HandlerTable>>,
+    /// The handlers of every start, in order.
+    history: Vec<BTreeSet<HandlerName>>,
 }
 
 /// What goes wrong on a node, until it is taken back.
@@ -58,6 +61,8 @@ pub struct HostFaults {
     pub overridden_handlers: BTreeSet<HandlerName>,
     /// containerd lists its handlers and tells no tables.
     pub silent: bool,
+    /// containerd does not tell what a sandbox was started with.
+    pub secretive: bool,
     /// Bytes that the disk has free; none for the truth.
     pub free_space: Option<u64>,
 }
@@ -69,6 +74,16 @@ pub struct SimulatedPod {
     pub pod: String,
     /// Its handler.
     pub handler: HandlerName,
+}
+
+/// A pod's sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Started {
+    #[serde(flatten)]
+    pod: SimulatedPod,
+    /// The files that it was started with.
+    #[serde(default)]
+    paths: BTreeSet<String>,
 }
 
 impl SimulatedHost {
@@ -112,9 +127,26 @@ impl SimulatedHost {
         Ok(running.handlers.into_keys().collect())
     }
 
-    /// Sets the pods on the node.
+    /// The handlers that containerd had after each of its starts.
+    pub async fn history(root: &Path) -> io::Result<Vec<BTreeSet<HandlerName>>> {
+        let running: Running = files::read(&simulated(root, "running")).await?;
+        Ok(running.history)
+    }
+
+    /// Sets the pods on the node. Those that were not there are started by the
+    /// running containerd, with what it knows of their handler.
     pub async fn set_pods(root: &Path, pods: &[SimulatedPod]) -> io::Result<()> {
-        files::write(&simulated(root, "sandboxes"), &pods).await
+        let path = simulated(root, "sandboxes");
+        let before: Vec<Started> = files::read(&path).await?;
+        let running: Running = files::read(&simulated(root, "running")).await?;
+        let start = |pod: &SimulatedPod| {
+            let there = before.iter().find(|started| started.pod == *pod).cloned();
+            there.unwrap_or_else(|| {
+                let table = running.handlers.get(&pod.handler).cloned().flatten();
+                Started { pod: pod.clone(), paths: table.map(paths_of).unwrap_or_default() }
+            })
+        };
+        files::write(&path, &pods.iter().map(start).collect::<Vec<_>>()).await
     }
 
     /// Sets what goes wrong on the node.
@@ -152,9 +184,24 @@ impl SimulatedHost {
                 }
             }
         }
+        running.history = before.history;
+        running.history.push(running.handlers.keys().cloned().collect());
         files::write(&path, &running).await?;
         Ok(running.up)
     }
+}
+
+/// The files that containerd starts a sandbox with: without a path it takes
+/// the shim in binaryPath, which stands first in its PATH.
+fn paths_of(table: HandlerTable) -> BTreeSet<String> {
+    let mut paths: BTreeSet<String> = table.paths().map(str::to_owned).collect();
+    if table.runtime_path.is_empty() {
+        let parts: Vec<&str> = table.runtime_type.rsplitn(3, '.').collect();
+        if let [version, name, _] = parts.as_slice() {
+            paths.insert(format!("{}/containerd-shim-{name}-{version}", script::BINARY_PATH));
+        }
+    }
+    paths
 }
 
 fn config_path(root: &Path) -> PathBuf {
@@ -202,11 +249,30 @@ impl Host for SimulatedHost {
 
     fn sandboxes(&self) -> HostFuture<'_, Result<Vec<Sandbox>, HostError>> {
         Box::pin(async {
-            let pods: Vec<SimulatedPod> = files::read(&simulated(&self.root, "sandboxes"))
+            let pods: Vec<Started> = files::read(&simulated(&self.root, "sandboxes"))
                 .await
                 .map_err(unavailable("list pod sandboxes"))?;
-            let sandbox = |SimulatedPod { pod, handler }| Sandbox { pod, handler: Some(handler) };
+            let sandbox = |Started { pod: SimulatedPod { pod, handler }, .. }| Sandbox {
+                id: pod.clone(),
+                pod,
+                handler: Some(handler),
+            };
             Ok(pods.into_iter().map(sandbox).collect())
+        })
+    }
+
+    fn started_with<'a>(
+        &'a self,
+        sandbox: &'a Sandbox,
+    ) -> HostFuture<'a, Result<Option<BTreeSet<String>>, HostError>> {
+        Box::pin(async {
+            let failed = || unavailable("ask for a sandbox");
+            let faults: HostFaults =
+                files::read(&simulated(&self.root, "faults")).await.map_err(failed())?;
+            let pods: Vec<Started> =
+                files::read(&simulated(&self.root, "sandboxes")).await.map_err(failed())?;
+            let started = pods.into_iter().find(|started| started.pod.pod == sandbox.id);
+            Ok(started.map(|started| started.paths).filter(|_| !faults.secretive))
         })
     }
 

@@ -1,6 +1,5 @@
 //! What comes after the first installation: removal, upgrades, damage, sudden ends.
 
-use std::path::Path;
 use std::time::Duration;
 
 use rootstock_agent::reconcile::NodeReport;
@@ -45,15 +44,6 @@ async fn removal_waits_for_pods_restarts_nothing_and_touches_no_other() {
     until_gone(&world.binaries().join(".rootstock")).await;
     agent.stop().await;
     assert_untouched(&world);
-}
-
-async fn until_gone(path: &Path) {
-    let gone = async {
-        while path.exists() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, gone).await.expect("it goes");
 }
 
 #[tokio::test]

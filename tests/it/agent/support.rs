@@ -9,7 +9,7 @@ use std::time::Duration;
 use rootstock_agent::host::Host;
 use rootstock_agent::reconcile::{Files, NodeReport, Reconciler, Reports};
 use rootstock_agent::store::Held;
-use rootstock_bundle::{Client, Version};
+use rootstock_bundle::{Built, Client, Version};
 use rootstock_core::desired::{Desired, DesiredBundle, DesiredContent, Generation};
 use rootstock_core::digest::Digest;
 use rootstock_core::name::{Architecture, RuntimeType};
@@ -73,11 +73,15 @@ impl World {
 
     /// A tiny bundle in the registry, as the controller would have a node have it.
     pub(super) async fn bundle(&self, tiny: &Tiny<'_>) -> DesiredBundle {
-        let client = Client::new(&self.registry.as_desired("main")).unwrap();
         let built = tiny.build(&self.dir.path().join("work")).await.unwrap();
+        self.push(tiny.runtime, tiny.version, built).await
+    }
+
+    pub(super) async fn push(&self, runtime: &str, version: &str, built: Built) -> DesiredBundle {
+        let client = Client::new(&self.registry.as_desired("main")).unwrap();
         let architecture = built.architecture().or_else(Architecture::of_this_machine).unwrap();
-        let repository = format!("rootstock/{}", tiny.runtime).parse().unwrap();
-        let tag = tiny.version.parse().unwrap();
+        let repository = format!("rootstock/{runtime}").parse().unwrap();
+        let tag = version.parse().unwrap();
         client.push(&repository, &tag, &[built]).await.unwrap();
         let resolved = client.resolve(&repository, &Version::Tag(tag), architecture).await.unwrap();
         DesiredBundle {
@@ -175,6 +179,15 @@ impl Agent {
         };
         tokio::time::timeout(LIMIT, gone).await.unwrap();
     }
+}
+
+pub(super) async fn until_gone(path: &Path) {
+    let gone = async {
+        while path.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("it goes");
 }
 
 /// Every path below a folder with its kind, mode and bytes.

@@ -43,7 +43,7 @@ pub(super) fn objects(seed: &Seed) -> (Objects, watch::Sender<Arc<Catalog>>) {
 
 pub(super) async fn put(objects: &Objects) -> Result<(), ObjectsError> {
     let cluster = Cluster::new(NAMESPACE, ClusterSpec::default());
-    objects.put(&NAMESPACE.parse().unwrap(), &cluster, &"gvisor".parse().unwrap()).await
+    objects.put(&NAMESPACE.parse().unwrap(), &cluster, &"gvisor".parse().unwrap()).await.map(drop)
 }
 
 /// The Secret that a ManagedResource names.
