@@ -6,3 +6,4 @@ mod agent_link;
 mod bundle;
 mod end_to_end;
 mod kube_api;
+mod takeover;
