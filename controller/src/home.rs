@@ -44,7 +44,9 @@ pub(crate) enum Home {
 
 /// Flags that don't go together.
 #[derive(Debug, thiserror::Error)]
-#[error("--namespace {0:?} begins as the namespace of a shoot does: choose another for --cluster local")]
+#[error(
+    "--namespace {0:?} begins as the namespace of a shoot does: choose another for --cluster local"
+)]
 pub(crate) struct HomeError(String);
 
 impl Home {

@@ -34,12 +34,14 @@ pub(crate) fn is_conflict(error: &kube::Error) -> bool {
 /// Whether trying again may help: the request was in the way of another one,
 /// or the API had no time or could not be reached.
 pub(crate) fn is_transient(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => matches!(status.code, 408 | 409 | 429 | 500..),
-        // The connection, or a timeout.
-        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
-        _ => false,
+    if let kube::Error::Api(status) = error {
+        return matches!(status.code, 408 | 409 | 429 | 500..);
     }
+    // The connection, or a timeout.
+    matches!(
+        error,
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_)
+    )
 }
 
 /// The definitions of the resources that Rootstock works with, made from its
@@ -118,8 +120,7 @@ mod tests {
     #[test]
     fn what_may_pass_is_told_from_what_stays() {
         let api = |code: u16| {
-            let mut status = kube::core::Status::default();
-            status.code = code;
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
             kube::Error::Api(Box::new(status))
         };
         for code in [408, 409, 429, 500, 502, 503, 504] {

@@ -86,9 +86,10 @@ pub(crate) async fn bring(client: &Client, home: &Home) -> Result<(), Definition
 
 fn found(there: &CustomResourceDefinition, own: &str) -> Found {
     let manager = there.labels().get(MANAGED_BY).map(String::as_str);
-    let by_gardener = there.managed_fields().iter().any(|entry| {
-        entry.manager.as_deref().is_some_and(|name| name.starts_with("garden"))
-    });
+    let by_gardener = there
+        .managed_fields()
+        .iter()
+        .any(|entry| entry.manager.as_deref().is_some_and(|name| name.starts_with("garden")));
     if there.labels().contains_key(GARDENERS) || by_gardener {
         Found::Gardeners
     } else if manager != Some(MANAGER) {

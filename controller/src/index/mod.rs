@@ -55,7 +55,8 @@ pub struct Index {
     asked_by: AskedBy,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
-    /// Raised with each shoot that is new, suspended or no longer suspended.
+    /// Raised with each shoot that is new, suspended or no longer suspended,
+    /// or without a ContainerRuntime.
     new_shoots: watch::Sender<u64>,
 }
 
@@ -131,10 +132,15 @@ impl Index {
         if shoot.runtimes.remove(&key.name).is_none() {
             return;
         }
+        let was_last = shoot.runtimes.is_empty();
         state.forget(key);
         state.assign(&key.shoot, None);
         state.drop_if_empty(&key.shoot);
         self.raise();
+        drop(state);
+        if was_last {
+            self.new_shoots.send_modify(|count| *count += 1);
+        }
     }
 
     /// These are all ContainerRuntimes of the seed.
@@ -195,6 +201,11 @@ impl Index {
         self.lock().shoots.contains_key(name)
     }
 
+    /// Whether a shoot has a ContainerRuntime, be it one that is being deleted.
+    pub fn has_runtimes(&self, name: &ShootName) -> bool {
+        self.lock().shoots.get(name).is_some_and(|shoot| !shoot.runtimes.is_empty())
+    }
+
     /// A shoot is gone, with its nodes.
     ///
     /// The ContainerRuntimes that are still there stay known: when the shoot
@@ -238,7 +249,8 @@ impl Index {
 
     /// These are all Nodes of a shoot.
     pub fn nodes_listed(&self, shoot: &ShootName, objects: &[k8s_openapi::api::core::v1::Node]) {
-        let objects: Vec<_> = objects.iter().filter_map(|o| NodeObject::read(o, self.asked_by)).collect();
+        let objects: Vec<_> =
+            objects.iter().filter_map(|o| NodeObject::read(o, self.asked_by)).collect();
         self.change(shoot, |shoot| {
             if shoot.is_suspended() {
                 return;

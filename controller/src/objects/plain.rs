@@ -112,7 +112,8 @@ impl Plain {
                         .await?;
                 }
                 Some("ConfigMap") => {
-                    apply(&Api::<ConfigMap>::namespaced(self.0.clone(), NAMESPACE), &object).await?;
+                    apply(&Api::<ConfigMap>::namespaced(self.0.clone(), NAMESPACE), &object)
+                        .await?;
                 }
                 Some("DaemonSet") => {
                     let api: Api<DaemonSet> = Api::namespaced(self.0.clone(), NAMESPACE);
@@ -214,7 +215,8 @@ mod tests {
     fn the_controllers_mark_decides_where_pods_go() {
         let gvisor: RuntimeType = "gvisor".parse().unwrap();
         let label = format!("{RUNTIME_LABEL_PREFIX}gvisor");
-        let class = json!({"metadata": {"labels": {}}, "scheduling": {"nodeSelector": {label: "true"}}});
+        let class =
+            json!({"metadata": {"labels": {}}, "scheduling": {"nodeSelector": {label: "true"}}});
         let made = marked(class, &gvisor);
         assert_eq!(made["scheduling"]["nodeSelector"], json!({AGENT_LABEL: "true"}));
         assert_eq!(made["metadata"]["labels"], json!({TYPE_LABEL: "gvisor"}));

@@ -46,11 +46,7 @@ impl Task<'_> {
         Ok(Outcome::Done)
     }
 
-    async fn put(
-        &self,
-        problem: Option<String>,
-        cluster: &Cluster,
-    ) -> Result<(), OperationError> {
+    async fn put(&self, problem: Option<String>, cluster: &Cluster) -> Result<(), OperationError> {
         if let Some(problem) = problem {
             self.ctx.events.say(&self.object, Word::ConfigurationRefused, problem.as_str());
             return Err(OperationError::Configuration(problem));

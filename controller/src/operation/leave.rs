@@ -124,9 +124,8 @@ impl Task<'_> {
         let _held = lock.write().await;
         let others = self.others();
         let runtime = &self.object.spec.runtime;
-        let last_of_type = !others
-            .iter()
-            .any(|(_, other)| other.spec.runtime == *runtime && !is_deleting(other));
+        let last_of_type =
+            !others.iter().any(|(_, other)| other.spec.runtime == *runtime && !is_deleting(other));
         let stays = |(key, other): &(RuntimeKey, Arc<ContainerRuntime>)| {
             !is_deleting(other)
                 || (has_finalizer(other) && !self.ctx.departures.is_leaving(key, other))

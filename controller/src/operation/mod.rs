@@ -13,7 +13,7 @@
 //! ```
 //!
 //! * [`trigger`], [`kind`]: what makes its turn come, and which operation is due
-//! * [`queue`]: whose turn it is; [`run`] runs it
+//! * [`queue`], [`pool`]: whose turn it is, and who does it; [`run`] feeds them
 //! * [`task`]: one reconcile; [`apply`] and [`leave`] are the operations
 //! * [`status`]: how it is written, in Gardener's words
 
@@ -23,6 +23,7 @@ mod departure;
 mod fixture;
 mod kind;
 mod leave;
+mod pool;
 mod queue;
 mod run;
 mod status;
@@ -84,12 +85,12 @@ impl Context {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
     }
 
-    /// Takes the resources whose shoot is back.
+    /// Takes those whose shoot is back.
     fn take_payable(&self) -> Vec<RuntimeKey> {
         let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
         let back = |key: &RuntimeKey| !self.index.is_suspended(&key.shoot);
         let payable: Vec<_> = owed.iter().filter(|key| back(key)).cloned().collect();
-        payable.iter().for_each(|key| drop(owed.remove(key)));
+        owed.retain(|key| !back(key));
         payable
     }
 

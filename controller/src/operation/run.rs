@@ -1,48 +1,28 @@
-//! The runner: lets a few reconciles run at once, and hears of what wakes others.
+//! The runner: hears of what makes an object's turn come, or wakes one that waits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rootstock_core::name::ShootName;
 use rootstock_daemon::Shutdown;
-use rootstock_daemon::error::Chain;
-use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::departure::{Departures, Locks};
-use super::queue::{Outcome, Queue, Turn};
+use super::pool::Pool;
+use super::queue::Outcome;
 use super::{Context, Operations, task};
 use crate::api::Cluster;
 use crate::index::RuntimeKey;
 
-/// The longest that one reconcile may take, as with Gardener's controllers.
-const BOUND: Duration = Duration::from_secs(180);
 /// Changes of the index are gathered for so long: nodes report several times a
 /// second.
 const GATHER: Duration = Duration::from_millis(20);
-/// How long running reconciles may take to end at a shutdown.
-const GRACE: Duration = Duration::from_secs(10);
 
 impl Operations {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let at_once = usize::from(self.at_once);
-        let ctx = Arc::new(self.into_context());
-        Runner {
-            queue: Queue::new(at_once),
-            running: JoinSet::new(),
-            names: HashMap::new(),
-            waiting: BTreeSet::new(),
-            clusters: BTreeMap::new(),
-            look: None,
-            ctx,
-        }
-        .run(shutdown)
-        .await
-    }
-
-    pub(super) fn into_context(self) -> Context {
-        Context {
+        let pool = Pool::new(usize::from(self.at_once));
+        let ctx = Arc::new(Context {
             client: self.client,
             store: self.store,
             clusters: self.clusters,
@@ -56,15 +36,15 @@ impl Operations {
             departures: Departures::default(),
             locks: Locks::default(),
             owed: Default::default(),
-        }
+        });
+        let (waiting, clusters) = (BTreeSet::new(), BTreeMap::new());
+        Runner { ctx, pool, waiting, clusters, look: None }.run(shutdown).await
     }
 }
 
 struct Runner {
     ctx: Arc<Context>,
-    queue: Queue<RuntimeKey>,
-    running: JoinSet<Outcome>,
-    names: HashMap<Id, RuntimeKey>,
+    pool: Pool<RuntimeKey>,
     /// Deletions that wait for nodes.
     waiting: BTreeSet<RuntimeKey>,
     /// The Clusters as they were last looked at.
@@ -82,12 +62,12 @@ impl Runner {
             self.take_asks();
             self.start();
             let interested = !self.waiting.is_empty() || self.ctx.owes_any();
-            let next = self.queue.next_due().into_iter().chain(self.look).min();
-            // Cancel-safe: what was asked stays raised, a watch's `changed`, a
-            // JoinSet's `join_next` and a timer lose nothing when they are dropped.
+            let next = self.pool.queue.next_due().into_iter().chain(self.look).min();
+            // Cancel-safe: what was asked stays raised, a watch's `changed`, the
+            // pool's `ended` and a timer lose nothing when they are dropped.
             tokio::select! {
                 () = self.ctx.triggers.raised() => {}
-                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                (key, outcome) = self.pool.ended() => self.ended(&key, outcome),
                 changed = clusters.changed() => {
                     changed?;
                     self.take_clusters();
@@ -105,73 +85,61 @@ impl Runner {
                 self.wake();
             }
         }
-        let rest = async { while self.running.join_next().await.is_some() {} };
-        if tokio::time::timeout(GRACE, rest).await.is_err() {
-            // Every write is one request, and the next process goes on.
-            tracing::warn!("reconciles are cut off by the shutdown");
-        }
+        self.pool.drain().await;
         Ok(())
     }
 
     fn take_asks(&mut self) {
         for (key, ask) in self.ctx.triggers.take() {
             if ask.gone {
-                self.queue.forget(&key);
+                self.pool.queue.forget(&key);
                 self.waiting.remove(&key);
                 self.ctx.forget(&key);
             }
             if ask.is_turn() {
-                self.queue.ask(&key, ask.version);
+                self.pool.queue.ask(&key, ask.version);
             } else if !ask.gone {
-                self.queue.changed(&key, ask.version);
+                self.pool.queue.changed(&key, ask.version);
             }
         }
     }
 
     fn start(&mut self) {
-        while let Some(turn) = self.queue.pop(Instant::now()) {
-            self.waiting.remove(&turn.key);
-            let key = turn.key.clone();
-            let task = self.running.spawn(bounded(Arc::clone(&self.ctx), turn));
-            self.names.insert(task.id(), key);
-        }
+        let Self { ctx, pool, waiting, .. } = self;
+        pool.start(|turn| {
+            waiting.remove(&turn.key);
+            let stored = ctx.store.get(&turn.key);
+            let object = stored.map(|stored| ctx.triggers.begin(&turn.key, stored));
+            let ctx = Arc::clone(ctx);
+            async move {
+                let Some(object) = object else { return Outcome::Done };
+                task::reconcile(&ctx, &turn, &object).await
+            }
+        });
     }
 
-    fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
-        let (id, outcome) = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                let id = error.id();
-                let key = self.names.get(&id);
-                tracing::error!(?key, error = %Chain(&error), "a reconcile panicked");
-                if let Some(key) = key {
-                    self.ctx.triggers.end(key, self.ctx.store.get(key).as_deref());
-                }
-                (id, Outcome::Failed)
-            }
-        };
-        let Some(key) = self.names.remove(&id) else { return };
+    fn ended(&mut self, key: &RuntimeKey, outcome: Outcome) {
+        self.ctx.triggers.end(key, self.ctx.store.get(key).as_deref());
         if let Outcome::After(_) = outcome {
             self.waiting.insert(key.clone());
             // What changed while it looked.
             self.look.get_or_insert_with(|| Instant::now() + GATHER);
         }
-        let pause = self.queue.done(&key, outcome, Instant::now());
+        let pause = self.pool.queue.done(key, outcome, Instant::now());
         tracing::debug!(shoot = %key.shoot, name = key.name, ?outcome, ?pause, "reconciled");
     }
 
     /// Wakes the deletions whose nodes have confirmed, and those whose shoot is back.
     fn wake(&mut self) {
         let now = std::time::Instant::now();
-        let ctx = &self.ctx;
-        let (done, waiting) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|key| ctx.index.removal_pending(key, now).is_some_and(|n| n.is_empty()));
-        self.waiting = waiting;
-        let done: BTreeSet<RuntimeKey> = done;
-        for key in &done {
-            self.queue.wake(key);
-        }
+        let Self { ctx, pool, waiting, .. } = self;
+        waiting.retain(|key| {
+            let done = ctx.index.removal_pending(key, now).is_some_and(|nodes| nodes.is_empty());
+            if done {
+                pool.queue.wake(key);
+            }
+            !done
+        });
         for key in ctx.take_payable() {
             if let Some(object) = ctx.store.get(&key) {
                 ctx.triggers.ask(&key, &object);
@@ -179,44 +147,40 @@ impl Runner {
         }
     }
 
-    /// A shoot that can be worked on again, or whose Cluster is another one
-    /// where that is a trigger: its resources are looked at.
+    /// The resources of a shoot that can be worked on again are looked at, and
+    /// those whose Cluster is another one where that is a trigger.
     fn take_clusters(&mut self) {
         let now = self.ctx.clusters.all();
-        let freely = self.ctx.triggers.freely();
-        for (shoot, cluster) in now.iter().filter(|(_, cluster)| !cluster.is_failed()) {
+        for (shoot, cluster) in &now {
             let before = self.clusters.get(shoot);
-            let same = before.is_some_and(|before| {
-                Arc::ptr_eq(before, cluster)
-                    || !(before.is_failed() || (freely && before.spec != cluster.spec))
-            });
-            if same {
+            if before.is_some_and(|before| Arc::ptr_eq(before, cluster)) {
                 continue;
             }
-            for (key, object) in self.ctx.store.of_shoot(shoot) {
-                if self.ctx.scope.has(&object) {
-                    self.ctx.triggers.look(&key, &object);
-                }
+            // It may be deleted, or asleep: nobody is left to be waited for.
+            for key in self.waiting.iter().filter(|key| key.shoot == *shoot) {
+                self.pool.queue.wake(key);
             }
-        }
-        // It may be deleted, or asleep: nobody is left to be waited for.
-        let changed = |shoot: &ShootName| match (self.clusters.get(shoot), now.get(shoot)) {
-            (Some(before), Some(cluster)) => !Arc::ptr_eq(before, cluster),
-            (before, cluster) => before.is_some() != cluster.is_some(),
-        };
-        for key in self.waiting.iter().filter(|key| changed(&key.shoot)) {
-            self.queue.wake(key);
+            if !cluster.is_failed() {
+                self.look_at(shoot, before.map(|before| &**before), cluster);
+            }
         }
         self.clusters = now;
     }
-}
 
-async fn bounded(ctx: Arc<Context>, turn: Turn<RuntimeKey>) -> Outcome {
-    if let Ok(outcome) = tokio::time::timeout(BOUND, task::reconcile(&ctx, &turn)).await {
-        return outcome;
+    fn look_at(&self, shoot: &ShootName, before: Option<&Cluster>, cluster: &Cluster) {
+        let triggers = &self.ctx.triggers;
+        let back = before.is_none_or(Cluster::is_failed);
+        let changed = triggers.freely() && before.is_some_and(|before| before.spec != cluster.spec);
+        if !back && !changed {
+            return;
+        }
+        for (key, object) in self.ctx.store.of_shoot(shoot) {
+            if !self.ctx.scope.has(&object) {
+            } else if changed {
+                triggers.ask(&key, &object);
+            } else {
+                triggers.look(&key, &object);
+            }
+        }
     }
-    let key = &turn.key;
-    tracing::warn!(shoot = %key.shoot, name = key.name, "a reconcile takes too long");
-    ctx.triggers.end(key, ctx.store.get(key).as_deref());
-    Outcome::Passing
 }

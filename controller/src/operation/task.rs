@@ -62,28 +62,26 @@ impl OperationError {
 
 impl From<kube::Error> for OperationError {
     fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) if status.code == 404 => Self::Gone,
-            error => Self::Api(error),
-        }
+        let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
+        if gone { Self::Gone } else { Self::Api(error) }
     }
 }
 
-/// Does what is due with the resource whose turn it is.
-pub(super) async fn reconcile(ctx: &Context, turn: &Turn<RuntimeKey>) -> Outcome {
-    let key = &turn.key;
-    let Some(object) = ctx.store.get(key).filter(|object| ctx.scope.has(object)) else {
-        return Outcome::Done;
-    };
+/// Does what is due with the resource whose turn it is, as it is known.
+pub(super) async fn reconcile(
+    ctx: &Context,
+    turn: &Turn<RuntimeKey>,
+    object: &ContainerRuntime,
+) -> Outcome {
     // A shoot that is not there, or whose operation failed for good, is left
     // alone; what was asked for stays asked for.
-    let Some(cluster) = ctx.clusters.get(&key.shoot).filter(|cluster| !cluster.is_failed()) else {
-        return Outcome::Done;
-    };
-    let object = ctx.triggers.begin(key, object);
-    let outcome = Task::new(ctx, turn, (*object).clone()).run(&cluster).await;
-    ctx.triggers.end(key, ctx.store.get(key).as_deref());
-    outcome
+    let cluster = ctx.clusters.get(&turn.key.shoot).filter(|cluster| !cluster.is_failed());
+    match cluster {
+        Some(cluster) if ctx.scope.has(object) => {
+            Task::new(ctx, turn, object.clone()).run(&cluster).await
+        }
+        Some(_) | None => Outcome::Done,
+    }
 }
 
 /// What of a resource is written.
@@ -114,19 +112,23 @@ impl<'a> Task<'a> {
     }
 
     async fn run(mut self, cluster: &Cluster) -> Outcome {
-        let (kind, done) = match due(&self.object) {
+        let kind = match due(&self.object) {
             Due::Nothing => return Outcome::Done,
-            Due::Skipped => (OperationType::Reconcile, self.acknowledge().await.map(|()| Outcome::Done)),
-            Due::Operation(kind) => (kind, self.operate(kind, cluster).await),
+            Due::Skipped => None,
+            Due::Operation(kind) => Some(kind),
         };
-        match done {
-            Ok(outcome) => outcome,
-            Err(OperationError::Gone) => Outcome::Done,
-            Err(error) if error.is_passing() => {
+        let done = match kind {
+            Some(kind) => self.operate(kind, cluster).await,
+            None => self.acknowledge().await.map(|()| Outcome::Done),
+        };
+        match (done, kind) {
+            (Ok(outcome), _) => outcome,
+            (Err(OperationError::Gone), _) => Outcome::Done,
+            (Err(error), Some(kind)) if !error.is_passing() => self.show(kind, &error).await,
+            (Err(error), _) => {
                 self.say(&error, "an operation is tried again");
                 Outcome::Passing
             }
-            Err(error) => self.show(kind, &error).await,
         }
     }
 
@@ -224,7 +226,8 @@ impl<'a> Task<'a> {
             if after == before {
                 return Ok(());
             }
-            let metadata = json!({"finalizers": after, "resourceVersion": metadata.resource_version});
+            let metadata =
+                json!({"finalizers": after, "resourceVersion": metadata.resource_version});
             let patch = Patch::Merge(json!({"metadata": metadata}));
             match self.api.patch(&self.key.name, &PatchParams::default(), &patch).await {
                 Ok(object) => {

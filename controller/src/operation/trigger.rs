@@ -133,21 +133,24 @@ impl Triggers {
             return;
         }
         let admission = admit(old, new, self.freely);
-        if admission != Admission::No {
-            self.note(&mut state, key, new, admission);
+        match admission {
+            Admission::Asked => self.note(&mut state, key, new, Some(version_of(new))),
+            Admission::Changed => self.note(&mut state, key, new, None),
+            Admission::No => {}
         }
     }
 
     /// An object is looked at where something is to be done with it.
     pub(crate) fn look(&self, key: &RuntimeKey, object: &ContainerRuntime) {
         if is_wanting(object, self.freely) {
-            self.ask(key, object);
+            self.note(&mut self.lock(), key, object, Some(version_of(object)));
         }
     }
 
-    /// An object is looked at in any case.
+    /// An object is looked at in any case: not it has changed, but what it
+    /// depends on.
     pub(super) fn ask(&self, key: &RuntimeKey, object: &ContainerRuntime) {
-        self.note(&mut self.lock(), key, object, Admission::Asked);
+        self.note(&mut self.lock(), key, object, Some(String::new()));
     }
 
     /// An object is gone.
@@ -184,6 +187,8 @@ impl Triggers {
         let mut state = self.lock();
         let own = state.own.entry(key.clone()).or_default();
         own.running = true;
+        // Whoever asks by this version later on is served by this run.
+        own.versions.push(version_of(&stored));
         let newer = own.latest.as_ref().filter(|latest| {
             latest.metadata.uid == stored.metadata.uid && order(latest) > order(&stored)
         });
@@ -222,14 +227,11 @@ impl Triggers {
         state: &mut State,
         key: &RuntimeKey,
         object: &ContainerRuntime,
-        admission: Admission,
+        by: Option<String>,
     ) {
         let ask = state.asks.entry(key.clone()).or_default();
-        ask.version =
-            Version { uid: object.uid(), generation: object.metadata.generation };
-        if admission == Admission::Asked {
-            ask.by.push(version_of(object));
-        }
+        ask.version = Version { uid: object.uid(), generation: object.metadata.generation };
+        ask.by.extend(by);
         self.raised.notify_one();
     }
 
@@ -239,6 +241,7 @@ impl Triggers {
 }
 
 impl Own {
+    /// Whether the version is an own one, or the one that is worked on.
     fn has_written(&self, version: &String) -> bool {
         self.versions.contains(version)
     }
@@ -353,7 +356,7 @@ mod tests {
         triggers.seen(&key(), None, &first);
         assert!(triggers.take()[&key()].is_turn());
         let begun = triggers.begin(&key(), Arc::new(first.clone()));
-        assert_eq!(*begun, first);
+        assert_eq!(begun.metadata, first.metadata);
         // One write is seen before its answer, the other one after it.
         let (early, late) = (annotated("restore", 2), annotated("restore", 3));
         triggers.seen(&key(), Some(&first), &early);
@@ -363,7 +366,8 @@ mod tests {
         triggers.end(&key(), Some(&early));
         assert!(triggers.take().is_empty());
         // What was written is known before the watch has it.
-        assert_eq!(*triggers.begin(&key(), Arc::new(early.clone())), late);
+        let known = triggers.begin(&key(), Arc::new(early.clone()));
+        assert_eq!(known.metadata, late.metadata);
         triggers.end(&key(), Some(&early));
         triggers.seen(&key(), Some(&early), &late);
         assert!(triggers.take().is_empty());

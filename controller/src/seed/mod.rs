@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::Client;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use rootstock_core::catalog::Catalog;
 use rootstock_core::rollup::ConditionType;
 use rootstock_daemon::error::Chain;
@@ -111,12 +111,7 @@ impl Seed {
             };
             match event {
                 Some(Ok(watcher::Event::Apply(object))) => self.apply(object),
-                Some(Ok(watcher::Event::Delete(object))) => {
-                    let Some(key) = RuntimeKey::of(&object) else { continue };
-                    self.store.remove(&key);
-                    self.index.remove_runtime(&key);
-                    self.triggers.gone(&key);
-                }
+                Some(Ok(watcher::Event::Delete(object))) => self.remove(&object),
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(object))) => {
                     listed.extend(RuntimeKey::of(&object).map(|key| (key, Arc::new(object))));
@@ -138,7 +133,8 @@ impl Seed {
         }
     }
 
-    fn apply(&self, object: ContainerRuntime) {
+    /// A resource is there, or has changed.
+    pub(crate) fn apply(&self, object: ContainerRuntime) {
         let Some(key) = RuntimeKey::of(&object) else { return };
         let object = Arc::new(object);
         let old = self.store.put(key.clone(), Arc::clone(&object));
@@ -148,6 +144,14 @@ impl Seed {
         } else {
             self.index.remove_runtime(&key);
         }
+    }
+
+    /// A resource is gone.
+    pub(crate) fn remove(&self, object: &ContainerRuntime) {
+        let Some(key) = RuntimeKey::of(object) else { return };
+        self.store.remove(&key);
+        self.index.remove_runtime(&key);
+        self.triggers.gone(&key);
     }
 
     /// A resource was seen, and `old` before it.

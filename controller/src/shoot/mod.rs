@@ -131,7 +131,9 @@ impl Shoots {
                 () = shutdown.begun() => break,
             }
             running.retain(|name, task| {
-                let stays = clusters.contains_key(name);
+                // With the last ContainerRuntime the agent goes, and the role by
+                // which its Nodes are seen.
+                let stays = clusters.contains_key(name) && self.index.has_runtimes(name);
                 if stays && self.index.is_suspended(name) {
                     // It leaves this seed, or waits to be restored.
                     task.stop.cancel();
@@ -153,7 +155,7 @@ impl Shoots {
                         current.clone_from(cluster);
                         changed
                     });
-                } else if self.index.has_shoot(name) && !self.index.is_suspended(name) {
+                } else if self.index.has_runtimes(name) && !self.index.is_suspended(name) {
                     let task = self.start(name, cluster, &mut tasks, &shutdown);
                     running.insert(name.clone(), task);
                 }

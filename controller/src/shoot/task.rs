@@ -101,6 +101,8 @@ impl Shoot {
                     health.wakes_up();
                 }
                 Stand::Waiting(what) => {
+                    // What comes after may have another authority.
+                    open = None;
                     self.mark().await;
                     // Cancel-safe: a change is still seen by the next look.
                     tokio::select! {

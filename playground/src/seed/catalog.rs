@@ -48,7 +48,10 @@ pub enum CatalogError {
 }
 
 /// Pushes the bundles and writes the catalog that pins them.
-pub(super) async fn offer(
+///
+/// # Errors
+/// See [`CatalogError`].
+pub async fn offer(
     registry: &Registry,
     offers: &[Offer],
     catalog: &Path,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::seed::{NAMESPACE, Seed};
 use crate::api::{Cluster, ClusterSpec};
-use crate::objects::{AgentSettings, Objects, ObjectsError};
+use crate::objects::{AgentSettings, Objects, ObjectsError, Place};
 use crate::shoot::secrets;
 
 pub(super) const CLASSES: &str = "managedresources/extension-runtime-gvisor";

@@ -1,0 +1,440 @@
+//! A seed in a few lines: a scripted API server that keeps what it is sent,
+//! and the operations, fed by its every change.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use kube::Client;
+use kube::client::Body;
+use rootstock_core::assign::Resolution;
+use rootstock_core::catalog::Catalog;
+use rootstock_core::name::ShootName;
+use rootstock_core::path::BinaryRoots;
+use rootstock_daemon::{Readiness, Shutdown};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{Operations, Triggers};
+use crate::api::{Cluster, ContainerRuntime, OPERATION};
+use crate::args::Types;
+use crate::events::{Events, Publish};
+use crate::grpc::ShootEndpoint;
+use crate::home::Home;
+use crate::identity::ca::ShootCa;
+use crate::index::{Index, RuntimeKey};
+use crate::objects::{AgentSettings, Objects, Place};
+use crate::seed::{Clusters, Scope, Seed, Store};
+use crate::shoot::Endpoints;
+
+pub(super) const SHOOT: &str = "shoot--garden--one";
+
+pub(super) fn key() -> RuntimeKey {
+    key_of("gvisor-a")
+}
+
+pub(super) fn key_of(name: &str) -> RuntimeKey {
+    RuntimeKey { shoot: SHOOT.parse().unwrap(), name: name.to_owned() }
+}
+
+/// A ContainerRuntime, with this more in its metadata.
+pub(super) fn object(metadata: Value, status: Value) -> ContainerRuntime {
+    serde_json::from_value(resource("gvisor-a", "gvisor", metadata, status)).unwrap()
+}
+
+fn resource(name: &str, kind: &str, metadata: Value, status: Value) -> Value {
+    let mut object = json!({
+        "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",
+        "metadata": {"name": name, "namespace": SHOOT, "uid": format!("uid-{name}"), "generation": 1},
+        "spec": {"type": kind, "binaryPath": "/var/bin/containerruntimes",
+                 "workerPool": {"name": "a", "selector": {"matchLabels": {"pool": "a"}}}},
+    });
+    merge(&mut object["metadata"], &metadata);
+    if !status.is_null() {
+        object["status"] = status;
+    }
+    object
+}
+
+/// An answer that the server gives in place of its own.
+struct Refusal {
+    /// A piece of the line that is logged for the request.
+    of: &'static str,
+    code: u16,
+    times: usize,
+}
+
+#[derive(Default)]
+struct Server {
+    objects: BTreeMap<String, Value>,
+    version: u64,
+    log: Vec<String>,
+    refusals: Vec<Refusal>,
+    /// ManagedResources that are deleted stay so long.
+    lingering: bool,
+}
+
+/// A seed with the operations running in it. Time is paused.
+pub(super) struct World {
+    server: Arc<Mutex<Server>>,
+    seed: Arc<Seed>,
+    pub(super) index: Arc<Index>,
+    pub(super) endpoints: Arc<Endpoints>,
+    client: Client,
+    clusters: Arc<Clusters>,
+    _publish: Publish,
+    _catalog: watch::Sender<Arc<Catalog>>,
+    shutdown: Shutdown,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl World {
+    pub(super) fn start() -> Self {
+        Self::with(false)
+    }
+
+    /// One with or without `--ignore-operation-annotation`.
+    pub(super) fn with(freely: bool) -> Self {
+        let server = Arc::new(Mutex::new(Server { version: 10, ..Server::default() }));
+        let catalog: Catalog = serde_json::from_value(json!({
+            "registries": [{"name": "main", "url": "http://r"}],
+            "runtimes": [
+                {"type": "gvisor", "bundle": "main/gvisor:1",
+                 "runtimeClasses": [{"name": "gvisor", "handler": "runsc"}]},
+                {"type": "kata", "bundle": "main/kata:1",
+                 "runtimeClasses": [{"name": "kata", "handler": "kata"}]},
+            ],
+        }))
+        .unwrap();
+        let (sender, catalog) = watch::channel(Arc::new(catalog));
+        let scope = Scope {
+            home: Home::Seed,
+            types: Types::Configured,
+            classes: vec!["shoot".into()],
+            catalog,
+        };
+        let index = Arc::new(Index::new(BinaryRoots::default()));
+        let pending = ["gvisor", "kata"].map(|t| (t.parse().unwrap(), Resolution::Pending));
+        index.put_bundles(BTreeMap::new(), pending.into(), BTreeMap::new());
+        index.seed_listed(&[]);
+        let (store, clusters) = (Arc::new(Store::default()), Arc::new(Clusters::default()));
+        let (endpoints, triggers) =
+            (Arc::new(Endpoints::default()), Arc::new(Triggers::new(freely)));
+
+        // The server tells the watch before it answers: the hardest order.
+        let fed: Arc<Mutex<Option<Arc<Seed>>>> = Arc::default();
+        let (state, watched) = (Arc::clone(&server), Arc::clone(&fed));
+        let service = tower::service_fn(move |request| {
+            let (state, watched) = (Arc::clone(&state), Arc::clone(&watched));
+            async move { Ok::<_, std::io::Error>(serve(&state, &watched, request).await) }
+        });
+        let client = Client::new(service, "default");
+        let (events, publish) = Events::new(client.clone());
+        let seed = Arc::new(Seed {
+            client: client.clone(),
+            store: Arc::clone(&store),
+            index: Arc::clone(&index),
+            triggers: Arc::clone(&triggers),
+            scope: scope.clone(),
+            readiness: Readiness::new(),
+        });
+        *fed.lock().unwrap() = Some(Arc::clone(&seed));
+        let objects = Objects {
+            client: client.clone(),
+            catalog: scope.catalog.clone(),
+            agent: AgentSettings {
+                image: "agent".into(),
+                roots: BinaryRoots::default(),
+                domain: Some("seed.example".into()),
+                port: 443,
+            },
+            place: Place::Managed,
+        };
+        let operations = Operations {
+            client: client.clone(),
+            store,
+            clusters: Arc::clone(&clusters),
+            triggers,
+            index: Arc::clone(&index),
+            endpoints: Arc::clone(&endpoints),
+            objects: Arc::new(objects),
+            events,
+            scope,
+            deletion_timeout: Duration::from_secs(120),
+            at_once: 5,
+        };
+        let shutdown = Shutdown::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(operations.run(shutdown.clone()));
+        let world = Self {
+            server,
+            seed,
+            index,
+            endpoints,
+            client,
+            clusters,
+            _publish: publish,
+            _catalog: sender,
+            shutdown,
+            tasks,
+        };
+        world.put_cluster(json!({}));
+        world
+    }
+
+    pub(super) async fn stop(mut self) {
+        self.shutdown.begin();
+        self.tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    /// The shoot's Cluster, with this Shoot.
+    pub(super) fn put_cluster(&self, shoot: Value) {
+        let cluster = json!({
+            "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "Cluster",
+            "metadata": {"name": SHOOT}, "spec": {"shoot": shoot},
+        });
+        let cluster: Cluster = serde_json::from_value(cluster).unwrap();
+        self.clusters.replace(&[(SHOOT.parse().unwrap(), Arc::new(cluster))].into());
+    }
+
+    /// Agents are let in.
+    pub(super) fn open_endpoint(&self, host: &str) {
+        let name: ShootName = SHOOT.parse().unwrap();
+        let now = jiff::Timestamp::now();
+        let ca = ShootCa::generate(&name, now).unwrap();
+        let tls = ca.server_config(&[host.to_owned()], now).unwrap();
+        let client = self.client.clone();
+        let endpoint = ShootEndpoint { name, ca: Arc::new(ca), tls, client };
+        self.endpoints.put(host.to_owned(), endpoint);
+    }
+
+    pub(super) fn remove_cluster(&self) {
+        self.clusters.replace(&BTreeMap::new());
+    }
+
+    /// gardenlet asks for an operation on a resource, which is made where it is not there.
+    pub(super) fn deploy(&self, name: &str, operation: &str) {
+        let kind = name.split('-').next().unwrap();
+        let annotations = json!({OPERATION: operation, "gardener.cloud/timestamp": "t"});
+        self.put(&resource(name, kind, json!({"annotations": annotations}), Value::Null));
+    }
+
+    /// Changes a resource as somebody else would.
+    pub(super) fn put(&self, change: &Value) {
+        let name = change["metadata"]["name"].as_str().unwrap();
+        let path = path_of(name);
+        let mut server = self.server.lock().unwrap();
+        let mut object = server.objects.get(&path).cloned().unwrap_or_else(|| json!({}));
+        merge(&mut object, change);
+        let event = server.store(&path, object);
+        drop(server);
+        feed(&self.seed, event);
+    }
+
+    /// gardenlet deletes a resource.
+    pub(super) fn delete(&self, name: &str) {
+        let metadata =
+            json!({"name": name, "deletionTimestamp": "2026-01-01T00:00:00Z", "generation": 2});
+        self.put(&json!({"metadata": metadata}));
+    }
+
+    /// A resource as it is, or `Null`.
+    pub(super) fn get(&self, name: &str) -> Value {
+        self.object(&path_of(name))
+    }
+
+    /// A ManagedResource as it is, or `Null`.
+    pub(super) fn managed(&self, name: &str) -> Value {
+        let group = "/apis/resources.gardener.cloud/v1alpha1";
+        self.object(&format!("{group}/namespaces/{SHOOT}/managedresources/{name}"))
+    }
+
+    fn object(&self, path: &str) -> Value {
+        self.server.lock().unwrap().objects.get(path).cloned().unwrap_or_default()
+    }
+
+    /// Whether ManagedResources that are deleted stay, as if nobody let go.
+    pub(super) fn linger(&self, lingering: bool) {
+        let mut server = self.server.lock().unwrap();
+        server.lingering = lingering;
+        if !lingering {
+            server.objects.retain(|_, object| {
+                object["metadata"]["deletionTimestamp"].is_null()
+                    || object["kind"] == "ContainerRuntime"
+            });
+        }
+    }
+
+    /// Answers with a code in place of a request whose line has this in it.
+    pub(super) fn refuse(&self, of: &'static str, code: u16, times: usize) {
+        self.server.lock().unwrap().refusals.push(Refusal { of, code, times });
+    }
+
+    /// What was asked of the server since the last call, once all is quiet.
+    pub(super) async fn requests(&self) -> Vec<String> {
+        self.requests_within(Duration::from_secs(4)).await
+    }
+
+    pub(super) async fn requests_within(&self, time: Duration) -> Vec<String> {
+        // Time is paused: it goes on when nobody has anything to do.
+        tokio::time::sleep(time).await;
+        std::mem::take(&mut self.server.lock().unwrap().log)
+    }
+}
+
+impl Server {
+    /// Keeps an object and tells what the watch says; it is gone when nobody
+    /// holds it any more.
+    fn store(&mut self, path: &str, mut object: Value) -> (Value, bool) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let held = object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
+        let gone = !object["metadata"]["deletionTimestamp"].is_null()
+            && !held
+            && object["kind"] == "ContainerRuntime";
+        if gone {
+            self.objects.remove(path);
+        } else {
+            self.objects.insert(path.to_owned(), object.clone());
+        }
+        (object, gone)
+    }
+}
+
+fn path_of(name: &str) -> String {
+    format!("/apis/extensions.gardener.cloud/v1alpha1/namespaces/{SHOOT}/containerruntimes/{name}")
+}
+
+fn feed(seed: &Seed, (object, gone): (Value, bool)) {
+    if object["kind"] != "ContainerRuntime" {
+        return;
+    }
+    let object = serde_json::from_value(object).unwrap();
+    if gone { seed.remove(&object) } else { seed.apply(object) }
+}
+
+async fn serve(
+    server: &Mutex<Server>,
+    seed: &Mutex<Option<Arc<Seed>>>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect_bytes().await.unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let path = parts.uri.path();
+    let (code, answer, event) = {
+        let mut server = server.lock().unwrap();
+        answer(&mut server, &parts.method, path, &body)
+    };
+    let seed = seed.lock().unwrap().clone();
+    if let (Some(event), Some(seed)) = (event, seed) {
+        feed(&seed, event);
+    }
+    let answer = answer.to_string().into_bytes();
+    let response = Response::builder().status(code).header("content-type", "application/json");
+    response.body(Body::from(answer)).unwrap()
+}
+
+type Answer = (u16, Value, Option<(Value, bool)>);
+
+fn answer(server: &mut Server, method: &Method, path: &str, body: &Value) -> Answer {
+    let line = line(method, path, body);
+    if server.log.last().is_none_or(|last| *last != line || line != "objects") && line != "look" {
+        server.log.push(line.clone());
+    }
+    let refusal = server.refusals.iter_mut().find(|r| r.times > 0 && line.contains(r.of));
+    if let Some(refusal) = refusal {
+        refusal.times -= 1;
+        return refuse(refusal.code);
+    }
+    let own = path.trim_end_matches("/status").to_owned();
+    let there = server.objects.get(&own).cloned();
+    match (method.as_str(), there) {
+        ("GET", Some(object)) => (200, object, None),
+        ("GET", None) if own.rsplit('/').next().is_some_and(|last| last.ends_with('s')) => {
+            let kind = json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []});
+            (200, kind, None)
+        }
+        ("POST", _) => {
+            let name = body["metadata"]["name"].as_str().unwrap_or_default();
+            let path = format!("{own}/{name}");
+            if server.objects.contains_key(&path) {
+                return refuse(409);
+            }
+            let (object, _) = server.store(&path, body.clone());
+            (201, object, None)
+        }
+        ("PATCH" | "PUT", Some(mut object)) => {
+            let version = &body["metadata"]["resourceVersion"];
+            if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
+                return refuse(409);
+            }
+            merge(&mut object, body);
+            let event = server.store(&own, object);
+            (200, event.0.clone(), Some(event))
+        }
+        ("DELETE", Some(mut object)) => {
+            object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            if server.lingering {
+                server.store(&own, object.clone());
+            } else {
+                server.objects.remove(&own);
+            }
+            (200, object, None)
+        }
+        _ => refuse(404),
+    }
+}
+
+fn refuse(code: u16) -> Answer {
+    let reason = match code {
+        404 => "NotFound",
+        409 => "Conflict",
+        _ => "Refused",
+    };
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "scripted", "reason": reason, "code": code});
+    (code, status, None)
+}
+
+/// What a request is, in a few words.
+fn line(method: &Method, path: &str, body: &Value) -> String {
+    if !path.contains("/containerruntimes/") {
+        return if *method == Method::GET { "look" } else { "objects" }.to_owned();
+    }
+    let (of, name) = path.rsplit_once('/').unwrap();
+    let name = if name == "status" { of.rsplit('/').next().unwrap() } else { name };
+    let last = &body["status"]["lastOperation"];
+    let metadata = &body["metadata"];
+    let what = if !last.is_null() {
+        format!("{} {}", last["type"].as_str().unwrap(), last["state"].as_str().unwrap())
+    } else if let Some(finalizers) = metadata.get("finalizers") {
+        format!("finalizers {finalizers}")
+    } else if metadata["annotations"].get(OPERATION).is_some_and(Value::is_null) {
+        "annotation off".to_owned()
+    } else {
+        format!("{method} {body}")
+    };
+    if name == "gvisor-a" { what } else { format!("{name}: {what}") }
+}
+
+/// A JSON merge patch.
+fn merge(target: &mut Value, patch: &Value) {
+    let (Value::Object(patch), true) = (patch, target.is_object()) else {
+        *target = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.as_object_mut().unwrap().remove(key);
+        } else {
+            let below = &mut target[key];
+            if below.is_null() && value.is_object() {
+                *below = json!({});
+            }
+            merge(below, value);
+        }
+    }
+}
