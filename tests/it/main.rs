@@ -9,3 +9,4 @@ mod chart;
 mod end_to_end;
 mod kube_api;
 mod plain_cluster;
+mod takeover;
