@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
@@ -34,6 +34,11 @@ use super::record::{Kind, Record};
 
 /// Where controllers are at home.
 pub(crate) const HOME: &str = "extension-rootstock";
+/// The account of all controllers.
+const ACCOUNT: &str = "rootstock-controller";
+/// What the chart allows it everywhere, and in its own namespace alone.
+const RULES: &str = "rules.yaml";
+const OWN_RULES: &str = "rules-own-namespace.yaml";
 /// The account by which controllers reach their shoots.
 const SHOOT_ACCOUNT: &str = "rootstock";
 
@@ -50,6 +55,7 @@ pub(crate) struct Suite {
     /// The shoots whose API lets Rootstock in.
     open: watch::Sender<BTreeSet<String>>,
     _actors: JoinSet<()>,
+    is_real: bool,
     /// The last of them: children write into it.
     dir: tempfile::TempDir,
 }
@@ -79,7 +85,7 @@ impl Suite {
             tokio::join!(start_api(assets, options), offer(dir.path()));
         let access = Access::new(cluster.client());
         let kubeconfig = dir.path().join("controller.kubeconfig");
-        let token = prepare(&access).await;
+        let token = prepare(&access, assets.is_some()).await;
         std::fs::write(&kubeconfig, cluster.kubeconfig_with_token(&token)).unwrap();
         std::fs::create_dir_all(dir.path().join("logs")).unwrap();
 
@@ -99,6 +105,7 @@ impl Suite {
             shared: OnceCell::new(),
             open,
             _actors: actors,
+            is_real: assets.is_some(),
             dir,
         }
     }
@@ -136,8 +143,7 @@ impl Suite {
         flags: &[String],
     ) -> Controller {
         let home = class.as_ref().map_or_else(|| HOME.to_owned(), |class| format!("{HOME}-{class}"));
-        let namespace = json!({"metadata": {"name": home}});
-        ensure(&self.access.all::<Namespace>(), &typed(namespace).unwrap()).await.unwrap();
+        self.make_home(&home).await;
         let [listen, admin] = ports();
         let mut arguments = vec!["controller".to_owned(), LEASH.to_owned()];
         for (flag, value) in [
@@ -160,6 +166,26 @@ impl Suite {
         let controller = Controller { process, class, admin, log };
         controller.ready().await;
         controller
+    }
+
+    /// A controller's own namespace, with what the chart allows it there.
+    async fn make_home(&self, home: &str) {
+        let namespace = json!({"metadata": {"name": home}});
+        ensure(&self.access.all::<Namespace>(), &typed(namespace).unwrap()).await.unwrap();
+        if !self.is_real {
+            // The embedded API has no Roles: there it is allowed everywhere.
+            return;
+        }
+        let metadata = json!({"name": "rootstock", "namespace": home});
+        let role = json!({"metadata": metadata, "rules": rules(OWN_RULES)});
+        ensure(&self.access.within::<Role>(home), &typed(role).unwrap()).await.unwrap();
+        let binding = json!({
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "rootstock"},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": HOME}],
+        });
+        let bindings = self.access.within::<RoleBinding>(home);
+        ensure(&bindings, &typed(binding).unwrap()).await.unwrap();
     }
 
     /// Lets controllers into a shoot's API, or no longer.
@@ -303,8 +329,7 @@ async fn offer(dir: &Path) -> (Registry, PathBuf) {
 }
 
 /// Makes what Gardener would have made, and gives a token of the controller's account.
-async fn prepare(access: &Access) -> String {
-    let (role, account) = ("extension-rootstock", "rootstock-controller");
+async fn prepare(access: &Access, is_real: bool) -> String {
     let make = async |namespace: &str, account: &str, role: &str, rules: Value| {
         let namespaces = access.all::<Namespace>();
         ensure(&namespaces, &typed(json!({"metadata": {"name": namespace}})).unwrap()).await.unwrap();
@@ -320,7 +345,11 @@ async fn prepare(access: &Access) -> String {
         });
         ensure(&access.all::<ClusterRoleBinding>(), &typed(object).unwrap()).await.unwrap();
     };
-    make(HOME, account, role, rules()).await;
+    let mut everywhere = rules(RULES);
+    if !is_real {
+        everywhere.extend(rules(OWN_RULES));
+    }
+    make(HOME, ACCOUNT, "extension-rootstock", json!(everywhere)).await;
     // What the resource manager would apply in every shoot, for all of them at once.
     let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
     let shoot = json!([
@@ -330,16 +359,13 @@ async fn prepare(access: &Access) -> String {
         rule("authentication.k8s.io", "tokenreviews", &["create"]),
     ]);
     make("kube-system", SHOOT_ACCOUNT, "extensions.gardener.cloud:rootstock", shoot).await;
-    token(access, HOME, account).await
+    token(access, HOME, ACCOUNT).await
 }
 
-/// What the chart allows the controller; everything where there is no chart.
-fn rules() -> Value {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/rootstock/files/rules.yaml");
-    match std::fs::read_to_string(file) {
-        Ok(text) => serde_saphyr::from_str(&text).unwrap(),
-        Err(_) => json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]),
-    }
+/// Rules of the chart.
+fn rules(file: &str) -> Vec<Value> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/rootstock/files").join(file);
+    serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 async fn token(access: &Access, namespace: &str, account: &str) -> String {
