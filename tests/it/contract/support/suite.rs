@@ -46,7 +46,7 @@ const SHOOT_ACCOUNT: &str = "rootstock";
 pub(crate) struct Suite {
     pub(crate) access: Access,
     pub(crate) record: Record,
-    pub(crate) registry: Registry,
+    _registry: Registry,
     pub(crate) cluster: Cluster,
     kubeconfig: PathBuf,
     catalog: PathBuf,
@@ -76,11 +76,8 @@ impl Suite {
         // An error means that another test has installed it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::Builder::new().prefix("rs-contract-").tempdir().unwrap();
-        let options = Options {
-            name: "seed".to_owned(),
-            dir: dir.path().join("kube"),
-            crds: definitions(),
-        };
+        let options =
+            Options { name: "seed".to_owned(), dir: dir.path().join("kube"), crds: definitions() };
         let (cluster, (registry, catalog)) =
             tokio::join!(start_api(assets, options), offer(dir.path()));
         let access = Access::new(cluster.client());
@@ -91,13 +88,14 @@ impl Suite {
 
         let mut actors = JoinSet::new();
         let record = Record::start(&access.client(), recorded, &mut actors);
+        record.listed(recorded.len()).await;
         let (open, opened) = watch::channel(BTreeSet::new());
         actors.spawn(request_tokens(access.clone(), opened));
         let processes = Processes::new(program.into(), dir.path().join("logs"));
         Self {
             access,
             record,
-            registry,
+            _registry: registry,
             cluster,
             kubeconfig,
             catalog,
@@ -114,7 +112,8 @@ impl Suite {
     pub(crate) async fn controller(&self) -> Controller {
         // A deletion that nobody confirms ends soon.
         let flags = ["--deletion-timeout", "3s"].map(str::to_owned);
-        let shared = async || self.start_controller("controller", None, &self.catalog, &flags).await;
+        let shared =
+            async || self.start_controller("controller", None, &self.catalog, &flags).await;
         self.shared.get_or_init(shared).await.clone()
     }
 
@@ -142,7 +141,8 @@ impl Suite {
         catalog: &Path,
         flags: &[String],
     ) -> Controller {
-        let home = class.as_ref().map_or_else(|| HOME.to_owned(), |class| format!("{HOME}-{class}"));
+        let home =
+            class.as_ref().map_or_else(|| HOME.to_owned(), |class| format!("{HOME}-{class}"));
         self.make_home(&home).await;
         let [listen, admin] = ports();
         let mut arguments = vec!["controller".to_owned(), LEASH.to_owned()];
@@ -190,7 +190,9 @@ impl Suite {
 
     /// Lets controllers into a shoot's API, or no longer.
     pub(crate) fn let_in(&self, shoot: &str) {
-        self.open.send_modify(|open| drop(open.insert(shoot.to_owned())));
+        self.open.send_modify(|open| {
+            open.insert(shoot.to_owned());
+        });
     }
 
     /// A folder of a scenario's own.
@@ -299,8 +301,10 @@ async fn offer(dir: &Path) -> (Registry, PathBuf) {
     let registry = Registry::start(&dir.join("registry")).await.unwrap();
     let client = RegistryClient::new(&registry.as_desired("main")).unwrap();
     let gvisor = samples::gvisor(&Places::nowhere(), &work).await.unwrap();
-    let built =
-        [gvisor.build(&work).await.unwrap(), Tiny::new("kata", "1.0.0").build(&work).await.unwrap()];
+    let built = [
+        gvisor.build(&work).await.unwrap(),
+        Tiny::new("kata", "1.0.0").build(&work).await.unwrap(),
+    ];
     let mut runtimes = Vec::new();
     for (runtime, built) in ["gvisor", "kata"].into_iter().zip(built) {
         let repository = format!("rootstock/{runtime}").parse().unwrap();
@@ -332,7 +336,9 @@ async fn offer(dir: &Path) -> (Registry, PathBuf) {
 async fn prepare(access: &Access, is_real: bool) -> String {
     let make = async |namespace: &str, account: &str, role: &str, rules: Value| {
         let namespaces = access.all::<Namespace>();
-        ensure(&namespaces, &typed(json!({"metadata": {"name": namespace}})).unwrap()).await.unwrap();
+        ensure(&namespaces, &typed(json!({"metadata": {"name": namespace}})).unwrap())
+            .await
+            .unwrap();
         let object = json!({"metadata": {"name": account, "namespace": namespace}});
         let accounts = access.within::<ServiceAccount>(namespace);
         ensure(&accounts, &typed(object).unwrap()).await.unwrap();
@@ -383,7 +389,8 @@ async fn token(access: &Access, namespace: &str, account: &str) -> String {
 async fn request_tokens(access: Access, mut open: watch::Receiver<BTreeSet<String>>) {
     let token = token(&access, "kube-system", SHOOT_ACCOUNT).await;
     let all = kube::Api::<Secret>::all(access.client());
-    let purpose = watcher::Config::default().labels("resources.gardener.cloud/purpose=token-requestor");
+    let purpose =
+        watcher::Config::default().labels("resources.gardener.cloud/purpose=token-requestor");
     let mut secrets = Follow::new(all, purpose);
     loop {
         // Both are cancel-safe: what was received is kept.
