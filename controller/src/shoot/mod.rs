@@ -42,7 +42,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Cluster;
+use crate::api::{Cluster, Lean};
 use crate::home::Home;
 use crate::index::Index;
 use crate::seed::Clusters;
@@ -75,18 +75,13 @@ struct Running {
 impl Shoots {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
-        let api: Api<Cluster> = Api::all(self.seed.clone());
-        let watched = watcher(api, watcher::Config::default().page_size(CLUSTERS))
-            .modify(|cluster| {
-                // A CloudProfile alone has hundreds of KiB, and none of it is used.
-                cluster.metadata.managed_fields = None;
-                cluster.spec.cloud_profile = None;
-            })
-            .default_backoff();
+        let api: Api<Lean> = Api::all(self.seed.clone());
+        let watched =
+            watcher(api, watcher::Config::default().page_size(CLUSTERS)).default_backoff();
         let mut events = match self.home.cluster() {
             None => watched.boxed(),
             Some(own) => {
-                clusters.extend(entry(own));
+                clusters.extend(entry(Lean(own)));
                 self.clusters.replace(&clusters);
                 // It is all there is, and stays.
                 futures_util::stream::pending().boxed()
@@ -198,7 +193,7 @@ impl Shoots {
     }
 }
 
-fn entry(cluster: Cluster) -> Option<(ShootName, Arc<Cluster>)> {
+fn entry(Lean(cluster): Lean) -> Option<(ShootName, Arc<Cluster>)> {
     let name = cluster.metadata.name.as_deref()?.parse().ok()?;
     Some((name, Arc::new(cluster)))
 }
