@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
@@ -34,6 +34,11 @@ use super::record::{Kind, Record};
 
 /// Where controllers are at home.
 pub(crate) const HOME: &str = "extension-rootstock";
+/// The account of all controllers.
+const ACCOUNT: &str = "rootstock-controller";
+/// What the chart allows it everywhere, and in its own namespace alone.
+const RULES: &str = "rules.yaml";
+const OWN_RULES: &str = "rules-own-namespace.yaml";
 /// The account by which controllers reach their shoots.
 const SHOOT_ACCOUNT: &str = "rootstock";
 
@@ -41,7 +46,7 @@ const SHOOT_ACCOUNT: &str = "rootstock";
 pub(crate) struct Suite {
     pub(crate) access: Access,
     pub(crate) record: Record,
-    pub(crate) registry: Registry,
+    _registry: Registry,
     pub(crate) cluster: Cluster,
     kubeconfig: PathBuf,
     catalog: PathBuf,
@@ -50,6 +55,7 @@ pub(crate) struct Suite {
     /// The shoots whose API lets Rootstock in.
     open: watch::Sender<BTreeSet<String>>,
     _actors: JoinSet<()>,
+    is_real: bool,
     /// The last of them: children write into it.
     dir: tempfile::TempDir,
 }
@@ -70,28 +76,26 @@ impl Suite {
         // An error means that another test has installed it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::Builder::new().prefix("rs-contract-").tempdir().unwrap();
-        let options = Options {
-            name: "seed".to_owned(),
-            dir: dir.path().join("kube"),
-            crds: definitions(),
-        };
+        let options =
+            Options { name: "seed".to_owned(), dir: dir.path().join("kube"), crds: definitions() };
         let (cluster, (registry, catalog)) =
             tokio::join!(start_api(assets, options), offer(dir.path()));
         let access = Access::new(cluster.client());
         let kubeconfig = dir.path().join("controller.kubeconfig");
-        let token = prepare(&access).await;
+        let token = prepare(&access, assets.is_some()).await;
         std::fs::write(&kubeconfig, cluster.kubeconfig_with_token(&token)).unwrap();
         std::fs::create_dir_all(dir.path().join("logs")).unwrap();
 
         let mut actors = JoinSet::new();
         let record = Record::start(&access.client(), recorded, &mut actors);
+        record.listed(recorded.len()).await;
         let (open, opened) = watch::channel(BTreeSet::new());
         actors.spawn(request_tokens(access.clone(), opened));
         let processes = Processes::new(program.into(), dir.path().join("logs"));
         Self {
             access,
             record,
-            registry,
+            _registry: registry,
             cluster,
             kubeconfig,
             catalog,
@@ -99,6 +103,7 @@ impl Suite {
             shared: OnceCell::new(),
             open,
             _actors: actors,
+            is_real: assets.is_some(),
             dir,
         }
     }
@@ -107,7 +112,8 @@ impl Suite {
     pub(crate) async fn controller(&self) -> Controller {
         // A deletion that nobody confirms ends soon.
         let flags = ["--deletion-timeout", "3s"].map(str::to_owned);
-        let shared = async || self.start_controller("controller", None, &self.catalog, &flags).await;
+        let shared =
+            async || self.start_controller("controller", None, &self.catalog, &flags).await;
         self.shared.get_or_init(shared).await.clone()
     }
 
@@ -135,9 +141,9 @@ impl Suite {
         catalog: &Path,
         flags: &[String],
     ) -> Controller {
-        let home = class.as_ref().map_or_else(|| HOME.to_owned(), |class| format!("{HOME}-{class}"));
-        let namespace = json!({"metadata": {"name": home}});
-        ensure(&self.access.all::<Namespace>(), &typed(namespace).unwrap()).await.unwrap();
+        let home =
+            class.as_ref().map_or_else(|| HOME.to_owned(), |class| format!("{HOME}-{class}"));
+        self.make_home(&home).await;
         let [listen, admin] = ports();
         let mut arguments = vec!["controller".to_owned(), LEASH.to_owned()];
         for (flag, value) in [
@@ -162,9 +168,31 @@ impl Suite {
         controller
     }
 
+    /// A controller's own namespace, with what the chart allows it there.
+    async fn make_home(&self, home: &str) {
+        let namespace = json!({"metadata": {"name": home}});
+        ensure(&self.access.all::<Namespace>(), &typed(namespace).unwrap()).await.unwrap();
+        if !self.is_real {
+            // The embedded API has no Roles: there it is allowed everywhere.
+            return;
+        }
+        let metadata = json!({"name": "rootstock", "namespace": home});
+        let role = json!({"metadata": metadata, "rules": rules(OWN_RULES)});
+        ensure(&self.access.within::<Role>(home), &typed(role).unwrap()).await.unwrap();
+        let binding = json!({
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "rootstock"},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": HOME}],
+        });
+        let bindings = self.access.within::<RoleBinding>(home);
+        ensure(&bindings, &typed(binding).unwrap()).await.unwrap();
+    }
+
     /// Lets controllers into a shoot's API, or no longer.
     pub(crate) fn let_in(&self, shoot: &str) {
-        self.open.send_modify(|open| drop(open.insert(shoot.to_owned())));
+        self.open.send_modify(|open| {
+            open.insert(shoot.to_owned());
+        });
     }
 
     /// A folder of a scenario's own.
@@ -273,8 +301,10 @@ async fn offer(dir: &Path) -> (Registry, PathBuf) {
     let registry = Registry::start(&dir.join("registry")).await.unwrap();
     let client = RegistryClient::new(&registry.as_desired("main")).unwrap();
     let gvisor = samples::gvisor(&Places::nowhere(), &work).await.unwrap();
-    let built =
-        [gvisor.build(&work).await.unwrap(), Tiny::new("kata", "1.0.0").build(&work).await.unwrap()];
+    let built = [
+        gvisor.build(&work).await.unwrap(),
+        Tiny::new("kata", "1.0.0").build(&work).await.unwrap(),
+    ];
     let mut runtimes = Vec::new();
     for (runtime, built) in ["gvisor", "kata"].into_iter().zip(built) {
         let repository = format!("rootstock/{runtime}").parse().unwrap();
@@ -303,11 +333,12 @@ async fn offer(dir: &Path) -> (Registry, PathBuf) {
 }
 
 /// Makes what Gardener would have made, and gives a token of the controller's account.
-async fn prepare(access: &Access) -> String {
-    let (role, account) = ("extension-rootstock", "rootstock-controller");
+async fn prepare(access: &Access, is_real: bool) -> String {
     let make = async |namespace: &str, account: &str, role: &str, rules: Value| {
         let namespaces = access.all::<Namespace>();
-        ensure(&namespaces, &typed(json!({"metadata": {"name": namespace}})).unwrap()).await.unwrap();
+        ensure(&namespaces, &typed(json!({"metadata": {"name": namespace}})).unwrap())
+            .await
+            .unwrap();
         let object = json!({"metadata": {"name": account, "namespace": namespace}});
         let accounts = access.within::<ServiceAccount>(namespace);
         ensure(&accounts, &typed(object).unwrap()).await.unwrap();
@@ -320,7 +351,11 @@ async fn prepare(access: &Access) -> String {
         });
         ensure(&access.all::<ClusterRoleBinding>(), &typed(object).unwrap()).await.unwrap();
     };
-    make(HOME, account, role, rules()).await;
+    let mut everywhere = rules(RULES);
+    if !is_real {
+        everywhere.extend(rules(OWN_RULES));
+    }
+    make(HOME, ACCOUNT, "extension-rootstock", json!(everywhere)).await;
     // What the resource manager would apply in every shoot, for all of them at once.
     let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
     let shoot = json!([
@@ -330,16 +365,13 @@ async fn prepare(access: &Access) -> String {
         rule("authentication.k8s.io", "tokenreviews", &["create"]),
     ]);
     make("kube-system", SHOOT_ACCOUNT, "extensions.gardener.cloud:rootstock", shoot).await;
-    token(access, HOME, account).await
+    token(access, HOME, ACCOUNT).await
 }
 
-/// What the chart allows the controller; everything where there is no chart.
-fn rules() -> Value {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/rootstock/files/rules.yaml");
-    match std::fs::read_to_string(file) {
-        Ok(text) => serde_saphyr::from_str(&text).unwrap(),
-        Err(_) => json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]),
-    }
+/// Rules of the chart.
+fn rules(file: &str) -> Vec<Value> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/rootstock/files").join(file);
+    serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 async fn token(access: &Access, namespace: &str, account: &str) -> String {
@@ -357,7 +389,8 @@ async fn token(access: &Access, namespace: &str, account: &str) -> String {
 async fn request_tokens(access: Access, mut open: watch::Receiver<BTreeSet<String>>) {
     let token = token(&access, "kube-system", SHOOT_ACCOUNT).await;
     let all = kube::Api::<Secret>::all(access.client());
-    let purpose = watcher::Config::default().labels("resources.gardener.cloud/purpose=token-requestor");
+    let purpose =
+        watcher::Config::default().labels("resources.gardener.cloud/purpose=token-requestor");
     let mut secrets = Follow::new(all, purpose);
     loop {
         // Both are cancel-safe: what was received is kept.
