@@ -89,12 +89,6 @@ impl Index {
         std::mem::take(&mut self.lock().dirty).into_iter().collect()
     }
 
-    /// What a ContainerRuntime's providerConfig says that nobody knows, and
-    /// that is passed over.
-    pub fn passed_over(&self, _object: &ContainerRuntime) -> Vec<String> {
-        Vec::new()
-    }
-
     /// What is wrong with a ContainerRuntime itself, as far as it can be told
     /// without a node. Its settings can be wrong only when its bundle is known.
     pub fn problem(&self, object: &ContainerRuntime) -> Option<Problem> {

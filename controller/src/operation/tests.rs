@@ -217,7 +217,6 @@ async fn two_that_go_at_one_time_leave_nothing() {
     created(&world, &["gvisor-a", "kata-a"]).await;
     let objects =
         ["extension-runtime-gvisor", "extension-runtime-kata", "extension-rootstock-agent"];
-    objects.iter().for_each(|name| world.managed_resource(name));
     world.index.nodes_listed(&SHOOT.parse().unwrap(), &[]);
     world.delete("gvisor-a");
     world.delete("kata-a");
