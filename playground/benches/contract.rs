@@ -109,7 +109,8 @@ async fn succeeded(
         while when.len() < count {
             resources.changed().await;
             for resource in resources.objects() {
-                let last = resource.status.as_ref().and_then(|status| status.last_operation.as_ref());
+                let last =
+                    resource.status.as_ref().and_then(|status| status.last_operation.as_ref());
                 let done = last.is_some_and(|last| last.state == OperationState::Succeeded);
                 if done && resource.spec.class.as_deref() == Some(class) {
                     let uid = resource.metadata.uid.clone().unwrap();

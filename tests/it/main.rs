@@ -4,8 +4,8 @@
 mod agent;
 mod agent_link;
 mod bundle;
-mod contract;
 mod chart;
+mod contract;
 mod end_to_end;
 mod kube_api;
 mod plain_cluster;

@@ -90,7 +90,8 @@ impl Plain {
         create(&namespaces, namespace).await;
         let nodes: Api<Node> = Api::all(self.client.clone());
         for name in NODES {
-            let labels = json!({"kubernetes.io/arch": this_architecture(), "kubernetes.io/hostname": name});
+            let labels =
+                json!({"kubernetes.io/arch": this_architecture(), "kubernetes.io/hostname": name});
             create(&nodes, json!({"metadata": {"name": name, "labels": labels}})).await;
             let root = self.dir.path().join("nodes").join(name);
             SimulatedHost::prepare(&root).await.unwrap();

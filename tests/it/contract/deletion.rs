@@ -64,7 +64,8 @@ pub(super) async fn while_hibernated(suite: &Suite) {
 /// The shoot's resource manager is gone too, and nobody takes its finalizers off.
 pub(super) async fn by_force(suite: &Suite) {
     let controller = suite.own_controller("forced", &["--deletion-timeout", "10m"]).await;
-    let shoot = Shoot::new(suite, &controller, "forced", pools(&[("a", &["gvisor", "kata"])])).await;
+    let shoot =
+        Shoot::new(suite, &controller, "forced", pools(&[("a", &["gvisor", "kata"])])).await;
     shoot.reconcile().await;
     let client = suite.access.client();
     let kind = Kind::ManagedResource.resource();

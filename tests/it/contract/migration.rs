@@ -106,7 +106,11 @@ pub(super) async fn twice(suite: &Suite) {
     shoot.wait_migrated().await;
     shoot.migrate().await;
     for name in ALL {
-        let ended = |o: &Value| annotation(o, OPERATION).is_none() && migrated(o) && o["metadata"]["finalizers"].is_null();
+        let ended = |o: &Value| {
+            annotation(o, OPERATION).is_none()
+                && migrated(o)
+                && o["metadata"]["finalizers"].is_null()
+        };
         shoot.until(name, "migrated again", ended).await;
     }
     assert_eq!(shoot.managed_resources().await, [""; 0]);
@@ -128,7 +132,8 @@ pub(super) async fn to_another_seed(suite: &Suite) {
     let to = Shoot::new(suite, &there, "to", pools(&[("a", both), ("b", both)])).await.with_api();
     restored(&to, &state, &ca).await;
     from.destroy().await.unwrap();
-    let gone = until(async || from.all(Kind::ContainerRuntime).await.is_empty().then_some(())).await;
+    let gone =
+        until(async || from.all(Kind::ContainerRuntime).await.is_empty().then_some(())).await;
     assert!(gone.is_some());
     to.never_failed().await;
 }

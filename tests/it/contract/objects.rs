@@ -88,7 +88,9 @@ pub(super) async fn nothing_is_written_twice(suite: &Suite) {
         assert!(writes.is_empty(), "{kind:?}: {writes:#?}");
     }
     // Conditions and providerStatus say what they said.
-    let of = |object: &Value| (object["status"]["conditions"].clone(), object["status"]["providerStatus"].clone());
+    let of = |object: &Value| {
+        (object["status"]["conditions"].clone(), object["status"]["providerStatus"].clone())
+    };
     let states = shoot.since(place, Kind::ContainerRuntime);
     for name in ["gvisor-a", "gvisor-b", "kata-a", "kata-b"] {
         let all: BTreeSet<_> = states
@@ -136,6 +138,7 @@ pub(super) async fn catalog_loses_a_type(suite: &Suite) {
     assert_eq!(shoot.brings(KATA).await[0]["metadata"]["name"], "kata");
     // A ContainerRuntime that is no longer wanted can go all the same.
     shoot.clean_up_stale().await.unwrap();
-    let gone = until(async || (!shoot.managed_resources().await.contains(&KATA.to_owned())).then_some(()));
+    let gone =
+        until(async || (!shoot.managed_resources().await.contains(&KATA.to_owned())).then_some(()));
     gone.await.expect("the RuntimeClass goes with the last who asked for it");
 }

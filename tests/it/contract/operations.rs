@@ -124,12 +124,14 @@ pub(super) async fn changed_spec_is_observed(suite: &Suite) {
 pub(super) async fn wait_for_state_is_left_alone(suite: &Suite) {
     let controller = suite.controller().await;
     let shoot = Shoot::new(suite, &controller, "wait", pools(&[("a", &["gvisor", "kata"])])).await;
-    let object = |name: &str| json!({
-        "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",
-        "metadata": {"name": name, "annotations": {OPERATION: "wait-for-state"}},
-        "spec": {"type": "gvisor", "class": controller.class, "binaryPath": "/var/bin/containerruntimes",
-                 "workerPool": {"name": "w", "selector": {"matchLabels": {"w": "w"}}}},
-    });
+    let object = |name: &str| {
+        json!({
+            "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",
+            "metadata": {"name": name, "annotations": {OPERATION: "wait-for-state"}},
+            "spec": {"type": "gvisor", "class": controller.class, "binaryPath": "/var/bin/containerruntimes",
+                     "workerPool": {"name": "w", "selector": {"matchLabels": {"w": "w"}}}},
+        })
+    };
     let mut object = object("gvisor-w");
     object["spec"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
     let object = serde_json::from_value(object).unwrap();
@@ -177,7 +179,8 @@ pub(super) async fn failed_shoots_are_left_alone(suite: &Suite) {
 /// Whatever a killed controller leaves behind, the next one goes on with.
 pub(super) async fn killed_in_the_middle(suite: &Suite) {
     let controller = suite.own_controller("killed", &[]).await;
-    let shoot = Shoot::new(suite, &controller, "killed", pools(&[("a", &["gvisor", "kata"])])).await;
+    let shoot =
+        Shoot::new(suite, &controller, "killed", pools(&[("a", &["gvisor", "kata"])])).await;
     controller.process.hold().await;
     shoot.deploy().await;
     // It died after it had taken the annotation off, and before it was done.
@@ -204,7 +207,9 @@ pub(super) async fn without_annotation_when_it_is_ignored(suite: &Suite) {
     let shoot = Shoot::new(suite, &controller, "ignoring", pools(&[("a", &["gvisor"])])).await;
     shoot.deploy().await;
     shoot
-        .until("gvisor-a", "it has succeeded", |o| o["status"]["lastOperation"]["state"] == "Succeeded")
+        .until("gvisor-a", "it has succeeded", |o| {
+            o["status"]["lastOperation"]["state"] == "Succeeded"
+        })
         .await;
     shoot.edit("gvisor-a", json!({"spec": {"binaryPath": "/opt/rootstock/bin"}})).await;
     shoot

@@ -10,8 +10,10 @@ use super::support::suite::Suite;
 pub(super) async fn other_classes_and_types(suite: &Suite) {
     let controller = suite.controller().await;
     let shoot = Shoot::new(suite, &controller, "scope", pools(&[("a", &["gvisor"])])).await;
-    let others = [("garden", json!({"type": "gvisor", "class": "garden"})),
-                  ("type", json!({"type": "someone-elses"}))];
+    let others = [
+        ("garden", json!({"type": "gvisor", "class": "garden"})),
+        ("type", json!({"type": "someone-elses"})),
+    ];
     for (name, own) in &others {
         let mut object = json!({
             "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",

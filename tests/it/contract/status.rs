@@ -78,8 +78,13 @@ pub(super) async fn what_others_wrote_stays(suite: &Suite) {
     assert_eq!(after("/metadata/annotations/theirs"), "1");
     let finalizers = object["metadata"]["finalizers"].as_array().unwrap();
     assert!(finalizers.contains(&json!("others.example/finalizer")), "{finalizers:?}");
-    shoot.edit("gvisor-a", json!({"metadata": {"finalizers": [
-        "extensions.gardener.cloud/containerruntime"]}})).await;
+    shoot
+        .edit(
+            "gvisor-a",
+            json!({"metadata": {"finalizers": [
+        "extensions.gardener.cloud/containerruntime"]}}),
+        )
+        .await;
     shoot.never_failed().await;
 }
 
@@ -92,7 +97,8 @@ pub(super) async fn heartbeat(suite: &Suite) {
             .record
             .until("the heartbeat", |entries| {
                 let of = entries.iter().filter(|entry| {
-                    entry.is_of(Kind::Lease, &home) && entry.name() == "gardener-extension-heartbeat"
+                    entry.is_of(Kind::Lease, &home)
+                        && entry.name() == "gardener-extension-heartbeat"
                 });
                 of.count() >= count
             })

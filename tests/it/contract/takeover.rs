@@ -39,7 +39,10 @@ pub(super) async fn of_the_gvisor_extension(suite: &Suite) {
     assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"], "it was made anew");
     let brings = shoot.brings(GVISOR).await;
     let class = brings.iter().find(|object| object["kind"] == "RuntimeClass").unwrap();
-    assert_eq!((&class["metadata"]["name"], &class["handler"]), (&json!("gvisor"), &json!("runsc")));
+    assert_eq!(
+        (&class["metadata"]["name"], &class["handler"]),
+        (&json!("gvisor"), &json!("runsc"))
+    );
     shoot.never_failed().await;
 }
 

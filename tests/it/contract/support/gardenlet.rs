@@ -106,8 +106,7 @@ impl Gardenlet {
         operation: &str,
     ) -> kube::Result<()> {
         let now = timestamp();
-        let labels =
-            json!({"worker.gardener.cloud/pool": worker, "worker.garden.sapcloud.io/group": worker});
+        let labels = json!({"worker.gardener.cloud/pool": worker, "worker.garden.sapcloud.io/group": worker});
         let mut object = json!({
             "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",
             "metadata": {"annotations": {OPERATION: operation, TIMESTAMP: now}},
@@ -168,7 +167,8 @@ impl Gardenlet {
             }
         });
         let ready = ready.await;
-        ready.unwrap_or_else(|| Err(format!("not ready after {BOUND:?}: {seen}")))
+        ready
+            .unwrap_or_else(|| Err(format!("not ready after {BOUND:?}: {seen}")))
             .map_err(|why| format!("{}/{name}: {why}", self.namespace))
     }
 
@@ -208,7 +208,8 @@ impl Gardenlet {
     pub(crate) async fn delete(&self, which: impl Fn(&str) -> bool) {
         let all = self.list(which).await.into_iter().map(async |name| {
             let now = timestamp();
-            let confirm = json!({"metadata": {"annotations": {CONFIRMATION: "true", TIMESTAMP: now}}});
+            let confirm =
+                json!({"metadata": {"annotations": {CONFIRMATION: "true", TIMESTAMP: now}}});
             let api = self.api();
             match api.patch(&name, &PatchParams::default(), &Patch::Merge(confirm)).await {
                 Err(error) if is_not_found(&error) => return Ok(()),
@@ -252,7 +253,9 @@ impl Gardenlet {
         let waits = self.list(|_| true).await.into_iter().map(async |name| {
             let mut seen = json!(null);
             let done = until(async || {
-                let Some(object) = self.api().get_opt(&name).await.unwrap() else { return Some(()) };
+                let Some(object) = self.api().get_opt(&name).await.unwrap() else {
+                    return Some(());
+                };
                 seen = serde_json::to_value(object).unwrap();
                 let last = &seen["status"]["lastOperation"];
                 (last["type"] == "Migrate" && last["state"] == "Succeeded").then_some(())

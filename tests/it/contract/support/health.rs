@@ -27,8 +27,7 @@ pub(crate) fn check(object: &Value) -> Result<(), NotReady> {
         let text = error.get("description").and_then(Value::as_str).unwrap_or_default();
         return Err(NotReady::Error(text.to_owned(), codes));
     }
-    let (observed, generation) =
-        (&status["observedGeneration"], &object["metadata"]["generation"]);
+    let (observed, generation) = (&status["observedGeneration"], &object["metadata"]["generation"]);
     if observed != generation {
         return yet(format!("observed generation outdated ({observed}/{generation})"));
     }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt as _, stream::select_all};
 use kube::api::{ApiResource, DynamicObject};
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -80,11 +80,15 @@ impl Record {
         let entries = Arc::new(Mutex::new(Vec::new()));
         let (counter, count) = watch::channel(0);
         let (lists, listed) = watch::channel(0);
-        let streams: Vec<_> = kinds.iter().copied().map(|kind| {
-            let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
-            let events = watcher(api, watcher::Config::default()).default_backoff();
-            events.map(move |event| (kind, event)).boxed()
-        }).collect();
+        let streams: Vec<_> = kinds
+            .iter()
+            .copied()
+            .map(|kind| {
+                let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
+                let events = watcher(api, watcher::Config::default()).default_backoff();
+                events.map(move |event| (kind, event)).boxed()
+            })
+            .collect();
         let into = Arc::clone(&entries);
         tasks.spawn(async move {
             let mut events = select_all(streams);

@@ -3,8 +3,8 @@
 use std::ops::Deref;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::Api;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use rootstock_playground::seed::objects::{ensure, typed};
 use serde_json::{Value, json};
 
@@ -107,7 +107,12 @@ impl<'a> Shoot<'a> {
     }
 
     /// Waits until a ContainerRuntime is so.
-    pub(crate) async fn until(&self, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Value {
         let mut seen = json!(null);
         let found = until(async || {
             seen = self.get(name).await;

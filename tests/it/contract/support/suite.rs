@@ -70,11 +70,8 @@ impl Suite {
         // An error means that another test has installed it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::Builder::new().prefix("rs-contract-").tempdir().unwrap();
-        let options = Options {
-            name: "seed".to_owned(),
-            dir: dir.path().join("kube"),
-            crds: definitions(),
-        };
+        let options =
+            Options { name: "seed".to_owned(), dir: dir.path().join("kube"), crds: definitions() };
         let (cluster, (registry, catalog)) =
             tokio::join!(start_api(assets, options), offer(dir.path()));
         let access = Access::new(cluster.client());
@@ -107,7 +104,8 @@ impl Suite {
     pub(crate) async fn controller(&self) -> Controller {
         // A deletion that nobody confirms ends soon.
         let flags = ["--deletion-timeout", "3s"].map(str::to_owned);
-        let shared = async || self.start_controller("controller", None, &self.catalog, &flags).await;
+        let shared =
+            async || self.start_controller("controller", None, &self.catalog, &flags).await;
         self.shared.get_or_init(shared).await.clone()
     }
 
@@ -135,7 +133,8 @@ impl Suite {
         catalog: &Path,
         flags: &[String],
     ) -> Controller {
-        let home = class.as_ref().map_or_else(|| HOME.to_owned(), |class| format!("{HOME}-{class}"));
+        let home =
+            class.as_ref().map_or_else(|| HOME.to_owned(), |class| format!("{HOME}-{class}"));
         let namespace = json!({"metadata": {"name": home}});
         ensure(&self.access.all::<Namespace>(), &typed(namespace).unwrap()).await.unwrap();
         let [listen, admin] = ports();
@@ -273,8 +272,10 @@ async fn offer(dir: &Path) -> (Registry, PathBuf) {
     let registry = Registry::start(&dir.join("registry")).await.unwrap();
     let client = RegistryClient::new(&registry.as_desired("main")).unwrap();
     let gvisor = samples::gvisor(&Places::nowhere(), &work).await.unwrap();
-    let built =
-        [gvisor.build(&work).await.unwrap(), Tiny::new("kata", "1.0.0").build(&work).await.unwrap()];
+    let built = [
+        gvisor.build(&work).await.unwrap(),
+        Tiny::new("kata", "1.0.0").build(&work).await.unwrap(),
+    ];
     let mut runtimes = Vec::new();
     for (runtime, built) in ["gvisor", "kata"].into_iter().zip(built) {
         let repository = format!("rootstock/{runtime}").parse().unwrap();
@@ -307,7 +308,9 @@ async fn prepare(access: &Access) -> String {
     let (role, account) = ("extension-rootstock", "rootstock-controller");
     let make = async |namespace: &str, account: &str, role: &str, rules: Value| {
         let namespaces = access.all::<Namespace>();
-        ensure(&namespaces, &typed(json!({"metadata": {"name": namespace}})).unwrap()).await.unwrap();
+        ensure(&namespaces, &typed(json!({"metadata": {"name": namespace}})).unwrap())
+            .await
+            .unwrap();
         let object = json!({"metadata": {"name": account, "namespace": namespace}});
         let accounts = access.within::<ServiceAccount>(namespace);
         ensure(&accounts, &typed(object).unwrap()).await.unwrap();
@@ -357,7 +360,8 @@ async fn token(access: &Access, namespace: &str, account: &str) -> String {
 async fn request_tokens(access: Access, mut open: watch::Receiver<BTreeSet<String>>) {
     let token = token(&access, "kube-system", SHOOT_ACCOUNT).await;
     let all = kube::Api::<Secret>::all(access.client());
-    let purpose = watcher::Config::default().labels("resources.gardener.cloud/purpose=token-requestor");
+    let purpose =
+        watcher::Config::default().labels("resources.gardener.cloud/purpose=token-requestor");
     let mut secrets = Follow::new(all, purpose);
     loop {
         // Both are cancel-safe: what was received is kept.
