@@ -343,3 +343,89 @@ fn a_shoot_takes_only_its_share() {
     index.put_node(&shoot(), &node("2", true));
     assert!(index.connect(&id("2"), None).is_ok(), "those that are known go on");
 }
+
+fn migrating(operation: &str) -> ContainerRuntime {
+    let mut object = runtime(pool_a(), false);
+    let annotation = (crate::api::OPERATION.to_owned(), operation.to_owned());
+    object.metadata.annotations = Some([annotation].into());
+    object
+}
+
+#[test]
+fn a_shoot_that_moves_away_is_left_as_it_is() {
+    let index = ready();
+    let desired = index.connect(&id("1"), None).unwrap();
+    let before = desired.borrow().clone().unwrap();
+    let mut turned = index.new_shoots();
+    turned.mark_unchanged();
+    index.put_runtime(&migrating("migrate"));
+    assert!(turned.has_changed().unwrap() && index.is_suspended(&shoot()));
+    assert!(desired.has_changed().is_err(), "its streams end");
+    assert_eq!(desired.borrow().as_ref(), Some(&before), "and say nothing first");
+    // Nothing that is seen of it matters, and nothing is said of it.
+    index.nodes_listed(&shoot(), &[node("1", true)]);
+    index.put_node(&shoot(), &node("1", true));
+    index.put_shoot_state(&shoot(), ShootState::Unreachable("gone".to_owned()));
+    assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
+    assert_eq!((index.label_changes(&shoot()), index.summary(&key())), (vec![], None));
+
+    // A controller that starts sees the same.
+    let again = Index::new(BinaryRoots::default());
+    again.seed_listed(&[migrating("migrate").into()]);
+    assert!(again.is_suspended(&shoot()));
+
+    // Its resource was taken along, and not given up: what another one of the
+    // shoot says meanwhile uninstalls nothing.
+    index.put_runtime(&named("kata-a", "kata"));
+    index.remove_runtime(&key());
+    index.nodes_listed(&shoot(), &[node("1", true)]);
+    assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
+    // It is back under its name.
+    turned.mark_unchanged();
+    index.put_runtime(&migrating("restore"));
+    assert!(turned.has_changed().unwrap() && !index.is_suspended(&shoot()));
+    index.nodes_listed(&shoot(), &[node("1", true)]);
+    let content = index.connect(&id("1"), None).unwrap().borrow().clone().unwrap().content.clone();
+    assert_eq!(content.bundles, before.content.bundles);
+}
+
+#[test]
+fn after_a_restore_a_node_has_nothing_to_do() {
+    let held = |generation: u64, index: &Index| {
+        let desired = index.connect(&id("1"), None).unwrap().borrow().clone().unwrap();
+        (Generation(generation), rootstock_proto::desired::content_hash(&desired.content))
+    };
+    // On another seed, and on one that was restored from an older backup, the
+    // node is ahead of a controller that begins at one.
+    for restored in [migrating("wait-for-state"), migrating("restore"), runtime(pool_a(), false)] {
+        let index = Index::new(BinaryRoots::default());
+        put_bundle(&index, Resolution::Pending);
+        index.seed_listed(&[restored.into()]);
+        index.nodes_listed(&shoot(), &[node("1", true)]);
+        let early = index.connect(&id("1"), None).unwrap();
+        assert_eq!(*early.borrow(), None, "what is not resolved is not sent");
+        put_bundle(&index, resolved());
+        let held = held(41, &index);
+        let desired = index.connect(&id("1"), Some(held)).unwrap().borrow().clone().unwrap();
+        assert_eq!(desired.generation, held.0, "the same number, the same content");
+        assert_eq!(rootstock_proto::desired::content_hash(&desired.content), held.1);
+        // What changes later is taken by the node.
+        let later = index.connect(&id("1"), Some(held)).unwrap();
+        index.put_runtime(&runtime(pool_a(), true));
+        assert_eq!(later.borrow().as_ref().unwrap().generation, Generation(42));
+    }
+}
+
+#[test]
+fn a_node_that_is_away_is_waited_for_until_a_known_time() {
+    let index = ready();
+    index.connect(&id("1"), None).unwrap();
+    index.put_runtime(&runtime(pool_a(), true));
+    assert_eq!(index.removal_gives_up(&key(), Instant::now()), None, "it is connected");
+    index.disconnect(&id("1"));
+    let now = Instant::now();
+    let until = index.removal_gives_up(&key(), now).unwrap();
+    assert!(until > now && until <= now + RETURN);
+    assert_eq!(index.removal_pending(&key(), until).unwrap(), []);
+    assert_eq!(index.removal_gives_up(&key(), until), None);
+}

@@ -22,9 +22,10 @@ use crate::api::{Cluster, ContainerRuntime, OPERATION};
 use crate::args::Types;
 use crate::events::{Events, Publish};
 use crate::grpc::ShootEndpoint;
+use crate::home::Home;
 use crate::identity::ca::ShootCa;
 use crate::index::{Index, RuntimeKey};
-use crate::objects::{AgentSettings, Objects};
+use crate::objects::{AgentSettings, Objects, Place};
 use crate::seed::{Clusters, Scope, Seed, Store};
 use crate::shoot::Endpoints;
 
@@ -99,12 +100,21 @@ impl World {
         let server = Arc::new(Mutex::new(Server { version: 10, ..Server::default() }));
         let catalog: Catalog = serde_json::from_value(json!({
             "registries": [{"name": "main", "url": "http://r"}],
-            "runtimes": [{"type": "gvisor", "bundle": "main/gvisor:1"},
-                         {"type": "kata", "bundle": "main/kata:1"}],
+            "runtimes": [
+                {"type": "gvisor", "bundle": "main/gvisor:1",
+                 "runtimeClasses": [{"name": "gvisor", "handler": "runsc"}]},
+                {"type": "kata", "bundle": "main/kata:1",
+                 "runtimeClasses": [{"name": "kata", "handler": "kata"}]},
+            ],
         }))
         .unwrap();
         let (sender, catalog) = watch::channel(Arc::new(catalog));
-        let scope = Scope { types: Types::Configured, classes: vec!["shoot".into()], catalog };
+        let scope = Scope {
+            home: Home::Seed,
+            types: Types::Configured,
+            classes: vec!["shoot".into()],
+            catalog,
+        };
         let index = Arc::new(Index::new(BinaryRoots::default()));
         let pending = ["gvisor", "kata"].map(|t| (t.parse().unwrap(), Resolution::Pending));
         index.put_bundles(BTreeMap::new(), pending.into(), BTreeMap::new());
@@ -136,9 +146,11 @@ impl World {
             catalog: scope.catalog.clone(),
             agent: AgentSettings {
                 image: "agent".into(),
+                roots: BinaryRoots::default(),
                 domain: Some("seed.example".into()),
                 port: 443,
             },
+            place: Place::Managed,
         };
         let operations = Operations {
             client: client.clone(),
@@ -233,23 +245,14 @@ impl World {
         self.object(&path_of(name))
     }
 
-    /// Any object by a piece of its path, or `Null`.
-    pub(super) fn object(&self, path: &str) -> Value {
-        let server = self.server.lock().unwrap();
-        let mut found = server.objects.iter().filter(|(key, _)| key.contains(path));
-        found.next().map_or(Value::Null, |(_, object)| object.clone())
+    /// A ManagedResource as it is, or `Null`.
+    pub(super) fn managed(&self, name: &str) -> Value {
+        let group = "/apis/resources.gardener.cloud/v1alpha1";
+        self.object(&format!("{group}/namespaces/{SHOOT}/managedresources/{name}"))
     }
 
-    /// An object that is there from the beginning.
-    pub(super) fn managed_resource(&self, name: &str) {
-        let path = format!(
-            "/apis/resources.gardener.cloud/v1alpha1/namespaces/{SHOOT}/managedresources/{name}"
-        );
-        let object = json!({
-            "apiVersion": "resources.gardener.cloud/v1alpha1", "kind": "ManagedResource",
-            "metadata": {"name": name, "namespace": SHOOT, "uid": name}, "spec": {"secretRefs": []},
-        });
-        self.server.lock().unwrap().store(&path, object);
+    fn object(&self, path: &str) -> Value {
+        self.server.lock().unwrap().objects.get(path).cloned().unwrap_or_default()
     }
 
     /// Whether ManagedResources that are deleted stay, as if nobody let go.

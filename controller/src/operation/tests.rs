@@ -12,6 +12,8 @@ const NONE: &str = "finalizers []";
 const CREATE: [&str; 5] =
     ["annotation off", ADD, "Create Processing", "objects", "Create Succeeded"];
 const MINUTE: Duration = Duration::from_secs(60);
+/// Shorter than any timer of a deletion, but long enough for a second look at objects.
+const MOMENT: Duration = Duration::from_millis(300);
 
 async fn created(world: &World, names: &[&str]) {
     for name in names {
@@ -193,22 +195,19 @@ async fn a_bad_configuration_is_said_once_and_mended_at_once() {
 async fn the_last_resource_takes_everything_along() {
     let world = World::start();
     created(&world, &["gvisor-a", "gvisor-b"]).await;
-    for name in ["extension-runtime-gvisor", "extension-rootstock-agent"] {
-        world.managed_resource(name);
-    }
     // The shoot's nodes are known, and there are none.
     world.index.nodes_listed(&SHOOT.parse().unwrap(), &[]);
     world.delete("gvisor-a");
     let not_last = ["Delete Processing", "Delete Succeeded", NONE];
     assert_eq!(world.requests().await, not_last);
     assert_eq!(world.get("gvisor-a"), Value::Null);
-    assert_ne!(world.object("extension-runtime-gvisor"), Value::Null);
+    assert_ne!(world.managed("extension-runtime-gvisor"), Value::Null);
 
     world.delete("gvisor-b");
     let last = ["gvisor-b: Delete Processing", "objects", "gvisor-b: Delete Succeeded"];
     assert_eq!(world.requests().await[..3], last);
-    assert_eq!(world.object("extension-runtime-gvisor"), Value::Null);
-    assert_eq!(world.object("extension-rootstock-agent"), Value::Null);
+    assert_eq!(world.managed("extension-runtime-gvisor"), Value::Null);
+    assert_eq!(world.managed("extension-rootstock-agent"), Value::Null);
     world.stop().await;
 }
 
@@ -218,13 +217,12 @@ async fn two_that_go_at_one_time_leave_nothing() {
     created(&world, &["gvisor-a", "kata-a"]).await;
     let objects =
         ["extension-runtime-gvisor", "extension-runtime-kata", "extension-rootstock-agent"];
-    objects.iter().for_each(|name| world.managed_resource(name));
     world.index.nodes_listed(&SHOOT.parse().unwrap(), &[]);
     world.delete("gvisor-a");
     world.delete("kata-a");
     world.requests().await;
     for name in objects {
-        assert_eq!(world.object(name), Value::Null, "{name}");
+        assert_eq!(world.managed(name), Value::Null, "{name}");
     }
     assert_eq!((world.get("gvisor-a"), world.get("kata-a")), (Value::Null, Value::Null));
     world.stop().await;
@@ -234,7 +232,6 @@ async fn two_that_go_at_one_time_leave_nothing() {
 async fn a_deletion_waits_for_nodes_and_objects_in_bounds_and_writes_nothing_meanwhile() {
     let world = World::start();
     created(&world, &["gvisor-a"]).await;
-    world.managed_resource("extension-runtime-gvisor");
     world.linger(true);
     // Nothing is known of the shoot's nodes.
     world.delete("gvisor-a");
@@ -260,7 +257,7 @@ async fn a_deletion_is_woken_by_what_it_waits_for() {
     world.delete("gvisor-a");
     assert_eq!(world.requests().await, ["Delete Processing"]);
     world.index.nodes_listed(&SHOOT.parse().unwrap(), &[]);
-    let requests = world.requests_within(Duration::from_millis(50)).await;
+    let requests = world.requests_within(MOMENT).await;
     assert_eq!(requests.last().unwrap(), NONE, "{requests:?}");
     world.stop().await;
 }
@@ -274,11 +271,10 @@ async fn who_is_given_up_is_not_waited_for() {
     for shoot in shoots {
         let world = World::start();
         created(&world, &["gvisor-a"]).await;
-        world.managed_resource("extension-runtime-gvisor");
         world.linger(true);
         world.put_cluster(shoot);
         world.delete("gvisor-a");
-        let requests = world.requests_within(Duration::from_millis(50)).await;
+        let requests = world.requests_within(MOMENT).await;
         assert_eq!(requests, ["Delete Processing", "objects", "Delete Succeeded", NONE]);
         world.stop().await;
     }
@@ -288,7 +284,7 @@ async fn who_is_given_up_is_not_waited_for() {
     world.delete("gvisor-a");
     assert_eq!(world.requests().await, ["Delete Processing"]);
     world.put_cluster(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
-    let requests = world.requests_within(Duration::from_millis(50)).await;
+    let requests = world.requests_within(MOMENT).await;
     assert_eq!(requests.last().unwrap(), NONE);
     world.stop().await;
 }
@@ -298,16 +294,13 @@ async fn migrate_leaves_the_seed_and_keeps_the_shoot() {
     let world = World::start();
     created(&world, &["gvisor-a", "gvisor-b"]).await;
     let shoot = SHOOT.parse().unwrap();
-    for name in ["extension-runtime-gvisor", "extension-rootstock-agent"] {
-        world.managed_resource(name);
-    }
     world.linger(true);
     world.open_endpoint("host");
     world.deploy("gvisor-a", "migrate");
     assert!(world.index.is_suspended(&shoot), "before anything is written");
     assert_eq!(world.requests().await, ["Migrate Processing", "objects"]);
     assert!(world.endpoints.get("host").is_none(), "nobody comes in");
-    let agent = world.object("extension-rootstock-agent");
+    let agent = world.managed("extension-rootstock-agent");
     assert_eq!(agent["spec"]["keepObjects"], true);
     world.linger(false);
     let end = ["Migrate Succeeded", NONE, "annotation off"];
@@ -318,7 +311,7 @@ async fn migrate_leaves_the_seed_and_keeps_the_shoot() {
 
     // It may run twice, and what is asked afterwards is only acknowledged.
     world.deploy("gvisor-a", "migrate");
-    let again = ["Migrate Processing", "Migrate Succeeded", "annotation off"];
+    let again = ["Migrate Processing", "objects", "Migrate Succeeded", "annotation off"];
     assert_eq!(world.requests().await, again);
     world.deploy("gvisor-a", "reconcile");
     assert_eq!(world.requests().await, ["annotation off"]);
@@ -326,7 +319,7 @@ async fn migrate_leaves_the_seed_and_keeps_the_shoot() {
     world.deploy("gvisor-b", "reconcile");
     let other = ["annotation off", "Reconcile Processing", "Reconcile Succeeded"];
     assert_eq!(world.requests().await, other.map(|line| format!("gvisor-b: {line}")));
-    assert_eq!(world.object("extension-runtime-gvisor"), Value::Null);
+    assert_eq!(world.managed("extension-runtime-gvisor"), Value::Null);
 
     // It is deleted without a word, and the shoot stays as it was left.
     world.delete("gvisor-a");
@@ -339,7 +332,6 @@ async fn migrate_leaves_the_seed_and_keeps_the_shoot() {
 async fn a_migration_that_nobody_lets_go_says_so() {
     let world = World::start();
     created(&world, &["gvisor-a"]).await;
-    world.managed_resource("extension-rootstock-agent");
     world.linger(true);
     world.deploy("gvisor-a", "migrate");
     world.requests_within(2 * MINUTE + MINUTE / 12).await;

@@ -16,7 +16,7 @@ use rootstock_playground::seed::disk;
 use rootstock_playground::seed::landscape::Shoot;
 use rootstock_playground::seed::snapshot::{Document, Node, NodeRuntime};
 use rootstock_playground::seed::world::{ApiKind, Options, World};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long anything may take on a busy machine with debug builds.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
@@ -229,8 +229,10 @@ impl Fixture {
         assert_eq!(runtime.version, "1.0.0");
     }
 
-    /// Changes a ContainerRuntime, as `kubectl edit` does.
-    pub(super) async fn edit(&self, shoot: &str, name: &str, patch: Value) {
+    /// Changes a ContainerRuntime, as gardenlet does.
+    pub(super) async fn edit(&self, shoot: &str, name: &str, mut patch: Value) {
+        // A changed spec alone is no trigger.
+        patch["metadata"] = json!({"annotations": {"gardener.cloud/operation": "reconcile"}});
         let resources = self.seed().container_runtimes(Some(shoot));
         resources.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
