@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use crate::args::{Args, ClusterKind};
 use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
-use crate::conditions::Conditions;
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
+use crate::heartbeat::Heartbeat;
 use crate::home::{self, Home};
 use crate::index::Index;
 use crate::objects::plain::Plain;
@@ -28,6 +28,7 @@ use crate::objects::{AgentSettings, Objects, Place};
 use crate::operation::{Operations, Triggers};
 use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
+use crate::status::StatusWriter;
 
 /// How long tasks may take to end: the gRPC server drains for 10 s.
 const GRACE: Duration = Duration::from_secs(15);
@@ -137,8 +138,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         at_once: args.max_concurrent_reconciles,
     };
     tasks.spawn("operations", operations.run(shutdown.clone()));
-    let conditions = Conditions { client, index: Arc::clone(&index) };
-    tasks.spawn("conditions", conditions.run(shutdown.clone()));
+    // A plain cluster has no Gardener that would look.
+    if args.cluster == ClusterKind::Seed {
+        let namespace = args.heartbeat_namespace.as_ref().unwrap_or(&args.namespace).clone();
+        let interval = args.heartbeat_renew_interval;
+        let heartbeat = Heartbeat { client: client.clone(), namespace, interval };
+        tasks.spawn("heartbeat", heartbeat.run(shutdown.clone()));
+    }
+    let status = StatusWriter { client, index: Arc::clone(&index), store, events };
+    tasks.spawn("status", status.run(shutdown.clone()));
     let fleet = Arc::new(Fleet { index: Arc::clone(&index), endpoints });
     let token = shutdown.token();
     tasks.spawn("agents", async move { Ok(grpc::serve(agents, fleet, token).await?) });

@@ -9,7 +9,7 @@
 //!                                                      ▲                        │
 //!  agents ══ mTLS ══ grpc ─ reports ───────────────────┘                        │
 //!    ◀═══════════════ Desired ══════════════════════════════════════════════════┘
-//!                                                    Index ─ core::rollup ─▶ conditions
+//!                                                    Index ─ core::rollup ─▶ status
 //!  ContainerRuntimes ─▶ operation: Gardener's lastOperation and finalizer
 //! ```
 //!
@@ -23,17 +23,20 @@ pub mod app;
 mod args;
 mod bundles;
 pub mod catalog;
-mod conditions;
 mod events;
 mod fleet;
 pub mod grpc;
+mod heartbeat;
 mod home;
 pub mod identity;
 pub mod index;
 mod objects;
 mod operation;
+#[cfg(test)]
+mod scripted;
 mod seed;
 mod shoot;
+mod status;
 
 pub use app::run;
 pub use args::{Args, ClusterKind, ProviderConfig, Types};

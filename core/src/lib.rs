@@ -17,6 +17,7 @@
 //! * [`catalog`]: which bundle each runtime type stands for
 //! * [`desired`]: what one node should have, with its generation
 //! * [`layout`]: where a bundle lies on a node, and what containerd is told of it
+//! * [`state`]: what moves along to another seed
 //! * [`status`]: phases and reasons, in the words that users see
 //! * [`assign`], [`plan`], [`rollup`]: the decisions
 
@@ -32,4 +33,5 @@ pub mod plan;
 pub mod reference;
 pub mod rollup;
 pub mod selector;
+pub mod state;
 pub mod status;

@@ -1,20 +1,23 @@
 //! What the conditions of a ContainerRuntime say, given its nodes.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::assign::{CRI_CONTAINERD, CRI_LABEL, Problem, RUNTIME_LABEL_PREFIX, Verdict};
-use crate::digest::Digest;
 use crate::name::NodeName;
-use crate::status::{BundleReport, Phase, Reason};
+use crate::status::{BundleReport, Reason};
 
+mod tally;
 #[cfg(test)]
 mod tests;
+mod words;
+
+pub use tally::{Tally, Unready, doing};
+use words::{bounded, count, names};
 
 /// The longest message of a condition, in bytes. Gardener copies it into the Shoot.
 pub const MAX_MESSAGE: usize = 4096;
-/// How many nodes a message names for one reason.
-const NAMED: usize = 5;
+/// Gardener's code for what only the resource's owner can mend.
+const CONFIGURATION_PROBLEM: &[&str] = &["ERR_CONFIGURATION_PROBLEM"];
 
 /// What is summed up for one ContainerRuntime.
 #[derive(Clone, Debug)]
@@ -79,6 +82,8 @@ pub enum ConditionType {
     NodesReady,
     /// Both in one, under a name that Gardener copies into the Shoot.
     SystemComponentsHealthy,
+    /// Whether the resource can be carried out as it is written.
+    ConfigurationAccepted,
 }
 
 impl ConditionType {
@@ -88,6 +93,7 @@ impl ConditionType {
             Self::BundleResolved => "BundleResolved",
             Self::NodesReady => "NodesReady",
             Self::SystemComponentsHealthy => "SystemComponentsHealthy",
+            Self::ConfigurationAccepted => "ConfigurationAccepted",
         }
     }
 }
@@ -128,36 +134,84 @@ pub struct Condition {
     pub reason: String,
     /// For people, at most [`MAX_MESSAGE`] bytes.
     pub message: String,
+    /// Gardener's error codes.
+    pub codes: &'static [&'static str],
+}
+
+/// Everything that is summed up.
+#[derive(Clone, Debug)]
+pub struct Rollup<'a> {
+    /// The conditions, in the order of their types.
+    pub conditions: [Condition; 3],
+    /// The nodes, counted.
+    pub nodes: Tally<'a>,
 }
 
 impl Condition {
-    fn new(
-        kind: ConditionType,
-        status: ConditionStatus,
-        reason: &str,
-        mut message: String,
-    ) -> Self {
-        if message.len() > MAX_MESSAGE {
-            let end = (0..=MAX_MESSAGE - 3).rev().find(|at| message.is_char_boundary(*at));
-            message.truncate(end.unwrap_or(0));
-            message.push('…');
-        }
-        Self { kind, status, reason: reason.to_owned(), message }
+    fn new(kind: ConditionType, status: ConditionStatus, reason: &str, message: String) -> Self {
+        let message = bounded(message, MAX_MESSAGE);
+        Self { kind, status, reason: reason.to_owned(), message, codes: &[] }
     }
 }
 
-/// The conditions, in the order of their types.
-pub fn rollup(input: &Input<'_>) -> [Condition; 3] {
+/// Sums a ContainerRuntime up.
+pub fn rollup<'a>(input: &Input<'a>) -> Rollup<'a> {
+    let mut tally = Tally::of(input.nodes);
+    let pending = matches!(input.bundle, Err(problem) if problem.reason == Reason::BundlePending);
+    // A hibernated shoot's nodes are all known: there are none.
+    let known = matches!(input.shoot, Shoot::Known | Shoot::Hibernated);
+    tally.complete &= known && !pending;
     let bundle = bundle_resolved(input);
-    let nodes = nodes_ready(input);
-    let system = ConditionType::SystemComponentsHealthy;
+    let nodes = nodes_ready(input, &tally);
+    let system = system_components_healthy(input, &bundle, &nodes);
+    Rollup { conditions: [bundle, nodes, system], nodes: tally }
+}
+
+/// What Gardener copies into the Shoot: False and Unknown there mean that
+/// somebody is called.
+fn system_components_healthy(
+    input: &Input<'_>,
+    bundle: &Condition,
+    nodes: &Condition,
+) -> Condition {
+    let kind = ConditionType::SystemComponentsHealthy;
+    let asleep = input.shoot == Shoot::Hibernated;
+    let nothing_to_break = nodes.status == ConditionStatus::True && input.nodes.is_empty();
+    if asleep || nothing_to_break {
+        // New shoots have no nodes, and a registry that is away harms none.
+        let mut message = nodes.message.clone();
+        if bundle.status != ConditionStatus::True {
+            let _ = write!(message, "; {}", bundle.message);
+        }
+        return Condition::new(kind, ConditionStatus::True, &nodes.reason, message);
+    }
     let worst = match (bundle.status, nodes.status) {
-        (ConditionStatus::False, _) => &bundle,
-        (ConditionStatus::Progressing, ConditionStatus::True) => &bundle,
-        _ => &nodes,
+        (ConditionStatus::False, _) => bundle,
+        (ConditionStatus::Progressing, ConditionStatus::True) => bundle,
+        _ => nodes,
     };
-    let summary = Condition { kind: system, ..worst.clone() };
-    [bundle, nodes, summary]
+    let mut summary = Condition { kind, ..worst.clone() };
+    // Gardener has a condition of its own for an API that is away; nothing is
+    // known here that is broken.
+    if summary.status == ConditionStatus::Unknown {
+        summary.status = ConditionStatus::Progressing;
+    }
+    summary
+}
+
+/// Whether a resource is carried out as it is written: what is wrong with it,
+/// and what its providerConfig says that nobody knows.
+pub fn configuration_accepted(invalid: Option<&Problem>, passed_over: &[String]) -> Condition {
+    let kind = ConditionType::ConfigurationAccepted;
+    if let Some(problem) = invalid {
+        return Condition { codes: CONFIGURATION_PROBLEM, ..failed(kind, problem) };
+    }
+    let (reason, text) = if passed_over.is_empty() {
+        ("Accepted", "nothing in it is refused".to_owned())
+    } else {
+        ("PassedOver", format!("not known, and passed over: {}", passed_over.join(", ")))
+    };
+    Condition::new(kind, ConditionStatus::True, reason, text)
 }
 
 fn bundle_resolved(input: &Input<'_>) -> Condition {
@@ -174,31 +228,27 @@ fn bundle_resolved(input: &Input<'_>) -> Condition {
     }
 }
 
-fn nodes_ready(input: &Input<'_>) -> Condition {
+fn nodes_ready(input: &Input<'_>, tally: &Tally<'_>) -> Condition {
     let kind = ConditionType::NodesReady;
+    if input.shoot == Shoot::Hibernated {
+        let text = "the shoot is hibernated; its nodes get the runtime when they are back";
+        return Condition::new(kind, ConditionStatus::True, "Hibernated", text.to_owned());
+    }
     if let Some(problem) = input.invalid {
-        return failed(kind, problem);
+        return Condition { codes: CONFIGURATION_PROBLEM, ..failed(kind, problem) };
     }
     match input.shoot {
-        Shoot::Hibernated => {
-            let text = "the shoot is hibernated; its nodes get the runtime when they are back";
-            return Condition::new(kind, ConditionStatus::True, "Hibernated", text.to_owned());
-        }
         Shoot::Unknown => {
-            let text = "the shoot's nodes are being listed";
-            return Condition::new(
-                kind,
-                ConditionStatus::Progressing,
-                "ListingNodes",
-                text.to_owned(),
-            );
+            let text = "the shoot's nodes are being listed".to_owned();
+            return Condition::new(kind, ConditionStatus::Progressing, "ListingNodes", text);
         }
-        Shoot::Unreachable(why) => {
+        Shoot::Unreachable(why) if input.nodes.is_empty() => {
             let reason = Reason::ShootUnreachable;
             let text = format!("the shoot's API can't be reached: {why}; {}", reason.advice());
             return Condition::new(kind, ConditionStatus::Unknown, reason.as_str(), text);
         }
-        Shoot::Known => {}
+        // Agents don't need the shoot's API: what they say still holds.
+        Shoot::Unreachable(_) | Shoot::Known | Shoot::Hibernated => {}
     }
     if input.nodes.is_empty() {
         let mut text = "no node is selected".to_owned();
@@ -212,133 +262,12 @@ fn nodes_ready(input: &Input<'_>) -> Condition {
         }
         return Condition::new(kind, ConditionStatus::True, "NoNodes", text);
     }
-    sum_up(input.nodes)
-}
-
-/// Where a node stands.
-enum Standing<'a> {
-    Ready,
-    Under(&'static str),
-    Stopped(Reason, &'a str),
-}
-
-fn standing<'a>(node: &NodeState<'a>) -> Standing<'a> {
-    let wanted = match node.verdict {
-        Verdict::Wanted(digest) => digest,
-        Verdict::Held(problem) if problem.reason == Reason::BundlePending => {
-            return Standing::Under("waiting for the bundle");
-        }
-        Verdict::Held(problem) => return Standing::Stopped(problem.reason, &problem.message),
-    };
-    // The last word of a node counts while its agent is away: a runtime does
-    // not stop to work because its agent restarts.
-    let Some(report) = node.report.filter(|report| concerns(report, *wanted)) else {
-        return match node.connection {
-            Connection::Open if let Some((reason, why)) = node.refused => {
-                Standing::Stopped(reason, why)
-            }
-            Connection::Never => Standing::Under("waiting for the node's agent"),
-            Connection::Open => Standing::Under("waiting"),
-            Connection::Lost => Standing::Stopped(Reason::NodeUnreachable, ""),
-        };
-    };
-    match (report.phase, report.reason) {
-        (phase, _) if phase.is_ready() => Standing::Ready,
-        (phase, Some(reason)) if phase.is_failure() => Standing::Stopped(reason, &report.message),
-        (phase, None) if phase.is_failure() => Standing::Stopped(Reason::Internal, &report.message),
-        _ if node.connection == Connection::Lost => Standing::Stopped(Reason::NodeUnreachable, ""),
-        (phase, _) => Standing::Under(doing(phase)),
-    }
-}
-
-/// Whether a report is about the bundle that the node is to have.
-fn concerns(report: &BundleReport, wanted: Digest) -> bool {
-    match report.digest {
-        Some(digest) => digest == wanted,
-        // What could not even be begun has no digest.
-        None => report.phase.is_failure(),
-    }
-}
-
-/// What a phase is called while it lasts.
-pub fn doing(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Waiting => "waiting",
-        Phase::Pulling => "pulling",
-        Phase::Verified => "verified",
-        Phase::Queued => "waiting for its turn",
-        Phase::Activating => "activating",
-        Phase::Loaded | Phase::Proven => "ready",
-        Phase::Failed => "failed",
-        Phase::RolledBack => "rolled back",
-        Phase::Degraded => "degraded",
-        Phase::Unsupported => "unsupported",
-        Phase::Blocked => "blocked",
-        Phase::Removing => "removing",
-        Phase::InUse => "in use",
-        Phase::Removed => "removed",
-    }
-}
-
-fn sum_up(nodes: &[NodeState<'_>]) -> Condition {
-    let kind = ConditionType::NodesReady;
-    let mut ready = 0;
-    let mut away = Vec::new();
-    let mut under: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
-    let mut stopped: BTreeMap<Reason, (Vec<&NodeName>, &str)> = BTreeMap::new();
-    for node in nodes {
-        match standing(node) {
-            Standing::Ready => {
-                ready += 1;
-                if node.connection == Connection::Lost {
-                    away.push(node.name);
-                }
-            }
-            Standing::Under(what) => under.entry(what).or_default().push(node.name),
-            Standing::Stopped(reason, message) => {
-                stopped.entry(reason).or_insert((Vec::new(), message)).0.push(node.name);
-            }
-        }
-    }
-    let mut text = format!("{ready} of {} ready", count(nodes.len()));
-    for (what, nodes) in &under {
-        let _ = write!(text, "; {} {what} ({})", nodes.len(), names(nodes));
-    }
-    if !away.is_empty() {
-        let _ = write!(text, "; {} by its last word, not connected ({})", away.len(), names(&away));
-    }
-    // The reason that stops most nodes comes first and names the condition.
-    let mut reasons: Vec<_> = stopped.into_iter().collect();
-    reasons.sort_by_key(|(reason, (nodes, _))| (std::cmp::Reverse(nodes.len()), *reason));
-    for (reason, (nodes, message)) in &reasons {
-        let _ = write!(text, "; {reason} on {} ({})", count(nodes.len()), names(nodes));
-        if !message.is_empty() {
-            let _ = write!(text, ": {message}");
-        }
-        let _ = write!(text, "; what to do: {}", reason.advice());
-    }
-    match reasons.first() {
-        Some((reason, _)) => Condition::new(kind, ConditionStatus::False, reason.as_str(), text),
-        None if under.is_empty() => {
-            Condition::new(kind, ConditionStatus::True, "AllNodesReady", text)
-        }
-        None => Condition::new(kind, ConditionStatus::Progressing, "RollingOut", text),
-    }
+    let stale = matches!(input.shoot, Shoot::Unreachable(_));
+    let (status, reason) = tally.verdict();
+    Condition::new(kind, status, reason, tally.in_words(stale))
 }
 
 fn failed(kind: ConditionType, problem: &Problem) -> Condition {
     let text = format!("{}; what to do: {}", problem.message, problem.reason.advice());
     Condition::new(kind, ConditionStatus::False, problem.reason.as_str(), text)
-}
-
-fn count(nodes: usize) -> String {
-    if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
-}
-
-fn names(nodes: &[&NodeName]) -> String {
-    let mut text = nodes.iter().take(NAMED).map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
-    if nodes.len() > NAMED {
-        let _ = write!(text, " and {} more", nodes.len() - NAMED);
-    }
-    text
 }

@@ -5,6 +5,7 @@ mod agent;
 mod agent_link;
 mod bundle;
 mod chart;
+mod contract;
 mod end_to_end;
 mod kube_api;
 mod plain_cluster;

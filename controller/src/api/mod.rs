@@ -5,6 +5,7 @@
 
 mod cluster;
 mod container_runtime;
+mod lean;
 mod managed_resource;
 
 pub use cluster::{Cluster, ClusterSpec};
@@ -12,6 +13,7 @@ pub use container_runtime::{
     Condition, ContainerRuntime, ContainerRuntimeSpec, ContainerRuntimeStatus, LastError,
     LastOperation, OperationState, OperationType, WorkerPool,
 };
+pub(crate) use lean::Lean;
 pub use managed_resource::{
     ManagedResource, ManagedResourceSpec, ManagedResourceStatus, SecretRef,
 };

@@ -18,6 +18,7 @@ mod installer;
 mod node;
 mod removal;
 mod shoot;
+mod summary;
 mod view;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use rootstock_core::assign::{AskedBy, Resolution};
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
@@ -35,7 +37,8 @@ use tokio::sync::watch;
 pub use installer::Installer;
 pub use node::LabelChange;
 pub use shoot::ShootState;
-pub use view::{BundleView, NodeView, Page, RuntimeKey, Summary};
+pub use summary::{ResolvedView, Slow, Summary};
+pub use view::{BundleView, NodeView, Page, RuntimeKey};
 
 use crate::api::ContainerRuntime;
 use claim::Runtime;
@@ -69,7 +72,8 @@ struct State {
     /// Whether every ContainerRuntime of the seed has been seen.
     seed_listed: bool,
     dirty: BTreeSet<RuntimeKey>,
-    written: BTreeMap<RuntimeKey, Summary>,
+    /// Since when a node has not had what a ContainerRuntime asks for.
+    unready: BTreeMap<RuntimeKey, BTreeMap<NodeName, Timestamp>>,
 }
 
 impl Index {
@@ -329,10 +333,10 @@ impl State {
         self.mark_dirty(name);
     }
 
-    /// Forgets what was to be written, and was written, of a ContainerRuntime.
+    /// Forgets what was to be written of a ContainerRuntime.
     fn forget(&mut self, key: &RuntimeKey) {
         self.dirty.remove(key);
-        self.written.remove(key);
+        self.unready.remove(key);
     }
 
     /// Drops a shoot of which nothing is known. One whose Nodes are known stays:

@@ -213,6 +213,15 @@ impl Node {
     }
 }
 
+/// Whether reports say the same but for how many bytes there are.
+fn differ_in_bytes(before: &[BundleReport], after: &[BundleReport]) -> bool {
+    let same = |(before, after): (&BundleReport, &BundleReport)| {
+        let &BundleReport { bytes_done, bytes_total, bytes_pulled, .. } = before;
+        *before == BundleReport { bytes_done, bytes_total, bytes_pulled, ..after.clone() }
+    };
+    before.len() == after.len() && before.iter().zip(after).all(same)
+}
+
 fn is_gone(report: &BundleReport) -> bool {
     report.phase == Phase::Removed
 }
@@ -259,10 +268,20 @@ impl Index {
     /// A node says where its bundles are, under a generation. A report replaces
     /// the one before it.
     pub fn report(&self, id: &NodeId, generation: Generation, reports: Vec<BundleReport>) {
-        self.with_node(id, |node| {
-            node.reported = generation;
-            node.reports = Some(reports);
-        });
+        let mut state = self.lock();
+        let Some(shoot) = state.shoots.get_mut(&id.shoot) else { return };
+        let node = shoot.nodes.get_mut(&id.name).filter(|node| node.object.uid == id.uid);
+        let Some(node) = node else { return };
+        // While it pulls a node reports several times a second, and all that
+        // is new are its bytes: nobody waits for those.
+        let same = node.reported == generation
+            && node.reports.as_ref().is_some_and(|before| differ_in_bytes(before, &reports));
+        node.reported = generation;
+        node.reports = Some(reports);
+        if !same {
+            state.mark_dirty(&id.shoot);
+            self.raise();
+        }
     }
 
     /// A node has a generation in its ledger.

@@ -286,24 +286,6 @@ fn nothing_is_left_of_a_shoot_that_is_gone() {
 }
 
 #[test]
-fn a_resource_that_is_made_anew_has_nothing_written() {
-    let index = ready();
-    index.put_runtime(&named("gvisor-a", "gvisor"));
-    let summary = index.summary(&key()).unwrap();
-    index.written(&key(), summary.clone());
-    assert!(index.is_written(&key(), &summary));
-    let mut again = named("gvisor-a", "gvisor");
-    again.metadata.uid = Some("another".to_owned());
-    // A watch that was cut off shows it without showing the end of the first.
-    index.seed_listed(&[again.into()]);
-    assert!(!index.is_written(&key(), &index.summary(&key()).unwrap()));
-    // A write that ends after its resource leaves nothing behind.
-    index.remove_runtime(&key());
-    index.written(&key(), summary.clone());
-    assert!(!index.is_written(&key(), &summary));
-}
-
-#[test]
 fn a_deletion_waits_for_what_a_controller_that_starts_does_not_know_yet() {
     let index = Index::new(BinaryRoots::default());
     put_bundle(&index, resolved());
@@ -344,6 +326,30 @@ fn a_shoot_takes_only_its_share() {
     assert_eq!(index.lock().shoots[&shoot()].nodes.len(), MAX_NODES);
     index.put_node(&shoot(), &node("2", true));
     assert!(index.connect(&id("2"), None).is_ok(), "those that are known go on");
+}
+
+#[test]
+fn bytes_alone_are_no_change_and_a_node_is_unready_since_it_was() {
+    let index = ready();
+    let generation = index.connect(&id("1"), None).unwrap().borrow().as_ref().unwrap().generation;
+    let pulling = |bytes| {
+        let mut reports = report(Phase::Pulling);
+        reports[0].bytes_done = bytes;
+        reports
+    };
+    index.report(&id("1"), generation, pulling(1));
+    index.take_dirty();
+    index.report(&id("1"), generation, pulling(2));
+    assert_eq!(index.take_dirty(), []);
+    assert_eq!(index.page().nodes[0].bundles[0]["bytesDone"], 2, "the page has them");
+    let first = index.summary(&key()).unwrap();
+    assert_eq!((first.selected, first.ready, first.under_way), (1, 0, true));
+    assert_eq!(index.summary(&key()).unwrap().slowest, first.slowest);
+    assert_eq!(index.lock().unready.len(), 1);
+    index.report(&id("1"), generation, report(Phase::Loaded));
+    assert_eq!(index.take_dirty(), [key()]);
+    assert_eq!(index.summary(&key()).unwrap().slowest, []);
+    assert!(index.lock().unready.is_empty());
 }
 
 fn migrating(operation: &str) -> ContainerRuntime {

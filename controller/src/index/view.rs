@@ -6,7 +6,7 @@ use std::time::Instant;
 use kube::ResourceExt as _;
 use rootstock_core::assign::{POOL_LABEL, Problem, Resolution, Verdict};
 use rootstock_core::name::{Architecture, NodeName, ShootName};
-use rootstock_core::rollup::{self, Condition, Connection, Input, NodeState};
+use rootstock_core::rollup::Connection;
 use rootstock_core::status::Reason;
 use serde::Serialize;
 
@@ -35,16 +35,6 @@ impl RuntimeKey {
     pub(crate) fn api(&self, client: &kube::Client) -> kube::Api<ContainerRuntime> {
         crate::home::beside(client, &self.shoot)
     }
-}
-
-/// What the status of a ContainerRuntime should say.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
-    /// The resource's UID: what was written to one that is gone says nothing
-    /// of another with its name.
-    pub uid: Option<String>,
-    /// Its conditions, without times.
-    pub conditions: [Condition; 3],
 }
 
 /// Everything on one page, for the admin listener.
@@ -99,34 +89,10 @@ impl Index {
         std::mem::take(&mut self.lock().dirty).into_iter().collect()
     }
 
-    /// Whether a summary is what was last written.
-    pub fn is_written(&self, key: &RuntimeKey, summary: &Summary) -> bool {
-        self.lock().written.get(key) == Some(summary)
-    }
-
-    /// A summary has been written.
-    pub fn written(&self, key: &RuntimeKey, summary: Summary) {
-        let mut state = self.lock();
-        // It may be gone by now.
-        let there =
-            state.shoots.get(&key.shoot).is_some_and(|s| s.runtimes.contains_key(&key.name));
-        if there {
-            state.written.insert(key.clone(), summary);
-        }
-    }
-
-    /// What a ContainerRuntime's status should say. `None` where it is gone or
-    /// is being deleted: its end is the operation's business.
-    pub fn summary(&self, key: &RuntimeKey) -> Option<Summary> {
-        let state = self.lock();
-        let shoot = state.shoots.get(&key.shoot)?;
-        let runtime = shoot.runtimes.get(&key.name)?;
-        // A shoot that leaves has its last word already.
-        if runtime.deleting || !state.seed_listed || shoot.is_suspended() {
-            return None;
-        }
-        let conditions = state.roll_up(shoot, runtime, &key.name);
-        Some(Summary { uid: runtime.uid.clone(), conditions })
+    /// What a ContainerRuntime's providerConfig says that nobody knows, and
+    /// that is passed over.
+    pub fn passed_over(&self, _object: &ContainerRuntime) -> Vec<String> {
+        Vec::new()
     }
 
     /// What is wrong with a ContainerRuntime itself, as far as it can be told
@@ -166,11 +132,6 @@ impl Index {
         left.map(|node| node.object.facts.name.clone()).collect()
     }
 
-    /// Whether a summary of a resource was written since the controller started.
-    pub fn has_written(&self, key: &RuntimeKey) -> bool {
-        self.lock().written.contains_key(key)
-    }
-
     /// Everything on one page.
     pub fn page(&self) -> Page {
         let state = self.lock();
@@ -184,80 +145,13 @@ impl Index {
 }
 
 impl State {
-    fn problem(&self, runtime: &Runtime) -> Option<Problem> {
+    pub(super) fn problem(&self, runtime: &Runtime) -> Option<Problem> {
         if let Some(problem) = &runtime.problem {
             return Some(problem.clone());
         }
         let name = runtime.runtime.as_ref()?;
         (!self.bundles.contains_key(name)).then(|| Problem::type_unknown(name))
     }
-
-    fn roll_up(&self, shoot: &Shoot, runtime: &Runtime, name: &str) -> [Condition; 3] {
-        let nodes: Vec<_> = shoot
-            .nodes
-            .values()
-            .filter_map(|node| {
-                let verdict = node.assignment.verdicts.get(name)?;
-                let report = node
-                    .reports
-                    .iter()
-                    .flatten()
-                    .find(|report| Some(&report.runtime) == runtime.runtime.as_ref());
-                let name = &node.object.facts.name;
-                let refused = node.refused.as_ref().map(|(reason, why)| (*reason, why.as_str()));
-                Some(NodeState { name, verdict, connection: node.connection, report, refused })
-            })
-            .collect();
-        // It is said only where no node is selected, and looks at every node.
-        let unlabelled = if nodes.is_empty() { shoot.matched_by(runtime) } else { Vec::new() };
-        let invalid = self.problem(runtime);
-        let bundle = self.bundle_in_words(runtime);
-        let shoot = match &shoot.state {
-            ShootState::Known => rollup::Shoot::Known,
-            ShootState::Unknown => rollup::Shoot::Unknown,
-            ShootState::Unreachable(why) => rollup::Shoot::Unreachable(why),
-            ShootState::Hibernated => rollup::Shoot::Hibernated,
-        };
-        let bundle = bundle.as_deref();
-        let invalid = invalid.as_ref();
-        rollup::rollup(&Input { bundle, invalid, shoot, nodes: &nodes, unlabelled: &unlabelled })
-    }
-
-    fn bundle_in_words(&self, runtime: &Runtime) -> Result<String, Problem> {
-        let resolution = runtime.runtime.as_ref().and_then(|name| self.bundles.get(name));
-        match resolution {
-            None => Err(self
-                .problem(runtime)
-                .unwrap_or_else(|| Problem::new(Reason::TypeUnknown, "the type is unknown"))),
-            Some(Resolution::Pending) => {
-                Err(Problem::new(Reason::BundlePending, "the bundle is being looked up"))
-            }
-            Some(Resolution::Failed(problem)) => Err(problem.clone()),
-            Some(Resolution::Resolved(by_architecture)) => {
-                let (has, lacks): (Vec<_>, Vec<_>) =
-                    by_architecture.iter().partition(|(_, bundle)| bundle.is_ok());
-                if has.is_empty() {
-                    let problem = lacks.into_iter().find_map(|(_, bundle)| bundle.as_ref().err());
-                    return Err(problem.cloned().unwrap_or_else(|| {
-                        Problem::new(Reason::BundleInvalid, "the bundle is for no architecture")
-                    }));
-                }
-                Ok(has.iter().filter_map(|(a, b)| in_words(**a, b)).collect::<Vec<_>>().join("; "))
-            }
-        }
-    }
-}
-
-fn in_words(
-    architecture: Architecture,
-    bundle: &Result<rootstock_core::assign::ResolvedBundle, Problem>,
-) -> Option<String> {
-    let bundle = bundle.as_ref().ok()?;
-    let config = bundle.config.config();
-    Some(format!(
-        "{} {} for {architecture} is {}/{}@{}",
-        config.runtime, config.version, bundle.registry, bundle.repository, bundle.digest
-    ))
 }
 
 fn bundle_view(runtime: String, reference: String, resolution: &Resolution) -> BundleView {

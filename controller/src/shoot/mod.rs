@@ -42,7 +42,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Cluster;
+use crate::api::{Cluster, Lean};
 use crate::home::Home;
 use crate::index::Index;
 use crate::seed::Clusters;
@@ -53,6 +53,8 @@ pub(crate) use tokens::Tokens;
 
 /// A new shoot's token takes a moment; only what lasts longer is worth a condition.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a shoot's task may take to end.
+const RETIRE: Duration = Duration::from_secs(10);
 /// Clusters in one answer: one has up to a MiB.
 const CLUSTERS: u32 = 20;
 
@@ -69,24 +71,23 @@ pub(crate) struct Shoots {
 
 struct Running {
     cluster: watch::Sender<Arc<Cluster>>,
+    /// Ends the task at once.
     stop: CancellationToken,
+    /// Ends it when Nodes have lost their marks.
+    retire: CancellationToken,
+    id: tokio::task::Id,
 }
 
 impl Shoots {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let mut clusters: BTreeMap<ShootName, Arc<Cluster>> = BTreeMap::new();
-        let api: Api<Cluster> = Api::all(self.seed.clone());
-        let watched = watcher(api, watcher::Config::default().page_size(CLUSTERS))
-            .modify(|cluster| {
-                // A CloudProfile alone has hundreds of KiB, and none of it is used.
-                cluster.metadata.managed_fields = None;
-                cluster.spec.cloud_profile = None;
-            })
-            .default_backoff();
+        let api: Api<Lean> = Api::all(self.seed.clone());
+        let watched =
+            watcher(api, watcher::Config::default().page_size(CLUSTERS)).default_backoff();
         let mut events = match self.home.cluster() {
             None => watched.boxed(),
             Some(own) => {
-                clusters.extend(entry(own));
+                clusters.extend(entry(Lean(own)));
                 self.clusters.replace(&clusters);
                 // It is all there is, and stays.
                 futures_util::stream::pending().boxed()
@@ -120,9 +121,13 @@ impl Shoots {
                     None => anyhow::bail!("the watch of Clusters ended"),
                 },
                 new = new_shoots.changed() => new?,
-                Some(ended) = tasks.join_next() => {
+                Some(ended) = tasks.join_next_with_id() => {
                     // A task ends when its shoot does; a panic ends the controller.
-                    let name = ended?;
+                    let (id, name) = ended?;
+                    if running.get(&name).is_some_and(|task| task.id == id) {
+                        running.remove(&name);
+                        self.index.remove_shoot(&name);
+                    }
                     if !running.contains_key(&name) {
                         // It may have let agents in while it was told to end.
                         self.endpoints.remove(&name);
@@ -131,9 +136,12 @@ impl Shoots {
                 () = shutdown.begun() => break,
             }
             running.retain(|name, task| {
-                // With the last ContainerRuntime the agent goes, and the role by
-                // which its Nodes are seen.
-                let stays = clusters.contains_key(name) && self.index.has_runtimes(name);
+                if !self.index.has_runtimes(name) {
+                    // With the last ContainerRuntime the agent goes, and the
+                    // role by which Nodes are seen. What comes after begins anew.
+                    task.retire.cancel();
+                }
+                let stays = clusters.contains_key(name);
                 if stays && self.index.is_suspended(name) {
                     // It leaves this seed, or waits to be restored.
                     task.stop.cancel();
@@ -184,21 +192,42 @@ impl Shoots {
             domain: self.domain.clone(),
             own_api: matches!(self.home, Home::Plain { .. }).then(|| self.seed.clone()),
         };
+        let retire = CancellationToken::new();
+        let retired = retired(retire.clone(), name.clone(), Arc::clone(&self.index));
         let (stopped, name) = (stop.clone(), name.clone());
-        tasks.spawn(async move {
+        let handle = tasks.spawn(async move {
             // Cancel-safe: a shoot's task keeps nothing that must be finished;
             // its writes are single requests.
             tokio::select! {
                 () = task.run() => {}
                 () = stopped.cancelled() => {}
+                () = retired => {}
             }
             name
         });
-        Running { cluster: sender, stop }
+        Running { cluster: sender, stop, retire, id: handle.id() }
     }
 }
 
-fn entry(cluster: Cluster) -> Option<(ShootName, Arc<Cluster>)> {
+/// Waits until a shoot is given up and no Node has a mark to lose, or for as
+/// long as that may take.
+async fn retired(retire: CancellationToken, shoot: ShootName, index: Arc<Index>) {
+    retire.cancelled().await;
+    let mut changes = index.changes();
+    let marked = async {
+        loop {
+            changes.borrow_and_update();
+            if index.label_changes(&shoot).is_empty() || changes.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(RETIRE, marked).await.is_err() {
+        tracing::info!(%shoot, "some Nodes keep the mark of the agent");
+    }
+}
+
+fn entry(Lean(cluster): Lean) -> Option<(ShootName, Arc<Cluster>)> {
     let name = cluster.metadata.name.as_deref()?.parse().ok()?;
     Some((name, Arc::new(cluster)))
 }

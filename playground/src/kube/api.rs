@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     discovery, events,
     failure::{Failure, respond},
+    faults::Faults,
     kinds::{EVENTS_GROUP, Kind, Kinds},
     rbac::{self, Attributes, MASTERS, User},
     request::{Form, Parameters, Request, Target, Verb, segments},
@@ -40,6 +41,7 @@ pub(super) struct Api {
     pub(super) tokens: Tokens,
     admin_token: String,
     requests: Mutex<BTreeMap<String, u64>>,
+    pub(super) faults: Faults,
     /// Ends all watches.
     pub(super) stop: CancellationToken,
 }
@@ -54,6 +56,7 @@ impl Api {
             tokens: Tokens::new(token_key),
             admin_token,
             requests: Mutex::default(),
+            faults: Faults::default(),
             stop,
         }
     }
@@ -116,6 +119,7 @@ impl Api {
             Verb::of(request.method(), &target, &query).ok_or_else(Failure::method_not_allowed)?;
         self.authorize(&user, &target, verb)?;
         self.count(&target, verb);
+        self.faults.meet(&user, &target, verb)?;
 
         let form = Form::of(request.headers(), &query);
         let content_type = content_type(request.headers());

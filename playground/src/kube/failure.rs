@@ -96,6 +96,18 @@ impl Failure {
         )
     }
 
+    /// What a server says that is in trouble; it did nothing.
+    pub(super) fn trouble(code: StatusCode) -> Self {
+        let reason = match code.as_u16() {
+            409 => "Conflict",
+            429 => "TooManyRequests",
+            503 => "ServiceUnavailable",
+            504 => "Timeout",
+            _ => "InternalError",
+        };
+        Self::new(code, reason, format!("{reason}: arranged for a test"))
+    }
+
     pub(super) fn unsupported_media_type(kind: &str) -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -22,6 +22,7 @@ mod delete;
 mod discovery;
 mod events;
 mod failure;
+mod faults;
 mod kinds;
 mod object;
 mod patch;
@@ -246,6 +247,23 @@ impl Cluster {
         match &self.backend {
             Backend::Embedded { api, .. } => api.requests(),
             Backend::Real(_) => BTreeMap::new(),
+        }
+    }
+
+    /// Lets the next requests for `verb resource` fail with a status code, whoever makes
+    /// them but the administrator. The real server fails when it likes; there nothing happens.
+    pub fn fail_next(&self, what: &str, code: u16, times: u32) {
+        match &self.backend {
+            Backend::Embedded { api, .. } => api.faults.arrange(what, code, times),
+            Backend::Real(_) => {}
+        }
+    }
+
+    /// How many requests have failed because it was arranged.
+    pub fn faults_met(&self) -> u64 {
+        match &self.backend {
+            Backend::Embedded { api, .. } => api.faults.met(),
+            Backend::Real(_) => 0,
         }
     }
 

@@ -70,7 +70,7 @@ impl Server {
             ca: Arc::new((ca.cert_pem().to_owned(), ca.key_pem())),
         };
         let routes = Router::new()
-            .route("/api/v1/namespaces/{shoot}/secrets/{name}", get(secret))
+            .route("/api/v1/namespaces/{shoot}/secrets/{name}", get(secret).patch(secret))
             .route("/{shoot}/api/v1/nodes", get(nodes))
             .with_state(server.clone());
         #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]

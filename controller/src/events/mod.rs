@@ -1,15 +1,21 @@
 //! Events on ContainerRuntimes: what an operator would look for.
 //!
+//! ```text
+//!  say ─▶ bounded queue ─▶ Publish ─ series: new, another of the same, or too much ─▶ API
+//! ```
 //! Whoever has something to say leaves it here and goes on; one task publishes.
+//! The same words of the same resource are one Event with a count, and no
+//! resource says more than a few in a while, however many nodes it has.
 
-use std::sync::Arc;
+mod publish;
+mod series;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource as _};
-use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
 use tokio::sync::mpsc;
+
+pub(crate) use publish::Publish;
 
 use crate::api::ContainerRuntime;
 
@@ -63,15 +69,16 @@ impl Word {
         }
     }
 
-    fn kind(self) -> EventType {
+    /// How Kubernetes sorts it.
+    fn kind(self) -> &'static str {
         match self {
             Self::BundleResolved | Self::RolloutBegun | Self::RolloutDone | Self::TakenOver => {
-                EventType::Normal
+                "Normal"
             }
             Self::NodesFailed
             | Self::ConfigurationRefused
             | Self::ConfigurationPassedOver
-            | Self::NodesNotConfirmed => EventType::Warning,
+            | Self::NodesNotConfirmed => "Warning",
         }
     }
 }
@@ -80,6 +87,7 @@ impl Word {
 #[derive(Clone, Debug)]
 pub(crate) struct Events(mpsc::Sender<Said>);
 
+/// What was said.
 #[derive(Debug)]
 struct Said {
     of: ObjectReference,
@@ -87,17 +95,11 @@ struct Said {
     note: String,
 }
 
-/// Publishes what was said.
-pub(crate) struct Publish {
-    client: Client,
-    said: mpsc::Receiver<Said>,
-}
-
 impl Events {
     /// A pair of both ends.
     pub(crate) fn new(client: Client) -> (Self, Publish) {
         let (sender, said) = mpsc::channel(DEPTH);
-        (Self(sender), Publish { client, said })
+        (Self(sender), Publish::new(client, said))
     }
 
     /// Says something of a resource. Never waits.
@@ -106,31 +108,6 @@ impl Events {
         if let Err(error) = self.0.try_send(said) {
             // An Event is a courtesy; what it says is in the status too.
             tracing::debug!(word = word.as_str(), error = %Chain(&error), "an Event is dropped");
-        }
-    }
-}
-
-impl Publish {
-    pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let reporter = Reporter { controller: "rootstock-controller".to_owned(), instance: None };
-        let recorder = Arc::new(Recorder::new(self.client.clone(), reporter));
-        loop {
-            // Cancel-safe: a queue's `recv` loses nothing.
-            let said = tokio::select! {
-                said = self.said.recv() => said,
-                () = shutdown.begun() => return Ok(()),
-            };
-            let Some(Said { of, word, note }) = said else { return Ok(()) };
-            let event = Event {
-                type_: word.kind(),
-                reason: word.as_str().to_owned(),
-                note: Some(note),
-                action: word.action().to_owned(),
-                secondary: None,
-            };
-            if let Err(error) = recorder.publish(&event, &of).await {
-                tracing::debug!(word = word.as_str(), error = %Chain(&error), "an Event is refused");
-            }
         }
     }
 }

@@ -1,0 +1,217 @@
+//! What the status of a ContainerRuntime should say.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rootstock_core::assign::{Problem, Resolution, ResolvedBundle};
+use rootstock_core::digest::Digest;
+use rootstock_core::name::{Architecture, NodeName};
+use rootstock_core::rollup::{self, Condition, Input, NodeState, Tally};
+use rootstock_core::status::{Phase, Reason};
+
+use super::claim::Runtime;
+use super::shoot::Shoot;
+use super::{Index, RuntimeKey, ShootState, State};
+
+/// How many of the slowest nodes are named.
+const SLOWEST: usize = 5;
+
+/// What the status of a ContainerRuntime should say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The resource's UID.
+    pub uid: Option<String>,
+    /// Its conditions, without times.
+    pub conditions: [Condition; 3],
+    /// What its type stands for; none while that is not known.
+    pub bundle: Option<ResolvedView>,
+    /// How many nodes are selected.
+    pub selected: usize,
+    /// How many have the runtime.
+    pub ready: usize,
+    /// How many nodes are in each phase.
+    pub phases: BTreeMap<Phase, usize>,
+    /// How many nodes each reason stops, with the first names.
+    pub stopped: BTreeMap<Reason, (usize, String)>,
+    /// The nodes that have been without the runtime for longest.
+    pub slowest: Vec<Slow>,
+    /// Whether a node without the runtime is connected: it is on its way.
+    pub under_way: bool,
+    /// Whether all of it has been heard of since the controller started.
+    pub complete: bool,
+}
+
+/// What a type stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolvedView {
+    /// The reference in the catalog.
+    pub reference: String,
+    /// The version.
+    pub version: String,
+    /// The digests, by architecture; none where there is no bundle for it now.
+    pub digests: BTreeMap<Architecture, Option<Digest>>,
+}
+
+/// A node that does not have the runtime.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slow {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it is.
+    pub phase: Phase,
+    /// Why it is no further.
+    pub reason: Option<Reason>,
+    /// Since when it does not have it, in whole seconds.
+    pub since: Timestamp,
+}
+
+impl Index {
+    /// What a ContainerRuntime's status should say. `None` where it is gone or
+    /// is being deleted: its end is the operation's business.
+    pub fn summary(&self, key: &RuntimeKey) -> Option<Summary> {
+        // Kubernetes keeps whole seconds.
+        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+        let mut state = self.lock();
+        let before = state.unready.remove(key).unwrap_or_default();
+        let shoot = state.shoots.get(&key.shoot)?;
+        let runtime = shoot.runtimes.get(&key.name)?;
+        // A shoot that leaves has its last word already.
+        if runtime.deleting || !state.seed_listed || shoot.is_suspended() {
+            return None;
+        }
+        let (summary, unready) = state.sum_up(shoot, runtime, &key.name, &before, now);
+        if !unready.is_empty() {
+            state.unready.insert(key.clone(), unready);
+        }
+        Some(summary)
+    }
+}
+
+type Since = BTreeMap<NodeName, Timestamp>;
+
+impl State {
+    /// The summary, and since when its nodes have not been ready.
+    fn sum_up(
+        &self,
+        shoot: &Shoot,
+        runtime: &Runtime,
+        name: &str,
+        before: &Since,
+        now: Timestamp,
+    ) -> (Summary, Since) {
+        let nodes: Vec<_> = shoot
+            .nodes
+            .values()
+            .filter_map(|node| {
+                let verdict = node.assignment.verdicts.get(name)?;
+                let report = node
+                    .reports
+                    .iter()
+                    .flatten()
+                    .find(|report| Some(&report.runtime) == runtime.runtime.as_ref());
+                let name = &node.object.facts.name;
+                let refused = node.refused.as_ref().map(|(reason, why)| (*reason, why.as_str()));
+                Some(NodeState { name, verdict, connection: node.connection, report, refused })
+            })
+            .collect();
+        // It is said only where no node is selected, and looks at every node.
+        let unlabelled = if nodes.is_empty() { shoot.matched_by(runtime) } else { Vec::new() };
+        let invalid = self.problem(runtime);
+        let bundle = self.bundle_in_words(runtime);
+        let shoot = match &shoot.state {
+            ShootState::Known => rollup::Shoot::Known,
+            ShootState::Unknown => rollup::Shoot::Unknown,
+            ShootState::Unreachable(why) => rollup::Shoot::Unreachable(why),
+            ShootState::Hibernated => rollup::Shoot::Hibernated,
+        };
+        let input = Input {
+            bundle: bundle.as_deref(),
+            invalid: invalid.as_ref(),
+            shoot,
+            nodes: &nodes,
+            unlabelled: &unlabelled,
+        };
+        let rollup::Rollup { conditions, nodes } = rollup::rollup(&input);
+        let since = |name: &NodeName| before.get(name).copied().unwrap_or(now);
+        let unready: Since =
+            nodes.unready.iter().map(|node| (node.name.clone(), since(node.name))).collect();
+        let stopped = nodes.stopped().map(|(reason, count, names)| (reason, (count, names)));
+        let summary = Summary {
+            uid: runtime.uid.clone(),
+            conditions,
+            bundle: self.bundle_view(runtime),
+            selected: nodes.selected,
+            ready: nodes.ready,
+            stopped: stopped.collect(),
+            slowest: slowest(&nodes, since),
+            under_way: nodes.unready.iter().any(|node| node.connected),
+            complete: nodes.complete,
+            phases: nodes.phases,
+        };
+        (summary, unready)
+    }
+
+    fn resolution(&self, runtime: &Runtime) -> Option<&Resolution> {
+        self.bundles.get(runtime.runtime.as_ref()?)
+    }
+
+    fn bundle_view(&self, runtime: &Runtime) -> Option<ResolvedView> {
+        let Resolution::Resolved(by_architecture) = self.resolution(runtime)? else { return None };
+        let version = by_architecture.values().find_map(|bundle| bundle.as_ref().ok())?;
+        let version = version.config.config().version.clone();
+        let digests = by_architecture.iter();
+        let digests = digests.map(|(a, bundle)| (*a, bundle.as_ref().ok().map(|b| b.digest)));
+        let reference = self.references.get(runtime.runtime.as_ref()?).cloned().unwrap_or_default();
+        Some(ResolvedView { reference, version, digests: digests.collect() })
+    }
+
+    fn bundle_in_words(&self, runtime: &Runtime) -> Result<String, Problem> {
+        match self.resolution(runtime) {
+            None => Err(self
+                .problem(runtime)
+                .unwrap_or_else(|| Problem::new(Reason::TypeUnknown, "the type is unknown"))),
+            Some(Resolution::Pending) => {
+                Err(Problem::new(Reason::BundlePending, "the bundle is being looked up"))
+            }
+            Some(Resolution::Failed(problem)) => Err(problem.clone()),
+            Some(Resolution::Resolved(by_architecture)) => {
+                let (has, lacks): (Vec<_>, Vec<_>) =
+                    by_architecture.iter().partition(|(_, bundle)| bundle.is_ok());
+                if has.is_empty() {
+                    let problem = lacks.into_iter().find_map(|(_, bundle)| bundle.as_ref().err());
+                    return Err(problem.cloned().unwrap_or_else(|| {
+                        Problem::new(Reason::BundleInvalid, "the bundle is for no architecture")
+                    }));
+                }
+                Ok(has.iter().filter_map(|(a, b)| in_words(**a, b)).collect::<Vec<_>>().join("; "))
+            }
+        }
+    }
+}
+
+/// The nodes that have waited longest, in that order.
+fn slowest(nodes: &Tally<'_>, since: impl Fn(&NodeName) -> Timestamp) -> Vec<Slow> {
+    let mut all: Vec<_> = nodes.unready.iter().map(|node| (since(node.name), node)).collect();
+    // They are in the order of their names already.
+    all.sort_by_key(|(since, _)| *since);
+    let first = all.into_iter().take(SLOWEST);
+    let slow = |(since, node): (Timestamp, &rollup::Unready<'_>)| Slow {
+        name: node.name.clone(),
+        phase: node.phase,
+        reason: node.reason,
+        since,
+    };
+    first.map(slow).collect()
+}
+
+fn in_words(
+    architecture: Architecture,
+    bundle: &Result<ResolvedBundle, Problem>,
+) -> Option<String> {
+    let bundle = bundle.as_ref().ok()?;
+    let config = bundle.config.config();
+    Some(format!(
+        "{} {} for {architecture} is {}/{}@{}",
+        config.runtime, config.version, bundle.registry, bundle.repository, bundle.digest
+    ))
+}

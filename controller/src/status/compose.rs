@@ -1,0 +1,138 @@
+//! One resource: what its status says, what it should say, and what is new in that.
+
+use jiff::Timestamp;
+use rootstock_core::rollup::{Condition, ConditionStatus};
+use rootstock_core::state::{State, StateError};
+use serde_json::{Value, json};
+
+use super::news::{self, News};
+use super::provider::{BundleStatus, NodesStatus, Rollout, RuntimeStatus, SlowNode};
+use super::{conditions, patch};
+use crate::api::ContainerRuntime;
+use crate::index::Summary;
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) struct Composed {
+    /// The merge patch of the whole object, if anything changed.
+    pub(super) patch: Option<Value>,
+    /// What has happened, once it is written.
+    pub(super) news: Vec<News>,
+    /// The conditions that say something else than before.
+    pub(super) changed: Vec<Value>,
+    /// Whether it is less than what an earlier controller knew.
+    pub(super) unsettling: bool,
+    /// Why the resource's state was not read.
+    pub(super) unread: Option<StateError>,
+}
+
+/// Works out what to write over `object`, as it was read.
+pub(super) fn compose(
+    object: &ContainerRuntime,
+    summary: &Summary,
+    accepted: Condition,
+    passed_over: Vec<String>,
+    now: Timestamp,
+) -> Result<Composed, serde_json::Error> {
+    let status = object.status.clone().unwrap_or_default();
+    let (state, unread) = read_state(status.state.as_ref());
+    let moved = state.as_ref().map(|state| state.promoted.clone()).unwrap_or_default();
+    let state = state.map(|state| promote(state, summary));
+    let before = RuntimeStatus::read(status.provider_status.as_ref());
+    let mut after = provider_status(before.as_ref(), summary, now);
+    after.promoted = state.as_ref().map(|state| state.promoted.clone()).unwrap_or_default();
+    after.passed_over = passed_over;
+
+    let old: Vec<_> =
+        status.conditions.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+    let ours: Vec<_> = summary.conditions.iter().cloned().chain([accepted]).collect();
+    let new = conditions::merge(&old, &ours, now);
+    // What nobody has promoted anything for needs no state.
+    let empty = |state: &State| status.state.is_none() && *state == State::default();
+    let state = match state.filter(|state| !empty(state)) {
+        Some(state) => serde_json::to_value(state)?,
+        None => status.state.clone().unwrap_or_default(),
+    };
+    let from = json!({
+        "conditions": old, "providerStatus": status.provider_status, "state": status.state,
+    });
+    let to = json!({"conditions": new, "providerStatus": after, "state": state});
+    let news = news::of(before.as_ref(), &moved, &after, summary, now);
+    let patch = patch::diff(&from, &to).map(|status| {
+        // Written only over what was read.
+        json!({"metadata": {"resourceVersion": object.metadata.resource_version}, "status": status})
+    });
+    let said = |a: &Value, b: &Value| ["type", "status", "reason"].iter().all(|f| a[f] == b[f]);
+    let changed: Vec<_> =
+        new.iter().filter(|new| !old.iter().any(|old| said(old, new))).cloned().collect();
+    let spoken = |value: &Value| ours.iter().any(|ours| value["type"] == ours.kind.as_str());
+    let known_less = !summary.complete && old.iter().any(spoken);
+    let unsettling = known_less || conditions::unsettles(&old, &new);
+    Ok(Composed { patch, news, changed, unsettling, unread })
+}
+
+/// The state, unless it has to stay as it is; and why it was not read.
+fn read_state(value: Option<&Value>) -> (Option<State>, Option<StateError>) {
+    match State::parse(value) {
+        Ok(state) => (Some(state), None),
+        Err(error @ StateError::Newer(_)) => (None, Some(error)),
+        // Nobody can make anything of it: what is written next stands for it.
+        Err(error @ (StateError::TooLarge(_) | StateError::Malformed(_))) => {
+            (Some(State::default()), Some(error))
+        }
+    }
+}
+
+/// With every node ready, or none there yet, the bundle is the promoted one.
+fn promote(mut state: State, summary: &Summary) -> State {
+    let nodes = &summary.conditions[1];
+    let settled = nodes.status == ConditionStatus::True && nodes.reason != "Hibernated";
+    if let Some(bundle) = summary.bundle.as_ref().filter(|_| settled) {
+        state.promote(&bundle.digests);
+    }
+    state
+}
+
+fn provider_status(
+    before: Option<&RuntimeStatus>,
+    summary: &Summary,
+    now: Timestamp,
+) -> RuntimeStatus {
+    let slowest = before.map(|before| before.slowest_nodes.as_slice()).unwrap_or_default();
+    let resolved = summary.bundle.as_ref().map(BundleStatus::from);
+    let reasons = summary.stopped.iter().map(|(reason, (count, _))| (*reason, *count));
+    RuntimeStatus {
+        // A registry that is away for a moment takes nothing from what is known.
+        bundle: resolved.or_else(|| before.and_then(|before| before.bundle.clone())),
+        nodes: NodesStatus {
+            selected: summary.selected,
+            ready: summary.ready,
+            phases: summary.phases.clone(),
+            reasons: reasons.collect(),
+        },
+        rollout: rollout(before.and_then(|before| before.rollout.as_ref()), summary, now),
+        slowest_nodes: summary.slowest.iter().map(|slow| SlowNode::new(slow, slowest)).collect(),
+        ..RuntimeStatus::new()
+    }
+}
+
+/// A rollout begins with a node that is connected and does not have the
+/// runtime, and ends when there is none without it.
+fn rollout(before: Option<&Rollout>, summary: &Summary, now: Timestamp) -> Option<Rollout> {
+    let unready = summary.selected - summary.ready;
+    if summary.selected == 0 {
+        // A controller that has just started does not know the nodes yet.
+        return before.filter(|_| !summary.complete).cloned();
+    }
+    if unready == 0 {
+        return None;
+    }
+    match before {
+        Some(before) => Some(Rollout { since: before.since, nodes: before.nodes.max(unready) }),
+        None if summary.under_way => {
+            let since = Timestamp::from_second(now.as_second()).unwrap_or(now);
+            Some(Rollout { since, nodes: unready })
+        }
+        None => None,
+    }
+}

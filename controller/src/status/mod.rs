@@ -1,0 +1,203 @@
+//! Writes what is known into the ContainerRuntimes' status.
+//!
+//! ```text
+//!  Index ─ dirty ──┐
+//!                  ├─▶ waiting ─ pace ─▶ look: gate ─ summary ─ compose ─▶ one merge patch ─▶ Events
+//!  Store ─ changed ┘                      ▲                                    │ 409
+//!                                         └────────── the watch has it newer ◀─┘
+//! ```
+//!
+//! Conditions, `providerStatus` and `state` are written together, only over
+//! what the one watch had last, and only what differs from it. Nothing is read
+//! for a write, and nothing is remembered of one but who must wait.
+//!
+//! * [`gate`]: when a status may be written at all
+//! * [`compose`]: what is to be written; [`news`]: what has happened by it
+//! * [`provider`]: the form of `providerStatus`
+//! * [`waiting`]: who is looked at when
+
+mod compose;
+mod conditions;
+mod gate;
+mod news;
+mod pace;
+mod patch;
+mod provider;
+mod waiting;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use kube::Client;
+use kube::api::{Patch, PatchParams};
+use rootstock_core::rollup::configuration_accepted;
+use rootstock_daemon::Shutdown;
+use rootstock_daemon::error::Chain;
+use tokio::time::Instant;
+
+use self::compose::{Composed, compose};
+use self::gate::{Gate, gate};
+use self::waiting::{Due, Version, Waiting};
+use crate::api::{ContainerRuntime, is_conflict};
+use crate::events::Events;
+use crate::index::{Index, RuntimeKey};
+use crate::seed::Store;
+
+/// Changes are gathered for so long: a node reports several times a second
+/// while it pulls.
+const GATHER: Duration = Duration::from_millis(200);
+/// A controller that has just started knows less than the one before it wrote:
+/// for so long its first word does not stand for what that one knew.
+const SETTLE: Duration = Duration::from_secs(30);
+/// How long the watch may take to show what was written.
+const BEHIND: Duration = Duration::from_secs(5);
+/// How many resources are written at once.
+const AT_ONCE: usize = 8;
+
+/// Writes status.
+pub(crate) struct StatusWriter {
+    pub(crate) client: Client,
+    pub(crate) index: Arc<Index>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) events: Events,
+}
+
+/// What became of one look at a resource.
+#[derive(Debug)]
+enum Outcome {
+    /// Its status is as it should be.
+    Same,
+    /// Nothing is written to it before it changes.
+    Closed,
+    /// Not now: at the latest then, or when something changes.
+    Later(Duration),
+    /// It was written; its next version is on its way.
+    Written,
+    /// Somebody had written before; its next version is on its way.
+    Conflict,
+    /// It could not be written.
+    Refused(kube::Error),
+}
+
+impl StatusWriter {
+    pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let mut changes = self.index.changes();
+        // What changed before is looked at too.
+        changes.mark_changed();
+        let mut waiting = Waiting::new(Instant::now() + SETTLE);
+        loop {
+            let next = waiting.next(Instant::now());
+            // Cancel-safe: a change is still seen by the next look at the
+            // index and the store, and who waits is still in `waiting`.
+            tokio::select! {
+                changed = changes.changed() => changed?,
+                () = self.store.changed() => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                () = shutdown.begun() => return Ok(()),
+            }
+            // Cancel-safe: what changed stays marked in the index and the store.
+            tokio::select! {
+                () = tokio::time::sleep(GATHER) => {}
+                () = shutdown.begun() => return Ok(()),
+            }
+            waiting.add(self.index.take_dirty());
+            waiting.add(self.store.take_changed());
+            let due = waiting.take_due(Instant::now(), |key| {
+                Some(self.store.get(key)?.metadata.resource_version.clone())
+            });
+            let mut looks = futures_util::stream::iter(due)
+                .map(async |due| {
+                    let (version, outcome) = self.look(&due).await;
+                    (due.key, version, outcome)
+                })
+                .buffer_unordered(AT_ONCE);
+            loop {
+                // Cancel-safe: a write is one request, and what it would have
+                // said is worked out anew by the next process.
+                let look = tokio::select! {
+                    look = looks.next() => look,
+                    () = shutdown.begun() => return Ok(()),
+                };
+                let Some((key, version, outcome)) = look else { break };
+                waiting.note(key, version, outcome, Instant::now());
+            }
+        }
+    }
+
+    /// Looks at one resource, and writes its status where that is not as it
+    /// should be. Tells which version was looked at.
+    async fn look(&self, due: &Due) -> (Version, Outcome) {
+        let key = &due.key;
+        let Some(object) = self.store.get(key) else { return (None, Outcome::Closed) };
+        let version = object.metadata.resource_version.clone();
+        let now = Timestamp::now();
+        match gate(&object) {
+            Gate::Closed => return (version, Outcome::Closed),
+            Gate::Until(then) if now < then => {
+                let wait = Duration::try_from(then.duration_since(now)).unwrap_or_default();
+                return (version, Outcome::Later(wait));
+            }
+            Gate::Until(_) | Gate::Open => {}
+        }
+        // None of a shoot that leaves, by whichever of its resources.
+        let Some(summary) = self.index.summary(key) else { return (version, Outcome::Closed) };
+        if summary.uid != object.metadata.uid {
+            // One of the two is about another resource of that name.
+            return (version, Outcome::Later(BEHIND));
+        }
+        let passed_over = self.index.passed_over(&object);
+        let accepted = configuration_accepted(self.index.problem(&object).as_ref(), &passed_over);
+        let composed = match compose(&object, &summary, accepted, passed_over, now) {
+            Ok(composed) => composed,
+            Err(error) => {
+                let error = Chain(&error);
+                tracing::error!(shoot = %key.shoot, name = key.name, %error, "composing a status");
+                return (version, Outcome::Closed);
+            }
+        };
+        if let Some(wait) = due.settles.filter(|_| composed.unsettling) {
+            return (version, Outcome::Later(wait));
+        }
+        (version, self.write(key, &object, composed).await)
+    }
+
+    async fn write(
+        &self,
+        key: &RuntimeKey,
+        object: &ContainerRuntime,
+        composed: Composed,
+    ) -> Outcome {
+        let Some(patch) = composed.patch else { return Outcome::Same };
+        let (shoot, name) = (&key.shoot, key.name.as_str());
+        let params = PatchParams::default();
+        let api = key.api(&self.client);
+        match api.patch_status(name, &params, &Patch::Merge(patch)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => return Outcome::Closed,
+            Err(error) if is_conflict(&error) => {
+                tracing::debug!(%shoot, name, "somebody else wrote the status first");
+                return Outcome::Conflict;
+            }
+            Err(error) => return Outcome::Refused(error),
+        }
+        if let Some(error) = composed.unread {
+            tracing::warn!(%shoot, name, error = %Chain(&error), "status.state is passed over");
+        }
+        for new in composed.changed {
+            let field = |name: &str| new[name].as_str().unwrap_or_default();
+            tracing::info!(
+                %shoot, name, condition = field("type"), status = field("status"),
+                reason = field("reason"), "condition changed"
+            );
+        }
+        for (word, note) in composed.news {
+            self.events.say(object, word, note);
+        }
+        Outcome::Written
+    }
+}
