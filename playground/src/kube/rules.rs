@@ -66,6 +66,7 @@ pub(super) fn created(
     if kind.status && &*kind.resource != "nodes" {
         map(&mut object).remove("status");
     }
+    leave_out_empty(&mut object);
     fill(kind, &mut object, now);
     checked(kind, object)
 }
@@ -133,12 +134,30 @@ pub(super) fn updated(
             ));
         }
     }
+    leave_out_empty(&mut new);
     normalize(kind, &mut new);
     let mut new = checked(kind, new)?;
     if kind.generation && body(kind, old) != body(kind, &new) {
         raise_generation(&mut new);
     }
     Ok(new)
+}
+
+/// Lists and maps of the metadata with nothing in them are not there.
+fn leave_out_empty(object: &mut Value) {
+    let metadata = meta_mut(object);
+    for field in ["annotations", "finalizers", "labels", "ownerReferences"] {
+        let value = metadata.get(field);
+        let is_empty = value.is_some_and(|value| match value {
+            Value::Array(list) => list.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+            Value::Null => true,
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        });
+        if is_empty {
+            metadata.remove(field);
+        }
+    }
 }
 
 /// Marks an object for deletion; it counts as a change of what is wanted.

@@ -219,7 +219,7 @@ pub(super) async fn without_annotation_when_it_is_ignored(suite: &Suite) {
         .await;
     settled(&shoot, "gvisor-a").await;
     let place = suite.record.here();
-    shoot.change(json!({"spec": {"kubernetes": {"version": "1.33.2"}}})).await;
+    shoot.change(hibernated()).await;
     suite
         .record
         .until("a changed Cluster is a trigger", |entries| {

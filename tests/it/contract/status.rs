@@ -13,7 +13,9 @@ use super::support::suite::{HOME, Suite};
 pub(super) async fn conditions_have_gardeners_form(suite: &Suite) {
     let controller = suite.controller().await;
     let shoot = Shoot::new(suite, &controller, "form", pools(&[("a", &["gvisor"])])).await;
+    let shoot = shoot.with_api();
     shoot.reconcile().await;
+    shoot.until("gvisor-a", "state is there", |o| o["status"]["state"].is_object()).await;
     settled(&shoot, "gvisor-a").await;
     let object = shoot.get("gvisor-a").await;
     for kind in ["SystemComponentsHealthy", "BundleResolved", "NodesReady"] {
