@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::departure::{Departures, Locks};
 use super::pool::Pool;
 use super::queue::Outcome;
+use super::trigger::is_wanting;
 use super::{Context, Operations, task};
 use crate::api::Cluster;
 use crate::index::RuntimeKey;
@@ -175,11 +176,10 @@ impl Runner {
             return;
         }
         for (key, object) in self.ctx.store.of_shoot(shoot) {
-            if !self.ctx.scope.has(&object) {
-            } else if changed {
+            // By the Cluster and not by the object's version: a run that is under way
+            // with this version has not seen the Cluster, and must not count for it.
+            if self.ctx.scope.has(&object) && (changed || is_wanting(&object, triggers.freely())) {
                 triggers.ask(&key, &object);
-            } else {
-                triggers.look(&key, &object);
             }
         }
     }

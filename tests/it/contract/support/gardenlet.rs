@@ -121,8 +121,9 @@ impl Gardenlet {
         }
         self.note(&name, &now);
         let api = self.api();
-        if api.get_opt(&name).await?.is_some() {
-            object["spec"]["providerConfig"] = json!(config);
+        if let Some(found) = api.get_opt(&name).await? {
+            let before = &found.data["spec"]["providerConfig"];
+            object["spec"]["providerConfig"] = difference(before, &json!(config));
             api.patch(&name, &PatchParams::default(), &Patch::Merge(object)).await?;
         } else {
             object["metadata"]["name"] = json!(name);
@@ -333,6 +334,15 @@ impl Gardenlet {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The merge patch that makes the one of the other: what is left out goes.
+fn difference(before: &Value, after: &Value) -> Value {
+    let (Value::Object(old), Value::Object(new)) = (before, after) else { return after.clone() };
+    let gone =
+        old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), json!(null)));
+    let set = new.iter().map(|(key, value)| (key.clone(), difference(&before[key], value)));
+    gone.chain(set).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// Looks until there is something, for no longer than the bound.
