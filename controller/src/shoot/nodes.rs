@@ -98,8 +98,8 @@ struct Meta {
 #[derive(Debug, Deserialize)]
 struct Page {
     metadata: PageMeta,
-    #[serde(default)]
-    items: Vec<Item>,
+    /// None where there are none: the server writes `null` then.
+    items: Option<Vec<Item>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -185,7 +185,7 @@ impl Nodes {
                 }
                 Ok(page) => page.map_err(NodesError::Api)?,
             };
-            for item in page.items {
+            for item in page.items.into_iter().flatten() {
                 label_bytes += item.label_bytes();
                 if nodes.len() < MAX_NODES && label_bytes <= MAX_LABELS {
                     nodes.push(item.into_node());

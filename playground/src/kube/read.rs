@@ -71,6 +71,8 @@ impl Api {
             Form::Table { whole } => table::table(&kind.columns, &objects, &metadata, whole, true),
             Form::Partial => {
                 let items: Vec<_> = objects.iter().map(|object| table::partial(object)).collect();
+                // The real server has no empty list in this form, but none.
+                let items = (!items.is_empty()).then_some(items);
                 json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
             }
             Form::Whole => {
