@@ -46,7 +46,10 @@ pub(super) async fn a_bad_one_is_refused_and_mended(suite: &Suite) {
     for (config, words) in [
         (gvisor(json!({"net-raw": "maybe"})), &["net-raw", "maybe", "true", "false"][..]),
         (gvisor(json!({"no-such-flag": "1"})), &["no-such-flag"]),
-        (json!({"apiVersion": "v1", "kind": "Other"}), &["Other"]),
+        (
+            json!({"apiVersion": "v1", "kind": "Other"}),
+            &["apiVersion", "v1", "GVisorConfiguration"],
+        ),
     ] {
         set(&mut shoot, Some(config));
         shoot.deploy().await;
