@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::sync::Notify;
 
@@ -16,6 +17,9 @@ use super::kind::{is_asked_for, is_done};
 use super::queue::Version;
 use crate::api::ContainerRuntime;
 use crate::index::RuntimeKey;
+
+/// The annotation with the time at which Gardener has asked.
+const TIMESTAMP: &str = "gardener.cloud/timestamp";
 
 /// What an event means for its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +67,17 @@ pub(super) fn admit(
 /// worked on again, has something to be done.
 pub(super) fn is_wanting(object: &ContainerRuntime, freely: bool) -> bool {
     let deleting = object.metadata.deletion_timestamp.is_some();
-    freely || is_asked_for(object) || deleting || !is_done(object)
+    freely || is_asked_for(object) || deleting || !is_done(object) || is_unanswered(object)
+}
+
+/// Whether Gardener has asked since the last operation: a controller that died
+/// had taken the annotation off, and Gardener waits for a later time.
+fn is_unanswered(object: &ContainerRuntime) -> bool {
+    let asked = object.annotations().get(TIMESTAMP).and_then(|time| time.parse().ok());
+    let asked: Option<Timestamp> = asked.filter(|_| object.asked().is_none());
+    // Gardener compares seconds.
+    let last = object.last_operation().map(|last| last.last_update_time.as_second());
+    asked.zip(last).is_some_and(|(asked, last)| asked.as_second() > last)
 }
 
 /// What is asked for since it was last taken.
