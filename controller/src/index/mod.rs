@@ -77,7 +77,6 @@ struct State {
     dirty: BTreeSet<RuntimeKey>,
     /// Since when a node has not had what a ContainerRuntime asks for.
     unready: BTreeMap<RuntimeKey, BTreeMap<NodeName, Timestamp>>,
-    said: settings::Said,
 }
 
 impl Index {
@@ -348,7 +347,6 @@ impl State {
     fn forget(&mut self, key: &RuntimeKey) {
         self.dirty.remove(key);
         self.unready.remove(key);
-        self.said.remove(key);
     }
 
     /// Drops a shoot of which nothing is known. One whose Nodes are known stays:

@@ -3,15 +3,12 @@
 //! Both can be told in full only when the bundle is known: until then they are
 //! pending, not wrong.
 
-use std::collections::BTreeMap;
-
 use rootstock_core::assign::{Ask, Problem};
-use rootstock_core::digest::Digest;
 use rootstock_core::name::RuntimeType;
 use rootstock_core::provider::{Given, PassedOver};
 
 use super::claim::{self, Runtime};
-use super::{Index, RuntimeKey, State};
+use super::{Index, State};
 use crate::api::ContainerRuntime;
 
 #[cfg(test)]
@@ -19,11 +16,6 @@ mod tests;
 
 /// How many things a list names. A resource may have hundreds.
 const NAMED: usize = 20;
-/// The longest note of an Event, in bytes: Kubernetes takes 1024.
-const MAX_NOTE: usize = 1000;
-
-/// The digest of what was last said to be passed over, by resource.
-pub(super) type Said = BTreeMap<RuntimeKey, Digest>;
 
 impl Index {
     /// What of a ContainerRuntime's providerConfig is passed over: one text for
@@ -38,23 +30,6 @@ impl Index {
             list.push(format!("{more} more"));
         }
         list
-    }
-
-    /// What is passed over, as the note of an Event, where it is another than at
-    /// the last call: a reconcile that finds nothing new repeats nothing.
-    pub fn newly_passed_over(&self, object: &ContainerRuntime) -> Option<String> {
-        let key = RuntimeKey::of(object)?;
-        let runtime = claim::read(object, &self.roots, self.how);
-        let mut state = self.lock();
-        let list = state.passed_over(&runtime);
-        // A resource that is gone by now is not remembered.
-        if list.is_empty() || !state.shoots.contains_key(&key.shoot) {
-            state.said.remove(&key);
-            return (!list.is_empty()).then(|| note(&list));
-        }
-        let digest = Digest::of(list.join("\n").as_bytes());
-        let before = state.said.insert(key, digest);
-        (before != Some(digest)).then(|| note(&list))
     }
 }
 
@@ -81,22 +56,4 @@ fn settings(runtime: &Runtime) -> Option<(&RuntimeType, &Given)> {
     let claim = runtime.claim.as_ref()?;
     let Ask { settings, .. } = claim.ask.as_ref().ok()?;
     Some((&claim.runtime, settings.as_ref().ok()?))
-}
-
-/// What is passed over in one line that an Event takes.
-fn note(list: &[String]) -> String {
-    let mut note = "passed over: ".to_owned();
-    for (at, one) in list.iter().enumerate() {
-        let rest = list.len() - at;
-        let more = format!("and {rest} more");
-        if note.len() + one.len() + "; ".len() + more.len() > MAX_NOTE {
-            note.push_str(&more);
-            return note;
-        }
-        note.push_str(one);
-        if rest > 1 {
-            note.push_str("; ");
-        }
-    }
-    note
 }

@@ -28,7 +28,6 @@ impl Task<'_> {
         self.begin(kind).await?;
         self.put(problem, cluster).await?;
         self.succeed(kind).await?;
-        self.say_passed_over();
         Ok(Outcome::Done)
     }
 
@@ -43,7 +42,6 @@ impl Task<'_> {
         self.begin(OperationType::Restore).await?;
         self.put(problem, cluster).await?;
         self.succeed(OperationType::Restore).await?;
-        self.say_passed_over();
         self.take_annotation_off().await?;
         Ok(Outcome::Done)
     }
@@ -67,12 +65,6 @@ impl Task<'_> {
             self.ctx.events.say(&self.object, Word::TakenOver, note);
         }
         Ok(())
-    }
-
-    fn say_passed_over(&self) {
-        if let Some(note) = self.ctx.index.newly_passed_over(&self.object) {
-            self.ctx.events.say(&self.object, Word::ConfigurationPassedOver, note);
-        }
     }
 
     /// What is wrong with the resource, in words.

@@ -61,7 +61,7 @@ mod tests {
             (json!(["Migrate", "Succeeded"]), none.clone(), false, Gate::Closed),
             (json!(["Migrate", "Succeeded"]), json!("restore"), false, Gate::Closed),
             (json!(["Restore", "Succeeded"]), json!("restore"), false, Gate::Closed),
-            (none.clone(), json!("wait-for-state"), false, Gate::Closed),
+            (none, json!("wait-for-state"), false, Gate::Closed),
         ];
         for (last, asked, deleted, want) in table {
             let mut object = json!({

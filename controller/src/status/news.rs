@@ -13,6 +13,9 @@ use super::provider::RuntimeStatus;
 use crate::events::Word;
 use crate::index::Summary;
 
+/// The longest list in a note, in bytes: Kubernetes takes 1024 of a note.
+const MAX_NOTE: usize = 1000;
+
 /// What one Event says.
 pub(super) type News = (Word, String);
 
@@ -41,6 +44,7 @@ pub(super) fn of(
         }
         _ => {}
     }
+    news.extend(passed_over(before, after).map(|note| (Word::ConfigurationPassedOver, note)));
     news.extend(failed(before, summary).map(|note| (Word::NodesFailed, note)));
     news
 }
@@ -58,6 +62,31 @@ fn resolved(
         let (from, version, reference) = (words(from), &to.version, &to.reference);
         format!("{reference} is now {version} ({}), before {from}", words(&to.digests))
     })
+}
+
+/// Other parts of the providerConfig than before are passed over.
+fn passed_over(before: Option<&RuntimeStatus>, after: &RuntimeStatus) -> Option<String> {
+    let list = after.passed_over.as_slice();
+    let known = before.map_or(&[][..], |before| &before.passed_over);
+    (!list.is_empty() && list != known).then(|| passed_over_in_words(list))
+}
+
+/// What is passed over in one line that an Event takes.
+fn passed_over_in_words(list: &[String]) -> String {
+    let mut note = "passed over: ".to_owned();
+    for (at, one) in list.iter().enumerate() {
+        let rest = list.len() - at;
+        let more = format!("and {rest} more");
+        if note.len() + one.len() + "; ".len() + more.len() > MAX_NOTE {
+            note.push_str(&more);
+            return note;
+        }
+        note.push_str(one);
+        if rest > 1 {
+            note.push_str("; ");
+        }
+    }
+    note
 }
 
 /// Nodes fail for a reason for which none failed before.
@@ -82,4 +111,27 @@ fn words(digests: &BTreeMap<Architecture, Digest>) -> String {
 
 fn count(nodes: usize) -> String {
     if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_passed_over_is_said_when_it_changes_and_stays_short() {
+        let with = |passed_over: &[&str]| RuntimeStatus {
+            passed_over: passed_over.iter().map(|one| (*one).to_owned()).collect(),
+            ..RuntimeStatus::default()
+        };
+        assert_eq!(passed_over(None, &with(&[])), None);
+        let said = passed_over(None, &with(&["a is 1", "b is 2"])).unwrap();
+        assert_eq!(said, "passed over: a is 1; b is 2");
+        assert_eq!(passed_over(Some(&with(&["a is 1"])), &with(&["a is 1"])), None);
+        assert!(passed_over(Some(&with(&["a is 1"])), &with(&["c is 1"])).is_some());
+
+        let many: Vec<String> = (0..20).map(|n| format!("{n:03}{}", "x".repeat(97))).collect();
+        let note = passed_over_in_words(&many);
+        let named = note.matches('x').count() / 97;
+        assert!(note.len() <= MAX_NOTE && note.ends_with(&format!("; and {} more", 20 - named)));
+    }
 }
