@@ -158,7 +158,7 @@ impl<'a> Task<'a> {
             | OperationError::Objects(_) => &[],
         };
         let why = Chain(error).to_string();
-        let failed = status::failed(kind, self.generation, &why, codes, Timestamp::now());
+        let failed = status::failed(kind, self.generation, &why, codes, self.time());
         match self.write(failed).await {
             Ok(()) => Outcome::Failed,
             Err(OperationError::Gone) => Outcome::Done,
@@ -167,6 +167,10 @@ impl<'a> Task<'a> {
                 Outcome::Passing
             }
         }
+    }
+
+    fn time(&self) -> Timestamp {
+        status::time(&self.object, Timestamp::now())
     }
 
     fn say(&self, error: &OperationError, what: &str) {
@@ -195,11 +199,11 @@ impl<'a> Task<'a> {
     }
 
     pub(super) async fn begin(&mut self, kind: OperationType) -> Result<(), OperationError> {
-        self.write(status::processing(kind, Timestamp::now())).await
+        self.write(status::processing(kind, self.time())).await
     }
 
     pub(super) async fn succeed(&mut self, kind: OperationType) -> Result<(), OperationError> {
-        self.write(status::succeeded(kind, self.generation, Timestamp::now())).await?;
+        self.write(status::succeeded(kind, self.generation, self.time())).await?;
         let (shoot, name) = (&self.key.shoot, &self.key.name);
         tracing::info!(%shoot, name, ?kind, "operation succeeded");
         Ok(())
