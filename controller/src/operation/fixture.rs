@@ -251,6 +251,14 @@ impl World {
         self.object(&format!("{group}/namespaces/{SHOOT}/managedresources/{name}"))
     }
 
+    /// The names of the shoot's own Secrets that are there.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        let folder = format!("/api/v1/namespaces/{SHOOT}/secrets/");
+        let server = self.server.lock().unwrap();
+        let names = server.objects.keys().filter_map(|path| path.strip_prefix(&folder));
+        names.filter(|name| !name.starts_with("managedresource-")).map(str::to_owned).collect()
+    }
+
     fn object(&self, path: &str) -> Value {
         self.server.lock().unwrap().objects.get(path).cloned().unwrap_or_default()
     }
@@ -377,7 +385,7 @@ fn answer(server: &mut Server, method: &Method, path: &str, body: &Value) -> Ans
         }
         ("DELETE", Some(mut object)) => {
             object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-            if server.lingering {
+            if server.lingering && own.contains("/managedresources/") {
                 server.store(&own, object.clone());
             } else {
                 server.objects.remove(&own);

@@ -232,6 +232,7 @@ async fn two_that_go_at_one_time_leave_nothing() {
 async fn a_deletion_waits_for_nodes_and_objects_in_bounds_and_writes_nothing_meanwhile() {
     let world = World::start();
     created(&world, &["gvisor-a"]).await;
+    assert_eq!(world.secrets(), ["ca-rootstock", "shoot-access-rootstock"]);
     world.linger(true);
     // Nothing is known of the shoot's nodes.
     world.delete("gvisor-a");
@@ -241,11 +242,13 @@ async fn a_deletion_waits_for_nodes_and_objects_in_bounds_and_writes_nothing_mea
     world.put(&json!({"metadata": {"name": "gvisor-a", "annotations": again}}));
     assert!(world.requests_within(MINUTE / 2).await.is_empty());
     assert_eq!(world.requests_within(MINUTE).await, ["objects"], "two minutes for the nodes");
+    assert_eq!(world.secrets(), ["ca-rootstock", "shoot-access-rootstock"]);
     assert_eq!(
         world.requests_within(MINUTE / 2).await,
-        ["Delete Succeeded", NONE],
+        ["objects", "Delete Succeeded", NONE],
         "and 40 s more"
     );
+    assert_eq!(world.secrets(), [""; 0]);
     assert_eq!(world.get("gvisor-a"), Value::Null);
     world.stop().await;
 }
@@ -276,6 +279,7 @@ async fn who_is_given_up_is_not_waited_for() {
         world.delete("gvisor-a");
         let requests = world.requests_within(MOMENT).await;
         assert_eq!(requests, ["Delete Processing", "objects", "Delete Succeeded", NONE]);
+        assert_eq!(world.secrets(), [""; 0], "nobody is left to take them away");
         world.stop().await;
     }
     // A shoot that is deleted has a resource manager, but no nodes that matter.
