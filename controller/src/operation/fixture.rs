@@ -58,6 +58,9 @@ fn resource(name: &str, kind: &str, metadata: Value, status: Value) -> Value {
     object
 }
 
+/// In place of a code: the request hangs.
+pub(super) const SILENCE: u16 = 0;
+
 /// An answer that the server gives in place of its own.
 struct Refusal {
     /// A piece of the line that is logged for the request.
@@ -336,6 +339,9 @@ async fn serve(
         let mut server = server.lock().unwrap();
         answer(&mut server, &parts.method, path, &body)
     };
+    if code == SILENCE {
+        std::future::pending::<()>().await;
+    }
     let seed = seed.lock().unwrap().clone();
     if let (Some(event), Some(seed)) = (event, seed) {
         feed(&seed, event);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::departure::Departure;
 use super::kind::has_finalizer;
 use super::queue::Outcome;
-use super::task::{OperationError, Task};
+use super::task::{OperationError, Task, within};
 use crate::api::{Cluster, ContainerRuntime, FINALIZER, OperationType};
 use crate::events::Word;
 use crate::index::RuntimeKey;
@@ -143,14 +143,16 @@ impl Task<'_> {
         let mut lingers = None;
         if last_of_type && let Ok(runtime) = runtime.parse() {
             let objects = &self.ctx.objects;
-            let gone = objects.withdraw_classes(&self.key.shoot, &runtime, Keep::Nothing).await?;
+            let gone = objects.withdraw_classes(&self.key.shoot, &runtime, Keep::Nothing);
+            let gone = within(gone).await?;
             lingers = what(gone).or(lingers);
         }
         if last {
-            let gone = self.ctx.objects.withdraw_agent(&self.key.shoot, Keep::Nothing).await?;
+            let gone = self.ctx.objects.withdraw_agent(&self.key.shoot, Keep::Nothing);
+            let gone = within(gone).await?;
             lingers = what(gone).or(lingers);
             if rest == Rest::GoesToo {
-                self.ctx.objects.withdraw_secrets(&self.key.shoot).await?;
+                within(self.ctx.objects.withdraw_secrets(&self.key.shoot)).await?;
             }
         }
         Ok(lingers)
@@ -164,9 +166,11 @@ impl Task<'_> {
         let (objects, shoot) = (&self.ctx.objects, &self.key.shoot);
         let mut lingers = None;
         if let Ok(runtime) = self.object.spec.runtime.parse() {
-            lingers = what(objects.withdraw_classes(shoot, &runtime, Keep::Objects).await?);
+            let gone = within(objects.withdraw_classes(shoot, &runtime, Keep::Objects)).await?;
+            lingers = what(gone);
         }
-        Ok(what(objects.withdraw_agent(shoot, Keep::Objects).await?).or(lingers))
+        let gone = within(objects.withdraw_agent(shoot, Keep::Objects)).await?;
+        Ok(what(gone).or(lingers))
     }
 
     /// The other resources of the shoot that are this controller's.

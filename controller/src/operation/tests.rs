@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::fixture::{SHOOT, World};
+use super::fixture::{SHOOT, SILENCE, World};
 use crate::api::{FINALIZER, OPERATION};
 
 const ADD: &str = r#"finalizers ["extensions.gardener.cloud/containerruntime"]"#;
@@ -127,6 +127,27 @@ async fn what_passes_is_never_seen() {
     assert_eq!(requests.first().unwrap(), "annotation off");
     assert_eq!(requests.last().unwrap(), "Reconcile Succeeded");
     assert!(!requests.iter().any(|request| request.contains("Error")), "{requests:?}");
+    assert_healthy(&world.get("gvisor-a"), "Reconcile");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_hangs_is_given_up_and_never_seen() {
+    let world = World::start();
+    let hanging = ["annotation off", "finalizers", "Processing", "objects", "Succeeded"];
+    for of in hanging {
+        world.refuse(of, SILENCE, 1);
+    }
+    world.deploy("gvisor-a", "reconcile");
+    let requests = world.requests_within(3 * MINUTE).await;
+    assert!(!requests.iter().any(|request| request.contains("Error")), "{requests:?}");
+    assert_healthy(&world.get("gvisor-a"), "Create");
+    // And others go on meanwhile.
+    world.refuse("kata-a: Reconcile", SILENCE, 1);
+    created(&world, &["kata-a"]).await;
+    world.deploy("kata-a", "reconcile");
+    world.deploy("gvisor-a", "reconcile");
+    world.requests_within(MOMENT).await;
     assert_healthy(&world.get("gvisor-a"), "Reconcile");
     world.stop().await;
 }
