@@ -424,6 +424,52 @@ fn after_a_restore_a_node_has_nothing_to_do() {
     }
 }
 
+/// gardenlet deletes what has migrated one by one, and the controller may be
+/// started anew between any two.
+#[test]
+fn a_controller_that_starts_in_the_middle_of_a_migration_uninstalls_nothing() {
+    let migrated = |name: &str| {
+        let mut object = named(name, name.split('-').next().unwrap());
+        let last = json!({"lastOperation": {"type": "Migrate", "state": "Succeeded",
+            "description": "", "progress": 100, "lastUpdateTime": "2026-01-01T00:00:00Z"}});
+        object.status = serde_json::from_value(last).unwrap();
+        object
+    };
+    // gvisor-a was there, and is gone; kata-a has migrated, is being deleted or
+    // has yet to be asked, and in the end nothing is left.
+    let mut deleted = migrated("kata-a");
+    deleted.metadata.deletion_timestamp = runtime(pool_a(), true).metadata.deletion_timestamp;
+    let unasked = named("kata-b", "kata");
+    let left = [
+        vec![migrated("kata-a")],
+        vec![deleted],
+        vec![migrated("kata-a"), unasked.clone()],
+        vec![],
+    ];
+    for objects in left {
+        let index = Index::new(BinaryRoots::default());
+        put_bundle(&index, resolved());
+        let objects: Vec<_> = objects.into_iter().map(Arc::new).collect();
+        index.seed_listed(&objects);
+        assert_eq!(index.is_suspended(&shoot()), !objects.is_empty());
+        if objects.is_empty() {
+            // Nobody looks after a shoot without resources.
+            assert!(!index.has_runtimes(&shoot()));
+            continue;
+        }
+        index.nodes_listed(&shoot(), &[node("1", true)]);
+        assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
+        assert_eq!(index.label_changes(&shoot()), []);
+        for object in &objects {
+            index.remove_runtime(&RuntimeKey::of(object).unwrap());
+            if index.has_runtimes(&shoot()) {
+                index.nodes_listed(&shoot(), &[node("1", true)]);
+            }
+            assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
+        }
+    }
+}
+
 #[test]
 fn a_node_that_is_away_is_waited_for_until_a_known_time() {
     let index = ready();

@@ -4,6 +4,10 @@ mod leave;
 
 use std::time::Duration;
 
+use rootstock_core::assign::{Resolution, ResolvedBundle};
+use rootstock_core::bundle::ConfigBlob;
+use rootstock_core::digest::Digest;
+use rootstock_core::name::Architecture;
 use serde_json::{Value, json};
 
 use super::fixture::{SHOOT, SILENCE, World};
@@ -150,6 +154,63 @@ async fn a_request_that_hangs_is_given_up_and_never_seen() {
     world.deploy("kata-a", "reconcile");
     world.deploy("gvisor-a", "reconcile");
     world.requests_within(MOMENT).await;
+    assert_healthy(&world.get("gvisor-a"), "Reconcile");
+    world.stop().await;
+}
+
+/// gvisor's bundle is found, and has one setting.
+fn resolve(world: &World) {
+    let config = json!({
+        "type": "gvisor", "version": "1",
+        "files": [{"path": "runsc", "mode": "0755", "size": 0, "sha256": Digest::of(b"").hex(),
+                   "blob": Digest::of(b"").to_string(), "blobSize": 0}],
+        "entryPoints": ["runsc"],
+        "handlers": [{"name": "runsc", "runtimeType": "io.containerd.runsc.v1", "shim": "runsc",
+                      "config": "runsc.toml"}],
+        "configs": [{"name": "runsc.toml", "format": "toml", "template": {"runsc_config": {}}}],
+        "settings": [{"name": "net-raw", "kind": "bool", "config": "runsc.toml",
+                      "key": "runsc_config.net-raw", "as": "string"}],
+    });
+    let bundle = ResolvedBundle {
+        digest: Digest::of(b"gvisor"),
+        registry: "main".into(),
+        repository: "gvisor".into(),
+        config: ConfigBlob::parse(config.to_string().as_bytes()).unwrap(),
+    };
+    let resolved = Resolution::Resolved([(Architecture::Amd64, Ok(bundle))].into());
+    let bundles = [("gvisor".parse().unwrap(), resolved)].into();
+    world.index.put_bundles(Default::default(), bundles, Default::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_the_bundle_refuses_later_are_an_error_of_the_next_reconcile() {
+    let world = World::start();
+    let set = |value: Value| {
+        let config = json!({"apiVersion": "rootstock.gardener.cloud/v1alpha1",
+            "kind": "RuntimeConfiguration", "settings": {"net-raw": value}});
+        json!({"metadata": {"name": "gvisor-a"}, "spec": {"providerConfig": config}})
+    };
+    world.deploy("gvisor-a", "wait-for-state");
+    world.put(&set(json!("maybe")));
+    world.deploy("gvisor-a", "reconcile");
+    assert_eq!(world.requests().await, CREATE, "while nobody knows what the bundle takes");
+    // That is what a condition says; the operation stays what it was.
+    resolve(&world);
+    assert!(world.requests().await.is_empty());
+    let problem = world.index.problem(&serde_json::from_value(world.get("gvisor-a")).unwrap());
+    assert!(problem.unwrap().message.contains("net-raw"));
+    world.deploy("gvisor-a", "reconcile");
+    let bad = ["annotation off", "Reconcile Processing", "Reconcile Error"];
+    assert_eq!(world.requests_within(5 * MINUTE).await, bad);
+    let error = world.get("gvisor-a")["status"]["lastError"].clone();
+    assert_eq!(error["codes"], json!(["ERR_CONFIGURATION_PROBLEM"]));
+    let text = error["description"].as_str().unwrap();
+    assert!(["net-raw", "maybe", "true"].iter().all(|word| text.contains(word)), "{text}");
+    // Mended, and asked for: at once.
+    world.put(&json!({"metadata": {"name": "gvisor-a", "generation": 2, "annotations": {OPERATION: "reconcile"}},
+        "spec": set(json!(true))["spec"]}));
+    let good = ["annotation off", "Reconcile Processing", "Reconcile Succeeded"];
+    assert_eq!(world.requests_within(MOMENT).await, good);
     assert_healthy(&world.get("gvisor-a"), "Reconcile");
     world.stop().await;
 }
