@@ -440,12 +440,7 @@ fn a_controller_that_starts_in_the_middle_of_a_migration_uninstalls_nothing() {
     let mut deleted = migrated("kata-a");
     deleted.metadata.deletion_timestamp = runtime(pool_a(), true).metadata.deletion_timestamp;
     let unasked = named("kata-b", "kata");
-    let left = [
-        vec![migrated("kata-a")],
-        vec![deleted],
-        vec![migrated("kata-a"), unasked.clone()],
-        vec![],
-    ];
+    let left = [vec![migrated("kata-a")], vec![deleted], vec![migrated("kata-a"), unasked], vec![]];
     for objects in left {
         let index = Index::new(BinaryRoots::default());
         put_bundle(&index, resolved());
