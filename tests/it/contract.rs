@@ -9,6 +9,7 @@
 mod deletion;
 mod faults;
 mod migration;
+mod nodes;
 mod objects;
 mod operations;
 mod scope;
@@ -121,6 +122,9 @@ scenarios!(
     settings::unknown_ones_are_passed_over,
     settings::pending_while_the_bundle_is_away,
     scope::other_classes_and_types,
+    scope::a_list_of_types,
+    nodes::appear_change_and_vanish,
+    nodes::two_resources_disagree,
     status::conditions_have_gardeners_form,
     status::what_others_wrote_stays,
     status::heartbeat,

@@ -33,6 +33,11 @@ pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
+/// Whether the object, or its namespace, is not there.
+pub(crate) fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
 /// Whether trying again may help: the request was in the way of another one,
 /// or the API had no time or could not be reached.
 pub(crate) fn is_transient(error: &kube::Error) -> bool {

@@ -190,13 +190,22 @@ impl Objects {
         }
         let writer = Writer::new(&self.client, shoot.as_str());
         let gone = writer.withdraw(AGENT_RESOURCE, keep).await?;
-        if gone == Gone::Yes {
-            writer.withdraw_secret(ACCESS_SECRET).await?;
-            if keep == Keep::Nothing {
-                writer.withdraw_secret(CA_SECRET).await?;
-            }
+        match (&gone, keep) {
+            (Gone::Yes, Keep::Nothing) => self.withdraw_secrets(shoot).await?,
+            (Gone::Yes, Keep::Objects) => writer.withdraw_secret(ACCESS_SECRET).await?,
+            (Gone::Not(_), _) => {}
         }
         Ok(gone)
+    }
+
+    /// Takes the shoot's own Secrets away, whatever else is still there.
+    pub(crate) async fn withdraw_secrets(&self, shoot: &ShootName) -> Result<(), ObjectsError> {
+        if let Place::Managed = self.place {
+            let writer = Writer::new(&self.client, shoot.as_str());
+            writer.withdraw_secret(ACCESS_SECRET).await?;
+            writer.withdraw_secret(CA_SECRET).await?;
+        }
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::write::{WriteError, Writer, at_resource, at_secret};
 use super::{Gone, Keep};
-use crate::api::ManagedResource;
+use crate::api::{ManagedResource, is_not_found};
 
 /// As often as a write begins anew.
 const TRIES: usize = 5;
@@ -81,10 +81,6 @@ where
         Err(error) if is_not_found(&error) => Ok(true),
         Err(error) => Err(error),
     }
-}
-
-fn is_not_found(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// What stands in the way, as the resource manager says it.

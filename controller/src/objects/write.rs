@@ -18,7 +18,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
 use super::package::{COLLECTABLE, Package, REFERENCE, objects_of};
-use crate::api::{ManagedResource, is_conflict, is_transient};
+use crate::api::{ManagedResource, is_conflict, is_not_found, is_transient};
 
 /// How often a write begins anew because somebody else was first. Each time
 /// somebody has got on, so more than a few in a row are no race.
@@ -46,6 +46,14 @@ pub(crate) enum WriteError {
         /// The object.
         name: String,
     },
+    /// It was there a moment ago: a deletion or the collector was quicker.
+    #[error("{kind} {name} vanished meanwhile")]
+    Vanished {
+        /// The kind.
+        kind: &'static str,
+        /// The object.
+        name: String,
+    },
     /// Something else lies under the name that only this content has.
     #[error("Secret {0} has other content than its name says; delete it and it is made anew")]
     Foreign(String),
@@ -64,14 +72,28 @@ impl WriteError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Api { source, .. } => is_transient(source),
-            Self::Terminating { .. } => true,
+            Self::Terminating { .. } | Self::Vanished { .. } => true,
             Self::Foreign(_) | Self::Unreadable { .. } => false,
         }
     }
 
     /// Whether somebody else was first.
     pub(super) fn is_race(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if is_conflict(source))
+        match self {
+            Self::Api { source, .. } => is_conflict(source),
+            Self::Vanished { .. } => true,
+            Self::Terminating { .. } | Self::Foreign(_) | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// The same about an object that was there when it was last asked for.
+    fn if_it_was_there(self) -> Self {
+        match self {
+            Self::Api { kind, name, source } if is_not_found(&source) => {
+                Self::Vanished { kind, name }
+            }
+            other => other,
+        }
     }
 }
 
@@ -134,7 +156,7 @@ impl Writer {
                 if let Some(patch) = difference(&there, &package.resource) {
                     let patch = Patch::Merge(patch);
                     let patched = self.resources.patch(name, &PatchParams::default(), &patch).await;
-                    patched.map_err(at_resource(name))?;
+                    patched.map_err(|error| at_resource(name)(error).if_it_was_there())?;
                     tracing::debug!(namespace = self.namespace, name, "changed a ManagedResource");
                 }
             }
@@ -177,7 +199,8 @@ impl Writer {
                 Ok(_) => return Ok(()),
                 // Another pool's, or one of before that was not collected yet.
                 Err(error) if is_conflict(&error) => {
-                    self.secrets.get(name).await.map_err(at_secret(name))?
+                    let there = self.secrets.get(name).await;
+                    there.map_err(|error| at_secret(name)(error).if_it_was_there())?
                 }
                 Err(error) => return Err(at_secret(name)(error)),
             },
@@ -193,7 +216,7 @@ impl Writer {
             let patch = json!({"metadata": {"labels": {COLLECTABLE: "true"}}, "immutable": true});
             let patch = Patch::Merge(patch);
             let patched = self.secrets.patch(name, &PatchParams::default(), &patch).await;
-            patched.map_err(at_secret(name))?;
+            patched.map_err(|error| at_secret(name)(error).if_it_was_there())?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use rootstock_core::status::Reason;
 
 use super::queue::Outcome;
 use super::status;
-use super::task::{OperationError, Task};
+use super::task::{OperationError, Task, within};
 use crate::api::{Cluster, OperationState, OperationType};
 use crate::events::Word;
 
@@ -60,7 +60,7 @@ impl Task<'_> {
             self.ctx.owe_objects(self.key);
             return Ok(());
         }
-        let taken = self.ctx.objects.put(&self.key.shoot, cluster, &runtime).await?;
+        let taken = within(self.ctx.objects.put(&self.key.shoot, cluster, &runtime)).await?;
         if let Some(note) = taken.note() {
             self.ctx.events.say(&self.object, Word::TakenOver, note);
         }

@@ -58,6 +58,9 @@ fn resource(name: &str, kind: &str, metadata: Value, status: Value) -> Value {
     object
 }
 
+/// In place of a code: the request hangs.
+pub(super) const SILENCE: u16 = 0;
+
 /// An answer that the server gives in place of its own.
 struct Refusal {
     /// A piece of the line that is logged for the request.
@@ -251,6 +254,14 @@ impl World {
         self.object(&format!("{group}/namespaces/{SHOOT}/managedresources/{name}"))
     }
 
+    /// The names of the shoot's own Secrets that are there.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        let folder = format!("/api/v1/namespaces/{SHOOT}/secrets/");
+        let server = self.server.lock().unwrap();
+        let names = server.objects.keys().filter_map(|path| path.strip_prefix(&folder));
+        names.filter(|name| !name.starts_with("managedresource-")).map(str::to_owned).collect()
+    }
+
     fn object(&self, path: &str) -> Value {
         self.server.lock().unwrap().objects.get(path).cloned().unwrap_or_default()
     }
@@ -328,6 +339,9 @@ async fn serve(
         let mut server = server.lock().unwrap();
         answer(&mut server, &parts.method, path, &body)
     };
+    if code == SILENCE {
+        std::future::pending::<()>().await;
+    }
     let seed = seed.lock().unwrap().clone();
     if let (Some(event), Some(seed)) = (event, seed) {
         feed(&seed, event);
@@ -377,7 +391,7 @@ fn answer(server: &mut Server, method: &Method, path: &str, body: &Value) -> Ans
         }
         ("DELETE", Some(mut object)) => {
             object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-            if server.lingering {
+            if server.lingering && own.contains("/managedresources/") {
                 server.store(&own, object.clone());
             } else {
                 server.objects.remove(&own);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::departure::Departure;
 use super::kind::has_finalizer;
 use super::queue::Outcome;
-use super::task::{OperationError, Task};
+use super::task::{OperationError, Task, within};
 use crate::api::{Cluster, ContainerRuntime, FINALIZER, OperationType};
 use crate::events::Word;
 use crate::index::RuntimeKey;
@@ -42,11 +42,13 @@ impl Task<'_> {
             return Ok(outcome);
         }
         // What a shoot that moves away has belongs to its next seed, too.
-        if !suspended && let Some(lingers) = self.withdraw().await? {
+        if !suspended && let Some(lingers) = self.withdraw(Rest::Waits).await? {
             let until = self.ctx.departures.objects_until(self.key, OBJECTS);
             if !given_up && Instant::now() < until {
                 return Ok(Outcome::Soon);
             }
+            // Nobody looks after the rest once the last resource is gone.
+            self.withdraw(Rest::GoesToo).await?;
             let (shoot, name) = (&self.key.shoot, &self.key.name);
             tracing::warn!(%shoot, name, lingers, "the resource manager is left to finish");
         }
@@ -63,7 +65,10 @@ impl Task<'_> {
             // The index is told before the queue: this is an older view.
             return Ok(Outcome::Soon);
         }
-        // Streams have ended with the index' nodes; nobody comes back.
+        // Streams have ended with the index' nodes; nobody comes back. With them
+        // ended what `status.state` follows from, and it stays as it was last
+        // written, a second ago at most: what was promoted since then is promoted
+        // again by the nodes' own word on the other seed, and nothing is pulled.
         self.ctx.endpoints.remove(shoot);
         if self.asked || !self.is_processing(OperationType::Migrate) {
             self.begin(OperationType::Migrate).await?;
@@ -119,7 +124,7 @@ impl Task<'_> {
     }
 
     /// Takes away what no other resource needs; what is waited for, if anything.
-    async fn withdraw(&self) -> Result<Option<String>, OperationError> {
+    async fn withdraw(&self, rest: Rest) -> Result<Option<String>, OperationError> {
         let lock = self.ctx.locks.of(&self.key.shoot);
         let _held = lock.write().await;
         let others = self.others();
@@ -138,12 +143,17 @@ impl Task<'_> {
         let mut lingers = None;
         if last_of_type && let Ok(runtime) = runtime.parse() {
             let objects = &self.ctx.objects;
-            let gone = objects.withdraw_classes(&self.key.shoot, &runtime, Keep::Nothing).await?;
+            let gone = objects.withdraw_classes(&self.key.shoot, &runtime, Keep::Nothing);
+            let gone = within(gone).await?;
             lingers = what(gone).or(lingers);
         }
         if last {
-            let gone = self.ctx.objects.withdraw_agent(&self.key.shoot, Keep::Nothing).await?;
+            let gone = self.ctx.objects.withdraw_agent(&self.key.shoot, Keep::Nothing);
+            let gone = within(gone).await?;
             lingers = what(gone).or(lingers);
+            if rest == Rest::GoesToo {
+                within(self.ctx.objects.withdraw_secrets(&self.key.shoot)).await?;
+            }
         }
         Ok(lingers)
     }
@@ -156,9 +166,11 @@ impl Task<'_> {
         let (objects, shoot) = (&self.ctx.objects, &self.key.shoot);
         let mut lingers = None;
         if let Ok(runtime) = self.object.spec.runtime.parse() {
-            lingers = what(objects.withdraw_classes(shoot, &runtime, Keep::Objects).await?);
+            let gone = within(objects.withdraw_classes(shoot, &runtime, Keep::Objects)).await?;
+            lingers = what(gone);
         }
-        Ok(what(objects.withdraw_agent(shoot, Keep::Objects).await?).or(lingers))
+        let gone = within(objects.withdraw_agent(shoot, Keep::Objects)).await?;
+        Ok(what(gone).or(lingers))
     }
 
     /// The other resources of the shoot that are this controller's.
@@ -183,6 +195,15 @@ impl Task<'_> {
         let (shoot, name) = (&self.key.shoot, &self.key.name);
         tracing::warn!(%shoot, name, ?names, "nodes have not confirmed in time");
     }
+}
+
+/// What becomes of the shoot's own Secrets while a ManagedResource is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// They go after it.
+    Waits,
+    /// They go with the last resource.
+    GoesToo,
 }
 
 fn is_deleting(object: &ContainerRuntime) -> bool {

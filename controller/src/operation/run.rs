@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::departure::{Departures, Locks};
 use super::pool::Pool;
 use super::queue::Outcome;
-use super::trigger::is_wanting;
 use super::{Context, Operations, task};
 use crate::api::Cluster;
 use crate::index::RuntimeKey;
@@ -120,7 +119,7 @@ impl Runner {
     }
 
     fn ended(&mut self, key: &RuntimeKey, outcome: Outcome) {
-        self.ctx.triggers.end(key, self.ctx.store.get(key).as_deref());
+        self.ctx.triggers.end(key, self.ctx.store.get(key).as_ref());
         if let Outcome::After(_) = outcome {
             self.waiting.insert(key.clone());
             // What changed while it looked.
@@ -176,10 +175,13 @@ impl Runner {
             return;
         }
         for (key, object) in self.ctx.store.of_shoot(shoot) {
-            // By the Cluster and not by the object's version: a run that is under way
-            // with this version has not seen the Cluster, and must not count for it.
-            if self.ctx.scope.has(&object) && (changed || is_wanting(&object, triggers.freely())) {
+            if !self.ctx.scope.has(&object) {
+                continue;
+            }
+            if changed {
                 triggers.ask(&key, &object);
+            } else {
+                triggers.look_again(&key, &object);
             }
         }
     }

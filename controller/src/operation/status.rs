@@ -1,12 +1,28 @@
 //! How an operation is written, in Gardener's words.
 
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::api::{OperationState, OperationType};
+use crate::api::{ContainerRuntime, OperationState, OperationType};
+
+/// The annotation with the time at which Gardener has asked.
+const TIMESTAMP: &str = "gardener.cloud/timestamp";
 
 /// Gardener's code for what only the resource's owner can mend.
 pub(super) const CONFIGURATION_PROBLEM: &str = "ERR_CONFIGURATION_PROBLEM";
+
+/// When Gardener has last asked, to the second: it compares seconds.
+pub(super) fn asked_at(object: &ContainerRuntime) -> Option<Timestamp> {
+    let asked: Timestamp = object.annotations().get(TIMESTAMP)?.parse().ok()?;
+    Timestamp::from_second(asked.as_second()).ok()
+}
+
+/// The time to write: never before Gardener has asked, or it would wait for a
+/// later one for ever. Its clock may be ahead of ours.
+pub(super) fn time(object: &ContainerRuntime, now: Timestamp) -> Timestamp {
+    asked_at(object).map_or(now, |asked| asked.max(now))
+}
 
 /// An operation begins.
 pub(super) fn processing(kind: OperationType, now: Timestamp) -> Value {
@@ -94,6 +110,25 @@ fn words(kind: OperationType) -> (&'static str, &'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::fixture::object;
+
+    #[test]
+    fn no_time_is_before_the_second_in_which_gardener_asked() {
+        let now = "2026-11-23T10:00:00.5Z";
+        let table = [
+            (json!({}), now),
+            (json!({TIMESTAMP: "2026-11-23T09:59:59.999999999Z"}), now),
+            (json!({TIMESTAMP: "2026-11-23T10:00:00.9Z"}), now),
+            (json!({TIMESTAMP: "2026-11-23T10:00:03.123456789Z"}), "2026-11-23T10:00:03Z"),
+            (json!({TIMESTAMP: "2026-11-23T12:00:03.1+02:00"}), "2026-11-23T10:00:03Z"),
+            (json!({TIMESTAMP: "yesterday"}), now),
+        ];
+        for (annotations, want) in table {
+            let object = object(json!({"annotations": annotations}), Value::Null);
+            let [now, want]: [Timestamp; 2] = [now, want].map(|text| text.parse().unwrap());
+            assert_eq!(time(&object, now), want, "{annotations}");
+        }
+    }
 
     #[test]
     fn the_words_are_gardeners() {

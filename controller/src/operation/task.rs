@@ -30,6 +30,10 @@ const RETRIES: [Duration; 7] = [
     Duration::from_millis(640),
 ];
 
+/// How long the seed's API may take for one request, and for all of a shoot's
+/// objects. A worker is not held for the rest of a reconcile's three minutes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Why an operation did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperationError {
@@ -45,6 +49,9 @@ pub(super) enum OperationError {
     /// The seed's API refused.
     #[error("the seed's API refused")]
     Api(#[source] kube::Error),
+    /// The seed's API is silent.
+    #[error("the seed's API did not answer within {PATIENCE:?}")]
+    Late(#[from] tokio::time::error::Elapsed),
     /// The shoot's objects are not as they should be.
     #[error("the shoot's objects could not be written")]
     Objects(#[from] ObjectsError),
@@ -55,6 +62,7 @@ impl OperationError {
         match self {
             Self::Gone | Self::Configuration(_) | Self::Lingers { .. } => false,
             Self::Api(error) => is_transient(error),
+            Self::Late(_) => true,
             Self::Objects(error) => error.is_transient(),
         }
     }
@@ -65,6 +73,16 @@ impl From<kube::Error> for OperationError {
         let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
         if gone { Self::Gone } else { Self::Api(error) }
     }
+}
+
+/// Waits for the seed's API for no longer than it may take.
+pub(super) async fn within<T, E>(
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, OperationError>
+where
+    OperationError: From<E>,
+{
+    Ok(tokio::time::timeout(PATIENCE, answer).await??)
 }
 
 /// Does what is due with the resource whose turn it is, as it is known.
@@ -155,10 +173,11 @@ impl<'a> Task<'a> {
             OperationError::Gone
             | OperationError::Lingers { .. }
             | OperationError::Api(_)
+            | OperationError::Late(_)
             | OperationError::Objects(_) => &[],
         };
         let why = Chain(error).to_string();
-        let failed = status::failed(kind, self.generation, &why, codes, Timestamp::now());
+        let failed = status::failed(kind, self.generation, &why, codes, self.time());
         match self.write(failed).await {
             Ok(()) => Outcome::Failed,
             Err(OperationError::Gone) => Outcome::Done,
@@ -167,6 +186,10 @@ impl<'a> Task<'a> {
                 Outcome::Passing
             }
         }
+    }
+
+    fn time(&self) -> Timestamp {
+        status::time(&self.object, Timestamp::now())
     }
 
     fn say(&self, error: &OperationError, what: &str) {
@@ -195,11 +218,11 @@ impl<'a> Task<'a> {
     }
 
     pub(super) async fn begin(&mut self, kind: OperationType) -> Result<(), OperationError> {
-        self.write(status::processing(kind, Timestamp::now())).await
+        self.write(status::processing(kind, self.time())).await
     }
 
     pub(super) async fn succeed(&mut self, kind: OperationType) -> Result<(), OperationError> {
-        self.write(status::succeeded(kind, self.generation, Timestamp::now())).await?;
+        self.write(status::succeeded(kind, self.generation, self.time())).await?;
         let (shoot, name) = (&self.key.shoot, &self.key.name);
         tracing::info!(%shoot, name, ?kind, "operation succeeded");
         Ok(())
@@ -229,7 +252,9 @@ impl<'a> Task<'a> {
             let metadata =
                 json!({"finalizers": after, "resourceVersion": metadata.resource_version});
             let patch = Patch::Merge(json!({"metadata": metadata}));
-            match self.api.patch(&self.key.name, &PatchParams::default(), &patch).await {
+            let params = PatchParams::default();
+            let answer = self.api.patch(&self.key.name, &params, &patch);
+            match tokio::time::timeout(PATIENCE, answer).await? {
                 Ok(object) => {
                     self.wrote(object);
                     return Ok(());
@@ -238,7 +263,7 @@ impl<'a> Task<'a> {
                     let Some(pause) = retries.next() else { return Err(error.into()) };
                     tokio::time::sleep(*pause).await;
                     if is_conflict(&error) {
-                        self.object = self.api.get(&self.key.name).await?;
+                        self.object = within(self.api.get(&self.key.name)).await?;
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -259,11 +284,13 @@ impl<'a> Task<'a> {
         let (patch, params) = (Patch::Merge(patch), PatchParams::default());
         let mut retries = RETRIES.iter();
         loop {
-            let answer = match part {
-                Part::Metadata => self.api.patch(&self.key.name, &params, &patch).await,
-                Part::Status => self.api.patch_status(&self.key.name, &params, &patch).await,
+            let answer = async {
+                match part {
+                    Part::Metadata => self.api.patch(&self.key.name, &params, &patch).await,
+                    Part::Status => self.api.patch_status(&self.key.name, &params, &patch).await,
+                }
             };
-            match answer {
+            match tokio::time::timeout(PATIENCE, answer).await? {
                 Ok(object) => {
                     self.wrote(object);
                     return Ok(());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::fixture::{SHOOT, World};
+use super::fixture::{SHOOT, SILENCE, World};
 use crate::api::{FINALIZER, OPERATION};
 
 const ADD: &str = r#"finalizers ["extensions.gardener.cloud/containerruntime"]"#;
@@ -132,6 +132,27 @@ async fn what_passes_is_never_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_hangs_is_given_up_and_never_seen() {
+    let world = World::start();
+    let hanging = ["annotation off", "finalizers", "Processing", "objects", "Succeeded"];
+    for of in hanging {
+        world.refuse(of, SILENCE, 1);
+    }
+    world.deploy("gvisor-a", "reconcile");
+    let requests = world.requests_within(3 * MINUTE).await;
+    assert!(!requests.iter().any(|request| request.contains("Error")), "{requests:?}");
+    assert_healthy(&world.get("gvisor-a"), "Create");
+    // And others go on meanwhile.
+    world.refuse("kata-a: Reconcile", SILENCE, 1);
+    created(&world, &["kata-a"]).await;
+    world.deploy("kata-a", "reconcile");
+    world.deploy("gvisor-a", "reconcile");
+    world.requests_within(MOMENT).await;
+    assert_healthy(&world.get("gvisor-a"), "Reconcile");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_finalizer_of_somebody_else_stays() {
     let world = World::start();
     world.refuse("finalizers", 409, 1);
@@ -232,6 +253,7 @@ async fn two_that_go_at_one_time_leave_nothing() {
 async fn a_deletion_waits_for_nodes_and_objects_in_bounds_and_writes_nothing_meanwhile() {
     let world = World::start();
     created(&world, &["gvisor-a"]).await;
+    assert_eq!(world.secrets(), ["ca-rootstock", "shoot-access-rootstock"]);
     world.linger(true);
     // Nothing is known of the shoot's nodes.
     world.delete("gvisor-a");
@@ -241,11 +263,13 @@ async fn a_deletion_waits_for_nodes_and_objects_in_bounds_and_writes_nothing_mea
     world.put(&json!({"metadata": {"name": "gvisor-a", "annotations": again}}));
     assert!(world.requests_within(MINUTE / 2).await.is_empty());
     assert_eq!(world.requests_within(MINUTE).await, ["objects"], "two minutes for the nodes");
+    assert_eq!(world.secrets(), ["ca-rootstock", "shoot-access-rootstock"]);
     assert_eq!(
         world.requests_within(MINUTE / 2).await,
-        ["Delete Succeeded", NONE],
+        ["objects", "Delete Succeeded", NONE],
         "and 40 s more"
     );
+    assert_eq!(world.secrets(), [""; 0]);
     assert_eq!(world.get("gvisor-a"), Value::Null);
     world.stop().await;
 }
@@ -276,6 +300,7 @@ async fn who_is_given_up_is_not_waited_for() {
         world.delete("gvisor-a");
         let requests = world.requests_within(MOMENT).await;
         assert_eq!(requests, ["Delete Processing", "objects", "Delete Succeeded", NONE]);
+        assert_eq!(world.secrets(), [""; 0], "nobody is left to take them away");
         world.stop().await;
     }
     // A shoot that is deleted has a resource manager, but no nodes that matter.

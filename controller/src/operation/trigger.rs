@@ -6,20 +6,20 @@
 //!  a reconcile ──────┘ own writes are no triggers
 //! ```
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::sync::Notify;
 
 use super::kind::{is_asked_for, is_done};
 use super::queue::Version;
+use super::status::asked_at;
 use crate::api::ContainerRuntime;
 use crate::index::RuntimeKey;
-
-/// The annotation with the time at which Gardener has asked.
-const TIMESTAMP: &str = "gardener.cloud/timestamp";
 
 /// What an event means for its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +73,7 @@ pub(super) fn is_wanting(object: &ContainerRuntime, freely: bool) -> bool {
 /// Whether Gardener has asked since the last operation: a controller that died
 /// had taken the annotation off, and Gardener waits for a later time.
 fn is_unanswered(object: &ContainerRuntime) -> bool {
-    let asked = object.annotations().get(TIMESTAMP).and_then(|time| time.parse().ok());
-    let asked: Option<Timestamp> = asked.filter(|_| object.asked().is_none());
-    // Gardener compares seconds.
+    let asked = asked_at(object).filter(|_| object.asked().is_none());
     let last = object.last_operation().map(|last| last.last_update_time.as_second());
     asked.zip(last).is_some_and(|(asked, last)| asked.as_second() > last)
 }
@@ -115,6 +113,8 @@ impl Ask {
 #[derive(Debug, Default)]
 struct Own {
     running: bool,
+    /// Whether what it depends on has changed since it began to run.
+    again: bool,
     versions: Vec<String>,
     latest: Option<Arc<ContainerRuntime>>,
 }
@@ -161,6 +161,25 @@ impl Triggers {
         }
     }
 
+    /// An object's shoot can be worked on again: it is looked at where something
+    /// is to be done with it. A run that is under way may not know of it, or may
+    /// have done it already, which its end tells.
+    pub(super) fn look_again(&self, key: &RuntimeKey, stored: &Arc<ContainerRuntime>) {
+        let mut state = self.lock();
+        let own = state.own.get_mut(key);
+        let known = match own {
+            Some(own) if own.running => {
+                own.again = true;
+                return;
+            }
+            Some(own) => own.newest(stored),
+            None => Arc::clone(stored),
+        };
+        if is_wanting(&known, self.freely) {
+            self.note(&mut state, key, &known, Some(String::new()));
+        }
+    }
+
     /// An object is looked at in any case: not it has changed, but what it
     /// depends on.
     pub(super) fn ask(&self, key: &RuntimeKey, object: &ContainerRuntime) {
@@ -203,10 +222,7 @@ impl Triggers {
         own.running = true;
         // Whoever asks by this version later on is served by this run.
         own.versions.push(version_of(&stored));
-        let newer = own.latest.as_ref().filter(|latest| {
-            latest.metadata.uid == stored.metadata.uid && order(latest) > order(&stored)
-        });
-        newer.cloned().unwrap_or(stored)
+        own.newest(&stored)
     }
 
     /// A reconcile has written its object.
@@ -218,11 +234,13 @@ impl Triggers {
     }
 
     /// A reconcile has ended; `stored` is the object as the watch has it.
-    pub(super) fn end(&self, key: &RuntimeKey, stored: Option<&ContainerRuntime>) {
+    pub(super) fn end(&self, key: &RuntimeKey, stored: Option<&Arc<ContainerRuntime>>) {
         let mut state = self.lock();
         let State { asks, own } = &mut *state;
         let Some(mine) = own.get_mut(key) else { return };
         mine.running = false;
+        let again = std::mem::take(&mut mine.again);
+        let known = stored.filter(|_| again).map(|stored| mine.newest(stored));
         if let Some(ask) = asks.get_mut(key) {
             let turn = ask.is_turn();
             ask.by.retain(|version| !mine.has_written(version));
@@ -232,6 +250,9 @@ impl Triggers {
         }
         if mine.latest.is_none() || stored.is_none_or(|stored| mine.is_seen_in(stored)) {
             own.remove(key);
+        }
+        if let Some(known) = known.filter(|known| is_wanting(known, self.freely)) {
+            self.note(&mut state, key, &known, Some(String::new()));
         }
         self.raised.notify_one();
     }
@@ -260,6 +281,14 @@ impl Own {
         self.versions.contains(version)
     }
 
+    /// The object as the watch has it, or as an own write left it after that.
+    fn newest(&self, stored: &Arc<ContainerRuntime>) -> Arc<ContainerRuntime> {
+        let newer = self.latest.as_ref().filter(|latest| {
+            latest.metadata.uid == stored.metadata.uid && order(latest) > order(stored)
+        });
+        Arc::clone(newer.unwrap_or(stored))
+    }
+
     /// Whether the last write can be seen in the object as the watch has it.
     fn is_seen_in(&self, object: &ContainerRuntime) -> bool {
         self.latest.as_ref().is_none_or(|latest| order(latest) <= order(object))
@@ -274,133 +303,4 @@ fn version_of(object: &ContainerRuntime) -> String {
 fn order(object: &ContainerRuntime) -> u64 {
     let version = object.metadata.resource_version.as_ref();
     version.and_then(|version| version.parse().ok()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::api::OPERATION;
-    use crate::operation::fixture::{key, object};
-
-    fn last(kind: &str, state: &str) -> Value {
-        json!({"lastOperation": {"type": kind, "state": state, "description": "", "progress": 1,
-            "lastUpdateTime": "2026-01-01T00:00:00Z"}})
-    }
-
-    fn version(metadata: &Value, status: &Value, number: u64) -> ContainerRuntime {
-        let mut metadata = metadata.clone();
-        metadata["resourceVersion"] = number.to_string().into();
-        object(metadata, status.clone())
-    }
-
-    #[test]
-    fn first_sight_by_gardeners_rules() {
-        let annotated = |value: &str| json!({"annotations": {OPERATION: value}});
-        let deleted = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
-        let done = || last("Reconcile", "Succeeded");
-        let table = [
-            (json!({}), Value::Null, true),
-            (json!({}), done(), false),
-            (json!({}), last("Create", "Processing"), true),
-            (json!({}), last("Reconcile", "Error"), true),
-            (json!({}), last("Migrate", "Succeeded"), false),
-            (json!({"generation": 2}), done(), false),
-            (annotated("reconcile"), done(), true),
-            (annotated("restore"), done(), true),
-            (annotated("migrate"), done(), true),
-            (annotated("wait-for-state"), done(), false),
-            (annotated("keepalive"), done(), false),
-            (deleted, done(), true),
-        ];
-        for (metadata, status, want) in table {
-            let new = object(metadata, status);
-            assert_eq!(admit(None, &new, false) == Admission::Asked, want, "{new:?}");
-            assert_eq!(admit(None, &new, true), Admission::Asked, "{new:?}");
-            // Another object with its name is seen for the first time.
-            let mut old = new.clone();
-            old.metadata.uid = Some("other".to_owned());
-            assert_eq!(admit(Some(&old), &new, false) == Admission::Asked, want);
-        }
-    }
-
-    #[test]
-    fn updates_by_gardeners_rules() {
-        use Admission::{Asked, Changed, No};
-        let plain = || json!({"generation": 1});
-        let annotated = |value: &str| json!({"generation": 1, "annotations": {OPERATION: value}});
-        let deleted = |timestamp: &str| {
-            json!({"generation": 2, "deletionTimestamp": "2026-01-01T00:00:00Z",
-                   "annotations": {"gardener.cloud/timestamp": timestamp}})
-        };
-        let done = || last("Reconcile", "Succeeded");
-        let failed = || last("Reconcile", "Error");
-        let table = [
-            // Our own words do not bring an object back.
-            ((plain(), done()), (plain(), failed()), No, No),
-            ((annotated("reconcile"), done()), (plain(), done()), No, No),
-            ((plain(), done()), (annotated("reconcile"), done()), Asked, Asked),
-            ((plain(), done()), (annotated("restore"), done()), Asked, Asked),
-            ((plain(), done()), (annotated("migrate"), done()), Asked, Asked),
-            ((plain(), done()), (annotated("wait-for-state"), done()), No, No),
-            // A changed spec waits for Gardener's word.
-            ((plain(), done()), (json!({"generation": 2}), done()), Changed, Asked),
-            ((plain(), done()), (deleted("1"), done()), Asked, Asked),
-            ((deleted("1"), done()), (deleted("2"), done()), Asked, Asked),
-            ((deleted("1"), done()), (deleted("1"), last("Delete", "Processing")), No, No),
-            ((plain(), done()), (deleted("1"), failed()), Asked, Asked),
-        ];
-        for ((metadata, status), (to, then), want, freely) in table {
-            let (old, new) = (version(&metadata, &status, 1), version(&to, &then, 2));
-            assert_eq!(admit(Some(&old), &new, false), want, "{old:?} {new:?}");
-            assert_eq!(admit(Some(&old), &new, true), freely, "freely: {old:?} {new:?}");
-            assert_eq!(admit(Some(&new), &new, true), No, "it is listed again");
-        }
-    }
-
-    fn annotated(value: &str, number: u64) -> ContainerRuntime {
-        version(&json!({"annotations": {OPERATION: value}}), &Value::Null, number)
-    }
-
-    #[test]
-    fn own_writes_are_no_triggers_whenever_they_are_seen() {
-        let triggers = Triggers::new(false);
-        let first = annotated("restore", 1);
-        triggers.seen(&key(), None, &first);
-        assert!(triggers.take()[&key()].is_turn());
-        let begun = triggers.begin(&key(), Arc::new(first.clone()));
-        assert_eq!(begun.metadata, first.metadata);
-        // One write is seen before its answer, the other one after it.
-        let (early, late) = (annotated("restore", 2), annotated("restore", 3));
-        triggers.seen(&key(), Some(&first), &early);
-        assert!(triggers.take().is_empty(), "it runs");
-        triggers.wrote(&key(), &early);
-        triggers.wrote(&key(), &late);
-        triggers.end(&key(), Some(&early));
-        assert!(triggers.take().is_empty());
-        // What was written is known before the watch has it.
-        let known = triggers.begin(&key(), Arc::new(early.clone()));
-        assert_eq!(known.metadata, late.metadata);
-        triggers.end(&key(), Some(&early));
-        triggers.seen(&key(), Some(&early), &late);
-        assert!(triggers.take().is_empty());
-        assert!(triggers.lock().own.is_empty(), "nothing is left");
-    }
-
-    #[test]
-    fn what_others_ask_meanwhile_is_not_lost() {
-        let triggers = Triggers::new(false);
-        let first = annotated("restore", 1);
-        triggers.begin(&key(), Arc::new(first.clone()));
-        let (foreign, own) = (annotated("reconcile", 2), annotated("restore", 3));
-        triggers.seen(&key(), Some(&first), &foreign);
-        triggers.seen(&key(), Some(&foreign), &own);
-        triggers.wrote(&key(), &own);
-        assert!(triggers.take().is_empty());
-        triggers.end(&key(), Some(&own));
-        assert!(triggers.take()[&key()].is_turn());
-        triggers.gone(&key());
-        assert!(triggers.take()[&key()].gone);
-    }
 }

@@ -18,7 +18,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::json;
 
-use crate::api::{is_conflict, is_transient};
+use crate::api::{is_conflict, is_not_found, is_transient};
 use crate::identity::ca::{CaError, ShootCa};
 use crate::objects::agent::{ACCESS_ACCOUNT, NAMESPACE};
 
@@ -63,6 +63,12 @@ pub(crate) enum SecretError {
         /// The key.
         key: &'static str,
     },
+    /// It was there a moment ago.
+    #[error("Secret {name} vanished meanwhile")]
+    Vanished {
+        /// The Secret.
+        name: &'static str,
+    },
     /// The authority can't be used.
     #[error("the shoot's certificate authority can't be used")]
     Authority(#[source] CaError),
@@ -73,7 +79,7 @@ impl SecretError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Api { source, .. } => is_transient(source),
-            Self::Terminating { .. } => true,
+            Self::Terminating { .. } | Self::Vanished { .. } => true,
             Self::Content { .. } | Self::Authority(_) => false,
         }
     }
@@ -93,7 +99,7 @@ pub(crate) async fn authority(seed: &Client, shoot: &ShootName) -> Result<ShootC
                 }
                 // Two pools race to make the first one; either will do.
                 Err(error) if is_conflict(&error) => {
-                    api.get(CA_SECRET).await.map_err(at(CA_SECRET))?
+                    api.get(CA_SECRET).await.map_err(at_present(CA_SECRET))?
                 }
                 Err(error) => return Err(at(CA_SECRET)(error)),
             }
@@ -107,7 +113,7 @@ pub(crate) async fn authority(seed: &Client, shoot: &ShootName) -> Result<ShootC
     if !missing.is_empty() || there.immutable != Some(true) {
         let patch = Patch::Merge(json!({"metadata": {"labels": missing}, "immutable": true}));
         let patched = api.patch(CA_SECRET, &PatchParams::default(), &patch).await;
-        patched.map_err(at(CA_SECRET))?;
+        patched.map_err(at_present(CA_SECRET))?;
     }
     Ok(authority)
 }
@@ -149,7 +155,7 @@ pub(crate) async fn request_access(seed: &Client, shoot: &ShootName) -> Result<(
     let patch = json!({"metadata": {"labels": labels, "annotations": annotations}});
     let patch = Patch::Merge(patch);
     let patched = api.patch_metadata(ACCESS_SECRET, &PatchParams::default(), &patch).await;
-    patched.map_err(at(ACCESS_SECRET))?;
+    patched.map_err(at_present(ACCESS_SECRET))?;
     Ok(())
 }
 
@@ -244,4 +250,13 @@ fn owned(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 fn at(name: &'static str) -> impl Fn(kube::Error) -> SecretError {
     move |source| SecretError::Api { name, source }
+}
+
+/// The same about a Secret that was there when it was last asked for: whoever
+/// deletes it was quicker, and it is made anew at the next try.
+fn at_present(name: &'static str) -> impl Fn(kube::Error) -> SecretError {
+    move |source| match is_not_found(&source) {
+        true => SecretError::Vanished { name },
+        false => SecretError::Api { name, source },
+    }
 }

@@ -28,10 +28,12 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::{Patch, PatchParams};
@@ -43,7 +45,7 @@ use tokio::time::Instant;
 use self::compose::{Composed, compose};
 use self::gate::{Gate, gate};
 use self::waiting::{Due, Version, Waiting};
-use crate::api::{ContainerRuntime, is_conflict};
+use crate::api::{ContainerRuntime, is_conflict, is_not_found};
 use crate::events::Events;
 use crate::index::{Index, RuntimeKey};
 use crate::seed::Store;
@@ -56,7 +58,9 @@ const GATHER: Duration = Duration::from_millis(200);
 const SETTLE: Duration = Duration::from_secs(30);
 /// How long the watch may take to show what was written.
 const BEHIND: Duration = Duration::from_secs(5);
-/// How many resources are written at once.
+/// How long the API may take for one write.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many resources are written at once; one that hangs is one of them.
 const AT_ONCE: usize = 8;
 
 /// Writes status.
@@ -81,7 +85,18 @@ enum Outcome {
     /// Somebody had written before; its next version is on its way.
     Conflict,
     /// It could not be written.
-    Refused(kube::Error),
+    Refused(WriteError),
+}
+
+/// Why a status is not written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("the API refused it")]
+    Api(#[from] kube::Error),
+    /// It may have been written: then the watch has it, and the next write
+    /// starts from there.
+    #[error("the API did not answer within {PATIENCE:?}")]
+    Late(#[from] tokio::time::error::Elapsed),
 }
 
 impl StatusWriter {
@@ -90,48 +105,54 @@ impl StatusWriter {
         // What changed before is looked at too.
         changes.mark_changed();
         let mut waiting = Waiting::new(Instant::now() + SETTLE);
+        let (mut due, mut looks) = (VecDeque::new(), FuturesUnordered::new());
+        // Until when changes are gathered, where there are any.
+        let mut gathered = None;
         loop {
-            let next = waiting.next(Instant::now());
-            // Cancel-safe: a change is still seen by the next look at the
-            // index and the store, and who waits is still in `waiting`.
+            while looks.len() < AT_ONCE
+                && let Some(due) = due.pop_front()
+            {
+                looks.push(self.look(due));
+            }
+            let next = gathered.or_else(|| waiting.next(Instant::now()));
+            let idle = gathered.is_none();
+            // Cancel-safe: a change is still seen by the next look at the index
+            // and the store, who waits is still in `waiting`, and looks go on. A
+            // shutdown breaks off writes of one request each, and what they
+            // would have said is worked out anew by the next process.
             tokio::select! {
-                changed = changes.changed() => changed?,
-                () = self.store.changed() => {}
+                Some((key, version, outcome)) = looks.next() => {
+                    waiting.note(key, version, outcome, Instant::now());
+                    continue;
+                }
+                changed = changes.changed(), if idle => changed?,
+                () = self.store.changed(), if idle => {}
                 () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 () = shutdown.begun() => return Ok(()),
             }
-            // Cancel-safe: what changed stays marked in the index and the store.
-            tokio::select! {
-                () = tokio::time::sleep(GATHER) => {}
-                () = shutdown.begun() => return Ok(()),
+            let now = Instant::now();
+            if gathered.take_if(|end| *end <= now).is_none() {
+                gathered.get_or_insert(now + GATHER);
+                continue;
             }
             waiting.add(self.index.take_dirty());
             waiting.add(self.store.take_changed());
-            let due = waiting.take_due(Instant::now(), |key| {
-                Some(self.store.get(key)?.metadata.resource_version.clone())
-            });
-            let mut looks = futures_util::stream::iter(due)
-                .map(async |due| {
-                    let (version, outcome) = self.look(&due).await;
-                    (due.key, version, outcome)
-                })
-                .buffer_unordered(AT_ONCE);
-            loop {
-                // Cancel-safe: a write is one request, and what it would have
-                // said is worked out anew by the next process.
-                let look = tokio::select! {
-                    look = looks.next() => look,
-                    () = shutdown.begun() => return Ok(()),
-                };
-                let Some((key, version, outcome)) = look else { break };
-                waiting.note(key, version, outcome, Instant::now());
-            }
+            due.extend(
+                waiting.take_due(now, |key| {
+                    Some(self.store.get(key)?.metadata.resource_version.clone())
+                }),
+            );
         }
     }
 
     /// Looks at one resource, and writes its status where that is not as it
     /// should be. Tells which version was looked at.
-    async fn look(&self, due: &Due) -> (Version, Outcome) {
+    async fn look(&self, due: Due) -> (RuntimeKey, Version, Outcome) {
+        let (version, outcome) = self.look_at(&due).await;
+        (due.key, version, outcome)
+    }
+
+    async fn look_at(&self, due: &Due) -> (Version, Outcome) {
         let key = &due.key;
         let Some(object) = self.store.get(key) else { return (None, Outcome::Closed) };
         let version = object.metadata.resource_version.clone();
@@ -176,14 +197,17 @@ impl StatusWriter {
         let (shoot, name) = (&key.shoot, key.name.as_str());
         let params = PatchParams::default();
         let api = key.api(&self.client);
-        match api.patch_status(name, &params, &Patch::Merge(patch)).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => return Outcome::Closed,
-            Err(error) if is_conflict(&error) => {
+        let patch = Patch::Merge(patch);
+        let written = api.patch_status(name, &params, &patch);
+        match tokio::time::timeout(PATIENCE, written).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if is_not_found(&error) => return Outcome::Closed,
+            Ok(Err(error)) if is_conflict(&error) => {
                 tracing::debug!(%shoot, name, "somebody else wrote the status first");
                 return Outcome::Conflict;
             }
-            Err(error) => return Outcome::Refused(error),
+            Ok(Err(error)) => return Outcome::Refused(error.into()),
+            Err(late) => return Outcome::Refused(late.into()),
         }
         if let Some(error) = composed.unread {
             tracing::warn!(%shoot, name, error = %Chain(&error), "status.state is passed over");

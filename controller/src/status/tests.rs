@@ -89,6 +89,8 @@ struct Seed {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     /// Whether the watch is on time.
     on_time: Arc<AtomicBool>,
+    /// The object whose writes hang.
+    hangs: Arc<Mutex<Option<&'static str>>>,
     calls: Calls,
     _tasks: JoinSet<anyhow::Result<()>>,
 }
@@ -99,6 +101,8 @@ impl Seed {
         let index = Arc::new(Index::new(BinaryRoots::default()));
         let store = Arc::new(Store::default());
         let on_time = Arc::new(AtomicBool::new(true));
+        let hangs: Arc<Mutex<Option<&str>>> = Arc::default();
+        let hanging = Arc::clone(&hangs);
         let objects: BTreeMap<_, _> = objects
             .into_iter()
             .map(|object| (object["metadata"]["name"].as_str().unwrap().to_owned(), object))
@@ -112,6 +116,9 @@ impl Seed {
             }
             assert_eq!(call.method, "PATCH", "{}", call.path);
             let name = call.path.rsplit('/').nth(1).unwrap();
+            if *hanging.lock().unwrap() == Some(name) {
+                return (scripted::SILENCE, Value::Null);
+            }
             let mut objects = kept.lock().unwrap();
             let Some(object) = objects.get_mut(name) else { return refusal(404, "NotFound") };
             let version = &object["metadata"]["resourceVersion"];
@@ -134,7 +141,7 @@ impl Seed {
             [(gvisor(), Resolution::Pending)].into(),
             BTreeMap::new(),
         );
-        let seed = Self { index, store, objects, on_time, calls, _tasks: JoinSet::new() };
+        let seed = Self { index, store, objects, on_time, hangs, calls, _tasks: JoinSet::new() };
         seed.list();
         seed.begin(writer, publish)
     }

@@ -25,6 +25,10 @@ pub(super) struct Waiting {
     /// Versions that are known to be outdated, and how long the watch may
     /// take to bring the next.
     behind: BTreeMap<RuntimeKey, (Version, Instant)>,
+    /// Those that are looked at now.
+    busy: BTreeSet<RuntimeKey>,
+    /// Those of them that changed meanwhile.
+    again: BTreeSet<RuntimeKey>,
     /// Those that this controller has spoken for already.
     spoken: BTreeSet<RuntimeKey>,
 }
@@ -40,13 +44,17 @@ pub(super) struct Due {
 
 impl Waiting {
     pub(super) fn new(settled: Instant) -> Self {
-        let (now, later, pace, behind, spoken) = Default::default();
-        Self { settled, now, later, pace, behind, spoken }
+        let (now, later, pace, behind) = Default::default();
+        let (busy, again, spoken) = Default::default();
+        Self { settled, now, later, pace, behind, busy, again, spoken }
     }
 
     /// These changed.
     pub(super) fn add(&mut self, keys: impl IntoIterator<Item = RuntimeKey>) {
-        self.now.extend(keys);
+        let (again, now): (Vec<_>, Vec<_>) =
+            keys.into_iter().partition(|key| self.busy.contains(key));
+        self.again.extend(again);
+        self.now.extend(now);
     }
 
     /// When there is somebody to look at; none where nobody waits.
@@ -79,6 +87,7 @@ impl Waiting {
             }
             self.behind.remove(&key);
             self.later.remove(&key);
+            self.busy.insert(key.clone());
             let early = now < self.settled && !self.spoken.contains(&key);
             Some(Due { key, settles: early.then(|| self.settled - now) })
         });
@@ -93,6 +102,8 @@ impl Waiting {
         outcome: Outcome,
         now: Instant,
     ) {
+        self.busy.remove(&key);
+        self.now.extend(self.again.take(&key));
         match outcome {
             Outcome::Closed => self.pace.forget(&key),
             Outcome::Later(wait) => {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::operations::{condition, settled};
+use super::operations::{all_settled, condition, settled};
 use super::support::gardenlet::until;
 use super::support::record::Kind;
 use super::support::shoot::{Shoot, pools};
@@ -75,9 +75,7 @@ pub(super) async fn nothing_is_written_twice(suite: &Suite) {
     let controller = suite.controller().await;
     let shoot = Shoot::new(suite, &controller, "again", pools(&[("a", both), ("b", both)])).await;
     shoot.reconcile().await;
-    for name in ["gvisor-a", "gvisor-b", "kata-a", "kata-b"] {
-        settled(&shoot, name).await;
-    }
+    all_settled(&shoot, &["gvisor-a", "gvisor-b", "kata-a", "kata-b"]).await;
     let place = suite.record.here();
     for _ in 0..3 {
         shoot.reconcile().await;

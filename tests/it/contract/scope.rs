@@ -38,6 +38,24 @@ pub(super) async fn other_classes_and_types(suite: &Suite) {
     shoot.never_failed().await;
 }
 
+/// `--types`: one of two extensions on a seed. Namespaces of no shoot are nobody's.
+pub(super) async fn a_list_of_types(suite: &Suite) {
+    let controller = suite.own_controller("listed", &["--types", "kata,other"]).await;
+    let mut shoot = Shoot::new(suite, &controller, "listed", pools(&[("a", &["gvisor"])])).await;
+    shoot.deploy().await;
+    let elsewhere = Shoot::elsewhere(suite, &controller, "elsewhere", pools(&[("a", &["kata"])]));
+    let elsewhere = elsewhere.await;
+    elsewhere.deploy().await;
+    shoot.gardenlet.workers = pools(&[("a", &["kata"])]);
+    shoot.reconcile().await;
+    for object in [shoot.get("gvisor-a").await, elsewhere.get("kata-a").await] {
+        assert!(object["status"].is_null(), "{object:#}");
+        assert_eq!(annotation(&object, OPERATION), Some("reconcile"));
+    }
+    assert_eq!(shoot.managed_resources().await, [super::objects::AGENT, super::objects::KATA]);
+    shoot.never_failed().await;
+}
+
 fn json_patch(target: &mut Value, own: &Value) {
     let target = target.as_object_mut().unwrap();
     target.extend(own.as_object().unwrap().clone());

@@ -61,7 +61,7 @@ pub(super) async fn a_bad_one_is_refused_and_mended(suite: &Suite) {
         assert_eq!((&last["state"], &last["progress"]), (&json!("Error"), &json!(50)));
         assert_eq!(object["status"]["observedGeneration"], object["metadata"]["generation"]);
         // It has failed for a while: the next attempt would be far away.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
         set(&mut shoot, Some(gvisor(json!({"net-raw": "false"}))));
         let begun = Instant::now();
         shoot.deploy().await;

@@ -1,5 +1,6 @@
 //! The rendered objects, and the requests that write them.
 
+mod races;
 mod rendered;
 mod seed;
 mod withdrawn;

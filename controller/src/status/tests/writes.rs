@@ -110,6 +110,31 @@ async fn a_busy_resource_is_written_once_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_hangs_is_given_up_and_holds_nobody_back() {
+    let seed = Seed::start(vec![runtime("a"), runtime("b")]);
+    *seed.hangs.lock().unwrap() = Some("a");
+    seed.nodes(1);
+    seed.resolve(b"one");
+    seed.report(0, Phase::Pulling, None, b"one");
+    pass(SECOND * 2).await;
+    assert_eq!(seed.condition("b", "BundleResolved").0, "True");
+    seed.report(0, Phase::Loaded, None, b"one");
+    pass(SECOND * 2).await;
+    assert_eq!(seed.condition("b", SYSTEM).0, "True", "others go on meanwhile");
+    let writes = |name: &str| {
+        let all = seed.writes().into_iter();
+        all.filter(|call| call.path.contains(&format!("/{name}/"))).collect::<Vec<_>>()
+    };
+    assert_eq!(writes("a").len(), 1, "one at a time");
+    *seed.hangs.lock().unwrap() = None;
+    pass(SECOND * 10).await;
+    let writes = writes("a");
+    assert_eq!(writes.len(), 2, "given up, and done again with what is known by then");
+    assert!(writes[1].at - writes[0].at < SECOND * 13);
+    assert_eq!(seed.condition("a", SYSTEM).0, "True");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_conflict_waits_for_the_watch() {
     let seed = Seed::start(vec![runtime("a")]);
     seed.on_time.store(false, Ordering::Relaxed);

@@ -59,7 +59,17 @@ impl<'a> Shoot<'a> {
         name: &str,
         workers: Vec<Worker>,
     ) -> Self {
-        let name = format!("shoot--it--{name}");
+        Self::elsewhere(suite, controller, &format!("shoot--it--{name}"), workers).await
+    }
+
+    /// The same in a namespace of any name.
+    pub(crate) async fn elsewhere(
+        suite: &'a Suite,
+        controller: &Controller,
+        name: &str,
+        workers: Vec<Worker>,
+    ) -> Self {
+        let name = name.to_owned();
         let namespace =
             json!({"metadata": {"name": name, "labels": {"gardener.cloud/role": "shoot"}}});
         let namespaces = suite.access.all::<Namespace>();

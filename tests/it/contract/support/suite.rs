@@ -8,7 +8,7 @@
 //!         └─ token requestor, for the shoots that have an API
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -225,20 +225,35 @@ impl Suite {
 impl Controller {
     /// Waits until it has listed what there is.
     pub(crate) async fn ready(&self) {
-        let ready = until(async || (get(self.admin, "/readyz").await? == 200).then_some(())).await;
+        let ready =
+            until(async || (get(self.admin, "/readyz").await?.0 == 200).then_some(())).await;
         assert!(ready.is_some(), "the controller is not ready\n{}", tail(&self.log, 40));
+    }
+
+    /// What it wants of the nodes of a shoot, by their names: their types.
+    pub(crate) async fn nodes(&self, shoot: &str) -> BTreeMap<String, BTreeSet<String>> {
+        let (_, page) = get(self.admin, "/status").await.expect("the status page");
+        let page: Value = serde_json::from_str(&page).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let nodes = page["nodes"].as_array().unwrap().iter();
+        let nodes = nodes.filter(|node| node["shoot"] == shoot).map(|node| {
+            let bundles = node["bundles"].as_array().unwrap().iter();
+            (text(&node["name"]), bundles.map(|bundle| text(&bundle["type"])).collect())
+        });
+        nodes.collect()
     }
 }
 
-/// The status of a page of a controller.
-async fn get(admin: SocketAddr, path: &str) -> Option<u16> {
+/// A page of a controller, with its status.
+async fn get(admin: SocketAddr, path: &str) -> Option<(u16, String)> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(admin).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
-    answer.split(' ').nth(1)?.parse().ok()
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 fn tail(path: &Path, lines: usize) -> String {
