@@ -1,12 +1,14 @@
 //! A plain cluster without Gardener: `--cluster local`.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Secret};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret, ServiceAccount};
 use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use rootstock_controller::api::ContainerRuntime;
@@ -18,7 +20,7 @@ use rootstock_playground::seed::catalog::{self, Offer};
 use rootstock_playground::seed::daemonset::DaemonSets;
 use rootstock_playground::seed::kubelet::{Kubelet, Machine};
 use rootstock_playground::seed::landscape::this_architecture;
-use rootstock_playground::seed::objects::Access;
+use rootstock_playground::seed::objects::{Access, ensure, typed};
 use rootstock_playground::seed::processes::{LEASH, Processes};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -27,6 +29,15 @@ use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "rootstock";
+/// The controller's ServiceAccount, and its roles.
+const ACCOUNT: &str = "rootstock-controller";
+/// The chart's rules: everywhere, in the own namespace (two files), in kube-system.
+const RULES: [&str; 4] = [
+    "rules-local.yaml",
+    "rules-own-namespace.yaml",
+    "rules-local-own-namespace.yaml",
+    "rules-local-kube-system.yaml",
+];
 const NODES: [&str; 2] = ["node-a", "node-b"];
 
 /// A cluster with two nodes, and the controller in it.
@@ -41,14 +52,14 @@ struct Plain {
 }
 
 impl Plain {
-    async fn start(plane: Option<&RealControlPlane>) -> Self {
+    async fn start(plane: Option<&RealControlPlane>, nodes: &[&str]) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::Builder::new().prefix("rs-").tempdir().unwrap();
         for folder in ["kubeconfigs", "logs", "registry", "volumes"] {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
         let options = Options {
-            name: "plain".to_owned(),
+            name: if nodes.is_empty() { "empty" } else { "plain" }.to_owned(),
             dir: dir.path().join("kubeconfigs"),
             crds: Vec::new(),
         };
@@ -78,18 +89,65 @@ impl Plain {
             _registry: registry,
             dir,
         };
-        plain.boot().await;
-        plain.controller(&catalog);
+        let kubeconfig = plain.account(plane.is_some()).await;
+        plain.boot(nodes).await;
+        plain.controller(&catalog, &kubeconfig);
         plain
     }
 
-    /// Two nodes as a kubelet registers them, with nothing of Gardener's.
-    async fn boot(&mut self) {
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let namespace = json!({"metadata": {"name": NAMESPACE}});
-        create(&namespaces, namespace).await;
+    /// The controller's account with what the chart allows it and nothing
+    /// more, as a kubeconfig.
+    async fn account(&self, is_real: bool) -> PathBuf {
+        let access = Access::new(self.client.clone());
+        for name in [NAMESPACE, "kube-system"] {
+            let namespace = json!({"metadata": {"name": name}});
+            ensure(&access.all::<Namespace>(), &typed(namespace).unwrap()).await.unwrap();
+        }
+        let accounts = access.within::<ServiceAccount>(NAMESPACE);
+        create(&accounts, json!({"metadata": {"name": ACCOUNT}})).await;
+        let [all, own, local_own, system] = RULES.map(rules);
+        let own = [own, local_own].concat();
+        let places = match is_real {
+            true => vec![(None, all), (Some(NAMESPACE), own), (Some("kube-system"), system)],
+            // The embedded API has no Roles: there it is allowed everywhere.
+            false => vec![(None, [all, own, system].concat())],
+        };
+        for (namespace, rules) in places {
+            let kind = if namespace.is_some() { "Role" } else { "ClusterRole" };
+            let role = json!({"metadata": {"name": ACCOUNT}, "rules": rules});
+            let binding = json!({
+                "metadata": {"name": ACCOUNT},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": ACCOUNT},
+                "subjects": [
+                    {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE},
+                ],
+            });
+            match namespace {
+                Some(namespace) => {
+                    create(&access.within::<Role>(namespace), role).await;
+                    create(&access.within::<RoleBinding>(namespace), binding).await;
+                }
+                None => {
+                    create(&access.all::<ClusterRole>(), role).await;
+                    create(&access.all::<ClusterRoleBinding>(), binding).await;
+                }
+            }
+        }
+        let request = json!({"metadata": {}, "spec": {"audiences": [], "expirationSeconds": 7200}});
+        let request: TokenRequest = serde_json::from_value(request).unwrap();
+        let made = accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await;
+        let text = std::fs::read_to_string(self.cluster.kubeconfig_path()).unwrap();
+        let mut kubeconfig: Value = serde_json::from_str(&text).unwrap();
+        kubeconfig["users"][0]["user"]["token"] = json!(made.unwrap().status.unwrap().token);
+        let path = self.dir.path().join("kubeconfigs/controller");
+        std::fs::write(&path, kubeconfig.to_string()).unwrap();
+        path
+    }
+
+    /// Nodes as a kubelet registers them, with nothing of Gardener's.
+    async fn boot(&mut self, names: &[&str]) {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        for name in NODES {
+        for name in names.iter().copied() {
             let labels =
                 json!({"kubernetes.io/arch": this_architecture(), "kubernetes.io/hostname": name});
             create(&nodes, json!({"metadata": {"name": name, "labels": labels}})).await;
@@ -111,14 +169,13 @@ impl Plain {
         self.actors.spawn(daemon_sets.run(self.shutdown.clone()));
     }
 
-    fn controller(&self, catalog: &Path) {
+    fn controller(&self, catalog: &Path, kubeconfig: &Path) {
         let [listen, admin] = free_ports();
-        let kubeconfig = self.cluster.kubeconfig_path().display().to_string();
         let flags = [
             ("--cluster", "local".to_owned()),
             ("--namespace", NAMESPACE.to_owned()),
             ("--config", catalog.display().to_string()),
-            ("--kubeconfig", kubeconfig),
+            ("--kubeconfig", kubeconfig.display().to_string()),
             ("--listen", listen.to_string()),
             ("--admin-listen", admin.to_string()),
             ("--endpoint-domain", "seed.localhost".to_owned()),
@@ -153,6 +210,45 @@ impl Plain {
         }
     }
 
+    /// Asks for gvisor, until the controller has written what it makes for it.
+    async fn ask(&self) {
+        let resource = json!({
+            "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",
+            "metadata": {"name": "gvisor"},
+            "spec": {"type": "gvisor", "binaryPath": "/var/bin/containerruntimes",
+                "workerPool": {
+                    "name": "sandboxed", "selector": {"matchLabels": {"sandboxed": "yes"}},
+                }},
+        });
+        let resource: ContainerRuntime = serde_json::from_value(resource).unwrap();
+        self.until("the definition is served", async || {
+            let created = self.resources().create(&PostParams::default(), &resource).await;
+            created.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        self.until("it is reconciled", async || {
+            let status = self.status().await?;
+            let state = &status["lastOperation"]["state"];
+            if state == "Succeeded" { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await;
+    }
+
+    async fn status(&self) -> Result<Value, String> {
+        let object = self.resources().get("gvisor").await.map_err(|error| error.to_string())?;
+        serde_json::to_value(object.status).map_err(|error| error.to_string())
+    }
+
+    /// Deletes the resource, and waits until it is gone.
+    async fn give_up(&self) {
+        self.resources().delete("gvisor", &DeleteParams::default()).await.unwrap();
+        self.until("it is gone", async || match self.resources().get_opt("gvisor").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+
     async fn marks(&self) -> Vec<String> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let all = nodes.list(&Default::default()).await.unwrap();
@@ -161,11 +257,21 @@ impl Plain {
     }
 
     async fn stop(mut self) {
+        let log = self.dir.path().join("logs/controller.log");
+        let log = std::fs::read_to_string(log).unwrap().to_lowercase();
+        let refused: Vec<_> = log.lines().filter(|line| line.contains("forbidden")).collect();
+        assert!(refused.is_empty(), "its role lacks something: {refused:#?}");
         self.shutdown.cancel();
         while self.actors.join_next().await.is_some() {}
         self.processes.stop_all().await;
         self.cluster.stop().await;
     }
+}
+
+/// Rules of the chart.
+fn rules(file: &str) -> Vec<Value> {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/rootstock/files");
+    serde_saphyr::from_str(&std::fs::read_to_string(files.join(file)).unwrap()).unwrap()
 }
 
 fn free_ports() -> [SocketAddr; 2] {
@@ -177,38 +283,13 @@ async fn create<K>(api: &Api<K>, object: Value)
 where
     K: serde::de::DeserializeOwned + serde::Serialize + Clone + std::fmt::Debug,
 {
-    let object = serde_json::from_value(object).unwrap();
+    let object: K = serde_json::from_value(object).unwrap();
     api.create(&PostParams::default(), &object).await.unwrap();
 }
 
 /// A person asks for gvisor on one node, then on both, then no more.
 async fn journey(plain: Plain) {
-    let resources = plain.resources();
-    let resource = json!({
-        "apiVersion": "extensions.gardener.cloud/v1alpha1", "kind": "ContainerRuntime",
-        "metadata": {"name": "gvisor"},
-        "spec": {"type": "gvisor", "binaryPath": "/var/bin/containerruntimes",
-            "workerPool": {"name": "sandboxed", "selector": {"matchLabels": {"sandboxed": "yes"}}}},
-    });
-    let resource: ContainerRuntime = serde_json::from_value(resource).unwrap();
-    plain
-        .until("the definition is served", async || {
-            let created = resources.create(&PostParams::default(), &resource).await;
-            created.map(drop).map_err(|error| error.to_string())
-        })
-        .await;
-    let status = async || {
-        let object = resources.get("gvisor").await.map_err(|error| error.to_string())?;
-        let status = serde_json::to_value(object.status).map_err(|error| error.to_string())?;
-        Ok::<_, String>(status)
-    };
-    plain
-        .until("it is reconciled", async || {
-            let status = status().await?;
-            let state = &status["lastOperation"]["state"];
-            if state == "Succeeded" { Ok(()) } else { Err(status.to_string()) }
-        })
-        .await;
+    plain.ask().await;
     let classes: Api<RuntimeClass> = Api::all(plain.client.clone());
     let class = classes.get("gvisor").await.unwrap();
     let scheduling = class.scheduling.unwrap().node_selector.unwrap();
@@ -221,7 +302,7 @@ async fn journey(plain: Plain) {
         nodes.patch(node, &PatchParams::default(), &labels).await.unwrap();
         plain
             .until("the runtime is there", async || {
-                let status = status().await?;
+                let status = plain.status().await?;
                 let marks = plain.marks().await.len();
                 let ready = |c: &&Value| c["type"] == "NodesReady" && c["status"] == "True";
                 let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
@@ -235,13 +316,7 @@ async fn journey(plain: Plain) {
             .await;
     }
 
-    resources.delete("gvisor", &DeleteParams::default()).await.unwrap();
-    plain
-        .until("it is gone", async || match resources.get_opt("gvisor").await {
-            Ok(None) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await;
+    plain.give_up().await;
     let secrets: Api<Secret> = Api::namespaced(plain.client.clone(), NAMESPACE);
     let sets: Api<DaemonSet> = Api::namespaced(plain.client.clone(), "kube-system");
     plain
@@ -257,15 +332,40 @@ async fn journey(plain: Plain) {
     plain.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plain_cluster_gets_and_loses_a_runtime() {
-    journey(Plain::start(None).await).await;
+/// With no node there is nobody to wait for.
+async fn without_nodes(plain: Plain) {
+    plain.ask().await;
+    plain
+        .until("it is known that there are none", async || {
+            let status = plain.status().await?;
+            let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+            let known =
+                conditions.iter().any(|c| c["type"] == "NodesReady" && c["status"] == "True");
+            if known { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await;
+    let begun = Instant::now();
+    plain.give_up().await;
+    // A deletion waits 30 s for a node that is away, and two minutes for one that is silent.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    plain.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plain_cluster_on_the_real_api_gets_and_loses_a_runtime() {
+async fn a_plain_cluster_gets_and_loses_a_runtime() {
+    journey(Plain::start(None, &NODES).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_cluster_without_nodes_lets_a_resource_go_at_once() {
+    without_nodes(Plain::start(None, &[]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_cluster_on_the_real_api_does_the_same() {
     let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") else { return };
     let dir = tempfile::tempdir().unwrap();
     let plane = RealControlPlane::start(Path::new(&assets), dir.path()).await.unwrap();
-    journey(Plain::start(Some(&plane)).await).await;
+    journey(Plain::start(Some(&plane), &NODES).await).await;
+    without_nodes(Plain::start(Some(&plane), &[]).await).await;
 }

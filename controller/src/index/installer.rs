@@ -77,6 +77,12 @@ impl Index {
         self.lock().shoots.get(shoot).is_some_and(|shoot| shoot.asks_for(runtime))
     }
 
+    /// Where the installers of a shoot are, as it is known.
+    #[cfg(test)]
+    pub(crate) fn installer(&self, shoot: &ShootName) -> Installer {
+        self.lock().shoots.get(shoot).map(|shoot| shoot.installer.clone()).unwrap_or_default()
+    }
+
     /// Where the installers of a shoot are.
     pub fn put_installer(&self, shoot: &ShootName, installer: Installer) {
         let same = |known: &Shoot| known.installer == installer;

@@ -51,6 +51,9 @@ use shoot::Shoot;
 /// times what Kubernetes supports, and as many as connections are taken: a
 /// shoot's owner can create any number.
 pub const MAX_NODES: usize = 20_000;
+/// The most bytes of labels that the Nodes of one shoot have together:
+/// [`MAX_NODES`] with Gardener's 2 KiB each, and room.
+pub const MAX_LABEL_BYTES: usize = 64 * 1024 * 1024;
 
 /// Everything that is known. Clone an `Arc` of it.
 #[derive(Debug)]
@@ -75,6 +78,8 @@ struct State {
     /// Whether every ContainerRuntime of the seed has been seen.
     seed_listed: bool,
     dirty: BTreeSet<RuntimeKey>,
+    /// Raised with each change of a shoot.
+    changes: u64,
     /// Since when a node has not had what a ContainerRuntime asks for.
     unready: BTreeMap<RuntimeKey, BTreeMap<NodeName, Timestamp>>,
 }
@@ -105,6 +110,12 @@ impl Index {
     /// Sees every change from here on. What changed is asked of the index.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// A number that is another one after each change of this shoot: who waits
+    /// for one shoot looks at nothing else when another changed.
+    pub fn change_of(&self, shoot: &ShootName) -> u64 {
+        self.lock().shoots.get(shoot).map(|shoot| shoot.changed).unwrap_or_default()
     }
 
     /// Sees every shoot that is new, or is suspended or no longer is, from here on.
@@ -203,8 +214,7 @@ impl Index {
             }
             if shoot_state == ShootState::Hibernated {
                 // They are forgotten, not lost.
-                shoot.nodes.clear();
-                shoot.nodes_listed = false;
+                shoot.forget_nodes();
             }
             shoot.state = shoot_state;
         });
@@ -227,8 +237,7 @@ impl Index {
     pub fn remove_shoot(&self, name: &ShootName) {
         let mut state = self.lock();
         if let Some(shoot) = state.shoots.get_mut(name) {
-            shoot.nodes.clear();
-            shoot.nodes_listed = false;
+            shoot.forget_nodes();
             shoot.state = ShootState::Unknown;
         }
         state.mark_dirty(name);
@@ -255,7 +264,7 @@ impl Index {
     pub fn remove_node(&self, shoot: &ShootName, name: &NodeName) {
         let mut state = self.lock();
         if let Some(shoot) = state.shoots.get_mut(shoot) {
-            shoot.nodes.remove(name);
+            shoot.remove_node(name);
         }
         state.mark_dirty(shoot);
         self.raise();
@@ -269,12 +278,7 @@ impl Index {
             if shoot.is_suspended() {
                 return;
             }
-            let present: BTreeSet<_> = objects.iter().map(|o| o.facts.name.clone()).collect();
-            shoot.nodes.retain(|name, _| present.contains(name));
-            for object in objects {
-                shoot.put_node(object);
-            }
-            shoot.nodes_listed = true;
+            shoot.put_all_nodes(objects);
             shoot.state = ShootState::Known;
         });
     }
@@ -361,7 +365,9 @@ impl State {
     }
 
     fn mark_dirty(&mut self, name: &ShootName) {
-        let Some(shoot) = self.shoots.get(name) else { return };
+        let Some(shoot) = self.shoots.get_mut(name) else { return };
+        self.changes += 1;
+        shoot.changed = self.changes;
         let key = |runtime: &String| RuntimeKey { shoot: name.clone(), name: runtime.clone() };
         self.dirty.extend(shoot.runtimes.keys().map(key));
     }

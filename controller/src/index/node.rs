@@ -32,6 +32,7 @@ pub(super) const RETURN: Duration = Duration::from_secs(30);
 pub(super) struct NodeObject {
     pub(super) facts: NodeFacts,
     pub(super) uid: Uid,
+    pub(super) label_bytes: usize,
 }
 
 impl NodeObject {
@@ -41,8 +42,9 @@ impl NodeObject {
         object: &k8s_openapi::api::core::v1::Node,
         asked_by: AskedBy,
     ) -> Option<Self> {
-        let size = object.metadata.labels.iter().flatten().map(|(k, v)| k.len() + v.len());
-        if size.sum::<usize>() > MAX_LABELS {
+        let sizes = object.metadata.labels.iter().flatten().map(|(k, v)| k.len() + v.len());
+        let label_bytes = sizes.sum();
+        if label_bytes > MAX_LABELS {
             return None;
         }
         let labels = object.metadata.labels.clone().unwrap_or_default();
@@ -53,7 +55,7 @@ impl NodeObject {
             .and_then(|name| name.parse().ok());
         let name = object.metadata.name.as_deref()?.parse().ok()?;
         let uid = object.metadata.uid.as_deref()?.parse().ok()?;
-        Some(Self { facts: NodeFacts { name, labels, architecture, asked_by }, uid })
+        Some(Self { facts: NodeFacts { name, labels, architecture, asked_by }, uid, label_bytes })
     }
 
     pub(super) fn has_agent_label(&self) -> bool {

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rootstock_core::name::NodeName;
 
-use super::MAX_NODES;
 use super::claim::Runtime;
 use super::installer::Installer;
 use super::node::{Node, NodeObject};
+use super::{MAX_LABEL_BYTES, MAX_NODES};
 
 /// What is known of a shoot's API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,8 +29,12 @@ pub(super) struct Shoot {
     /// Whether its Nodes have been seen as a whole. They stay known while the
     /// shoot's API is away.
     pub(super) nodes_listed: bool,
+    /// The number of its last change.
+    pub(super) changed: u64,
     pub(super) runtimes: BTreeMap<String, Runtime>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
+    /// The bytes of their labels.
+    label_bytes: usize,
     /// Who installed gVisor before.
     pub(super) installer: Installer,
     /// The ContainerRuntimes by which it leaves this seed. One that is gone
@@ -57,8 +61,7 @@ impl Shoot {
         if self.is_suspended() {
             // Who listens for a node is told by its end. What they have is
             // asked anew, on whichever seed.
-            self.nodes.clear();
-            self.nodes_listed = false;
+            self.forget_nodes();
             self.state = ShootState::Unknown;
         }
         before != self.is_suspended()
@@ -76,9 +79,17 @@ impl Shoot {
     /// Takes a Node in; tells whether anything is new.
     pub(super) fn put_node(&mut self, object: NodeObject) -> bool {
         let full = self.nodes.len() >= MAX_NODES;
-        match self.nodes.get_mut(&object.facts.name) {
+        if self.nodes.get(&object.facts.name).is_some_and(|node| node.object == object) {
             // A kubelet's heartbeat.
-            Some(node) if node.object == object => return false,
+            return false;
+        }
+        let before = self.nodes.get(&object.facts.name).map(|node| node.object.label_bytes);
+        let label_bytes = self.label_bytes - before.unwrap_or_default() + object.label_bytes;
+        if label_bytes > MAX_LABEL_BYTES {
+            tracing::debug!(node = %object.facts.name, "the shoot's Nodes have too many labels");
+            return false;
+        }
+        match self.nodes.get_mut(&object.facts.name) {
             // A Node that is made anew under the same name is another one.
             Some(node) if node.object.uid == object.uid => node.object = object,
             None if full => return false,
@@ -86,6 +97,31 @@ impl Shoot {
                 self.nodes.insert(object.facts.name.clone(), Node::new(object));
             }
         }
+        self.label_bytes = label_bytes;
         true
+    }
+
+    pub(super) fn remove_node(&mut self, name: &NodeName) {
+        if let Some(node) = self.nodes.remove(name) {
+            self.label_bytes -= node.object.label_bytes;
+        }
+    }
+
+    /// Takes these for all Nodes.
+    pub(super) fn put_all_nodes(&mut self, objects: Vec<NodeObject>) {
+        let present: BTreeSet<_> = objects.iter().map(|object| &object.facts.name).collect();
+        self.nodes.retain(|name, _| present.contains(name));
+        self.label_bytes = self.nodes.values().map(|node| node.object.label_bytes).sum();
+        for object in objects {
+            self.put_node(object);
+        }
+        self.nodes_listed = true;
+    }
+
+    /// Its Nodes are to be listed again before anything is known of them.
+    pub(super) fn forget_nodes(&mut self) {
+        self.nodes.clear();
+        self.label_bytes = 0;
+        self.nodes_listed = false;
     }
 }

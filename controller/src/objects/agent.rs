@@ -30,7 +30,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 pub(crate) fn render(
     settings: &AgentSettings,
     types: &BTreeSet<RuntimeType>,
-    endpoint: &str,
+    endpoint: Option<&str>,
     authorities: &str,
 ) -> Vec<Value> {
     vec![
@@ -59,12 +59,17 @@ fn account() -> Value {
     })
 }
 
-/// Read again before each connection: it is changed in place.
-fn config_map(endpoint: &str, authorities: &str) -> Value {
+/// Read again before each connection: it is changed in place. An agent that
+/// finds no endpoint in it looks again.
+fn config_map(endpoint: Option<&str>, authorities: &str) -> Value {
+    let mut data = json!({CA_KEY: authorities});
+    if let Some(endpoint) = endpoint {
+        data[ENDPOINT_KEY] = endpoint.into();
+    }
     json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": AGENT, "namespace": NAMESPACE, "labels": labels()},
-        "data": {ENDPOINT_KEY: endpoint, CA_KEY: authorities},
+        "data": data,
     })
 }
 

@@ -99,11 +99,6 @@ pub(crate) enum ObjectsError {
     /// An object of the plain cluster is not as it should be.
     #[error("the cluster's objects are not as they should be")]
     Plain(#[from] PlainError),
-    /// Agents could not be told where the controller is.
-    #[error(
-        "the seed has no ingress domain, below which agents reach the controller; set --endpoint-domain"
-    )]
-    NoDomain,
 }
 
 impl ObjectsError {
@@ -113,7 +108,6 @@ impl ObjectsError {
             Self::Secret(error) => error.is_transient(),
             Self::Write(error) => error.is_transient(),
             Self::Plain(error) => error.is_transient(),
-            Self::NoDomain => false,
         }
     }
 }
@@ -144,9 +138,12 @@ impl Objects {
         writer.put(&classes_resource(runtime), classes).await?;
 
         let host = cluster.endpoint_host(shoot, self.agent.domain.as_deref());
-        let endpoint = agent::endpoint_url(&host.ok_or(ObjectsError::NoDomain)?, self.agent.port);
+        // A seed without a domain has conditions that say so; gardenlet need not
+        // wait for somebody to give it one.
+        let endpoint = host.map(|host| agent::endpoint_url(&host, self.agent.port));
         let types = catalog.runtimes.iter().map(|entry| entry.runtime.clone()).collect();
-        let agent = |_| agent::render(&self.agent, &types, &endpoint, authority.cert_pem());
+        let authorities = authority.cert_pem();
+        let agent = |_| agent::render(&self.agent, &types, endpoint.as_deref(), authorities);
         writer.put(AGENT_RESOURCE, agent).await?;
         Ok(taken)
     }

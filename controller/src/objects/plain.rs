@@ -69,9 +69,9 @@ impl Objects {
         let said = entry.map_or(&[][..], |entry| entry.runtime_classes.as_slice());
         plain.put_classes(runtime, classes::render(runtime, said)).await?;
         let host = cluster.endpoint_host(shoot, self.agent.domain.as_deref());
-        let endpoint = agent::endpoint_url(&host.ok_or(ObjectsError::NoDomain)?, self.agent.port);
+        let endpoint = host.map(|host| agent::endpoint_url(&host, self.agent.port));
         let types = catalog.runtimes.iter().map(|entry| entry.runtime.clone()).collect();
-        let objects = agent::render(&self.agent, &types, &endpoint, authority.cert_pem());
+        let objects = agent::render(&self.agent, &types, endpoint.as_deref(), authority.cert_pem());
         Ok(plain.put_agent(objects).await?)
     }
 }

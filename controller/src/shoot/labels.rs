@@ -22,7 +22,7 @@ use crate::index::{Index, LabelChange};
 /// seconds where one takes 5 ms.
 pub(super) const AT_ONCE: usize = 16;
 /// Changes are gathered for so long: nodes report several times a second while they pull.
-const GATHER: Duration = Duration::from_millis(50);
+pub(super) const GATHER: Duration = Duration::from_millis(50);
 /// How long a change may take until the watch shows it; until then it is not
 /// made again.
 const SHOWN: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ pub(super) async fn keep(
     let mut pauses = Pauses::default();
     loop {
         changes.borrow_and_update();
+        let seen = index.change_of(&shoot);
         let due = made.due(index.label_changes(&shoot), Instant::now());
         let failure = apply_all(&api, due, &mut made, &shoot).await;
         if let Some(error) = failure {
@@ -50,9 +51,11 @@ pub(super) async fn keep(
             pauses = Pauses::default();
             // Cancel-safe: a change is still seen by the next look.
             let changed = async {
-                if changes.changed().await.is_err() {
-                    // The index lives as long as the controller does.
-                    std::future::pending::<()>().await;
+                while index.change_of(&shoot) == seen {
+                    if changes.changed().await.is_err() {
+                        // The index lives as long as the controller does.
+                        std::future::pending::<()>().await;
+                    }
                 }
             };
             match made.next_look() {

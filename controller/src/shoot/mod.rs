@@ -220,6 +220,8 @@ async fn retired(retire: CancellationToken, shoot: ShootName, index: Arc<Index>)
             if index.label_changes(&shoot).is_empty() || changes.changed().await.is_err() {
                 break;
             }
+            // Nodes lose their marks one by one: each is a change.
+            tokio::time::sleep(labels::GATHER).await;
         }
     };
     if tokio::time::timeout(RETIRE, marked).await.is_err() {

@@ -26,7 +26,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
 use super::trouble::{self, Kind};
-use crate::index::{Index, MAX_NODES};
+use crate::index::{Index, MAX_LABEL_BYTES, MAX_NODES};
 
 /// Nodes in one answer.
 const PAGE: u32 = 500;
@@ -40,9 +40,6 @@ const WATCH: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(100);
 /// A watch that ends sooner, without a word, is a failure.
 const SHORT: Duration = Duration::from_secs(2);
-/// The most bytes of labels that the Nodes of one shoot have together: 20,000
-/// Nodes with Gardener's 2 KiB each, and room.
-const MAX_LABELS: usize = 64 * 1024 * 1024;
 
 /// Why Nodes can't be followed now.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +184,7 @@ impl Nodes {
             };
             for item in page.items.into_iter().flatten() {
                 label_bytes += item.label_bytes();
-                if nodes.len() < MAX_NODES && label_bytes <= MAX_LABELS {
+                if nodes.len() < MAX_NODES && label_bytes <= MAX_LABEL_BYTES {
                     nodes.push(item.into_node());
                 } else {
                     passed_over += 1;

@@ -105,9 +105,6 @@ pub(crate) async fn authority(seed: &Client, shoot: &ShootName) -> Result<ShootC
             }
         }
     };
-    if there.metadata.deletion_timestamp.is_some() {
-        return Err(SecretError::Terminating { name: CA_SECRET });
-    }
     let authority = read_authority(shoot, &there)?;
     // Without its labels gardenlet would leave it behind when the shoot moves.
     let wanted = authority_labels(authority.cert_pem());
@@ -119,6 +116,16 @@ pub(crate) async fn authority(seed: &Client, shoot: &ShootName) -> Result<ShootC
         patched.map_err(at_present(CA_SECRET))?;
     }
     Ok(authority)
+}
+
+/// The shoot's authority, where one was made.
+pub(crate) async fn known_authority(
+    seed: &Client,
+    shoot: &ShootName,
+) -> Result<Option<ShootCa>, SecretError> {
+    let api: Api<Secret> = crate::home::beside(seed, shoot);
+    let there = api.get_opt(CA_SECRET).await.map_err(at(CA_SECRET))?;
+    there.map(|secret| read_authority(shoot, &secret)).transpose()
 }
 
 /// Asks Gardener's token requestor for a token of the shoot's API.
@@ -204,6 +211,9 @@ fn validity(cert_pem: &str) -> Option<[i64; 2]> {
 }
 
 fn read_authority(shoot: &ShootName, secret: &Secret) -> Result<ShootCa, SecretError> {
+    if secret.metadata.deletion_timestamp.is_some() {
+        return Err(SecretError::Terminating { name: CA_SECRET });
+    }
     let text = |key: &'static str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(key));
         bytes

@@ -6,7 +6,11 @@
 //!      └─ all nodes wait                                             └─ the nodes with one wait
 //! ```
 //! Where there is nothing, that is two lists for a shoot that asks for gVisor,
-//! once. A watch is opened only where a list shows something.
+//! once. A watch is opened only where a list shows something. In a plain
+//! cluster nobody looks: Gardener's extension was never there.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -42,6 +46,12 @@ impl Takeover {
     pub(super) fn new(shoot: ShootName, index: Arc<Index>) -> Self {
         index.put_installer(&shoot, Installer::Unknown);
         Self { shoot, index, done: false }
+    }
+
+    /// Nothing was ever there.
+    pub(super) fn none(shoot: ShootName, index: Arc<Index>) -> Self {
+        index.put_installer(&shoot, Installer::Gone);
+        Self { shoot, index, done: true }
     }
 
     /// Follows what is left until nothing is. Does not end by itself.
@@ -103,18 +113,18 @@ impl Takeover {
                 }
             })
             .default_backoff();
-        let node = |pod: &Pod| {
+        let read = |pod: &Pod| {
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-            // One that is on no node yet may come to any.
-            Some(node.and_then(|node| node.parse::<NodeName>().ok()))
+            let node = node.and_then(|node| node.parse::<NodeName>().ok());
+            Some((node, still_there(pod)))
         };
-        self.until_none(events, node, |left: &BTreeMap<String, Option<NodeName>>| {
+        self.until_none(events, read, |left: &BTreeMap<String, (Option<NodeName>, String)>| {
             let mut nodes = BTreeMap::new();
-            for (pod, node) in left {
-                let why = format!("the gVisor extension's Pod kube-system/{pod} is still there");
+            for (node, why) in left.values() {
                 match node {
-                    Some(node) => nodes.insert(node.clone(), why),
-                    None => return Installer::Everywhere(why),
+                    Some(node) => nodes.insert(node.clone(), why.clone()),
+                    // One that is on no node yet may come to any.
+                    None => return Installer::Everywhere(why.clone()),
                 };
             }
             Installer::On(nodes)
@@ -152,8 +162,6 @@ impl Takeover {
                         continue;
                     }
                     Ok(watcher::Event::InitDone) => left = std::mem::take(&mut listed),
-                    // There is no such kind: a cluster without Gardener.
-                    Err(error) if is_unknown_kind(&error) => return,
                     Err(error) => {
                         let why = Chain(&error).to_string();
                         if let Some(why) = trouble.note(&why) {
@@ -179,11 +187,22 @@ impl Takeover {
     }
 }
 
+/// Why a Pod keeps its node waiting, and what helps where its ManagedResource
+/// went without it: a migration that was broken off leaves that.
+fn still_there(pod: &Pod) -> String {
+    let name = pod.name_any();
+    let owners = pod.owner_references().iter();
+    let mut owners = owners.filter(|owner| owner.controller == Some(true));
+    let what = match owners.next() {
+        Some(owner) => format!("{} {}", owner.kind.to_lowercase(), owner.name),
+        None => format!("pod {name}"),
+    };
+    format!(
+        "the gVisor extension's Pod kube-system/{name} is still there; \
+         if it stays: kubectl -n kube-system delete {what}"
+    )
+}
+
 /// Events that are taken together where so many are there: each makes every
 /// node of the shoot be looked at again.
 const CHUNK: usize = 256;
-
-fn is_unknown_kind(error: &watcher::Error) -> bool {
-    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else { return false };
-    status.code == 404
-}

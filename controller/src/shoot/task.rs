@@ -85,7 +85,8 @@ impl Shoot {
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         let mut nodes = Nodes::new(self.name.clone(), Arc::clone(&self.index));
-        let mut takeover = Takeover::new(self.name.clone(), Arc::clone(&self.index));
+        let takeover = if self.own_api.is_some() { Takeover::none } else { Takeover::new };
+        let mut takeover = takeover(self.name.clone(), Arc::clone(&self.index));
         let mut health = Health::new(&self);
         let mut open: Option<Open> = None;
         loop {
@@ -167,9 +168,11 @@ impl Shoot {
                 client(&config, &link).map_err(|error| Chain(&error).to_string())?
             }
         };
-        let ca = secrets::authority(&self.seed, &self.name)
+        // The operations make it: here nobody knows whether the shoot is on its way out.
+        let ca = secrets::known_authority(&self.seed, &self.name)
             .await
-            .map_err(|error| Chain(&error).to_string())?;
+            .map_err(|error| Chain(&error).to_string())?
+            .ok_or_else(|| format!("there is no Secret {} yet", secrets::CA_SECRET))?;
         let tls = ca
             .server_config(std::slice::from_ref(&basis.host), Timestamp::now())
             .map_err(|error| Chain(&error).to_string())?;

@@ -64,6 +64,15 @@ pub struct Options {
     pub agent_flags: Vec<String>,
 }
 
+/// What is known of a world at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// What the controller knows; nothing while it does not answer.
+    pub page: StatusPage,
+    /// All ContainerRuntimes of the seed.
+    pub container_runtimes: Vec<ContainerRuntime>,
+}
+
 /// Why a world does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
@@ -271,8 +280,22 @@ impl World {
     /// # Errors
     /// What the seed's API says.
     pub async fn snapshot(&self) -> kube::Result<Document> {
+        let look = self.look().await?;
+        Ok(self.document(look).await)
+    }
+
+    /// What the API and the controller say at this moment.
+    ///
+    /// # Errors
+    /// What the seed's API says.
+    pub async fn look(&self) -> kube::Result<Look> {
         let page = self.page().await;
-        let container_runtimes = self.container_runtimes().await?;
+        Ok(Look { page, container_runtimes: self.container_runtimes().await? })
+    }
+
+    /// A look as one document, with what is on the nodes.
+    pub async fn document(&self, look: Look) -> Document {
+        let Look { page, container_runtimes } = look;
         let mut nodes = Vec::new();
         for (shoot, pool, node) in self.nodes() {
             nodes.push(shoot.snapshot(pool, node, &page).await);
@@ -280,7 +303,7 @@ impl World {
         let usage = self.processes.usage();
         let agents = usage.iter().filter(|(name, _)| name.as_str() != CONTROLLER);
         let agent = agents.map(|(_, usage)| *usage).reduce(Usage::larger).unwrap_or_default();
-        Ok(Document {
+        Document {
             kubeconfigs: self.kubeconfigs(),
             registry: self.registry.url(),
             elapsed_seconds: self.elapsed().as_secs_f64(),
@@ -292,7 +315,7 @@ impl World {
                 controller: usage.get(CONTROLLER).copied().unwrap_or_default(),
                 agent,
             },
-        })
+        }
     }
 
     /// What is not as it should be at the end: what, and why. Nothing if all is well.
@@ -300,9 +323,18 @@ impl World {
     /// # Errors
     /// What the seed's API says.
     pub async fn missing(&self, page: &StatusPage) -> kube::Result<Vec<(String, String)>> {
+        let container_runtimes = self.container_runtimes().await?;
+        Ok(self.missing_in(page, &container_runtimes))
+    }
+
+    /// The same of what was looked at before.
+    pub fn missing_in(
+        &self,
+        page: &StatusPage,
+        container_runtimes: &[ContainerRuntime],
+    ) -> Vec<(String, String)> {
         let mut missing = Vec::new();
-        let resources = self.container_runtimes().await?;
-        for resource in resources.iter().filter(|resource| !resource.is_healthy()) {
+        for resource in container_runtimes.iter().filter(|resource| !resource.is_healthy()) {
             let what = format!("ContainerRuntime {}/{}", resource.namespace, resource.name);
             missing.push((what, snapshot::why_unhealthy(resource)));
         }
@@ -314,7 +346,7 @@ impl World {
                 }
             }
         }
-        Ok(missing)
+        missing
     }
 
     /// Waits until `look` gives a value. What it gives instead shows what was last seen.

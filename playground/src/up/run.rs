@@ -16,7 +16,7 @@ use super::step::Step;
 use crate::seed::landscape;
 use crate::seed::snapshot::Document;
 use crate::seed::status::StatusPage;
-use crate::seed::world::{ApiKind, Options, World};
+use crate::seed::world::{ApiKind, Look, Options, World};
 
 /// How often the status page is read.
 const POLL: Duration = Duration::from_millis(200);
@@ -25,9 +25,11 @@ const INTERRUPTED: u8 = 130;
 
 /// How the wait ended.
 enum End {
-    Ready,
+    /// Nothing was missing in this look. Another one would show another
+    /// moment, and a machine that is busy answers late.
+    Ready(Look),
     /// What is missing, and why.
-    NotInTime(Vec<(String, String)>),
+    NotInTime(Look, Vec<(String, String)>),
     Interrupted,
 }
 
@@ -75,12 +77,12 @@ async fn watch(
 ) -> anyhow::Result<u8> {
     let mut rate = Rate::default();
     let end = follow(args, world, interrupts, &mut rate).await?;
-    let document = document(world, &rate).await?;
-    let missing = match end {
+    let (look, missing) = match end {
         End::Interrupted => return Ok(INTERRUPTED),
-        End::Ready => Vec::new(),
-        End::NotInTime(missing) => missing,
+        End::Ready(look) => (look, Vec::new()),
+        End::NotInTime(look, missing) => (look, missing),
     };
+    let document = document(world, look, &rate).await;
     match args.output {
         Output::Json => report::json(&document)?,
         Output::Text => report::text(&document, &missing, args, dir)?,
@@ -95,11 +97,11 @@ async fn watch(
     Ok(u8::from(!missing.is_empty()))
 }
 
-async fn document(world: &World, rate: &Rate) -> anyhow::Result<Document> {
-    let mut document = world.snapshot().await.context("look at the world")?;
+async fn document(world: &World, look: Look, rate: &Rate) -> Document {
+    let mut document = world.document(look).await;
     document.elapsed_seconds = rate.elapsed.as_secs_f64();
     document.figures.bytes_per_second = rate.bytes_per_second();
-    Ok(document)
+    document
 }
 
 /// Shows the nodes until nothing is missing.
@@ -121,22 +123,23 @@ async fn follow(
     let mut ticks = interval(POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let page = world.page().await;
+        let look = world.look().await.context("read the ContainerRuntimes")?;
+        let page = &look.page;
         for (name, shoot, node, wanted) in &nodes {
-            progress.show(name, Step::of(wanted, &page, page.node(shoot, node)));
+            progress.show(name, Step::of(wanted, page, page.node(shoot, node)));
         }
-        rate.look(&page, world.elapsed());
-        let missing = world.missing(&page).await.context("read the ContainerRuntimes")?;
+        rate.look(page, world.elapsed());
+        let missing = world.missing_in(page, &look.container_runtimes);
         if missing.is_empty() {
             progress.finish();
-            return Ok(End::Ready);
+            return Ok(End::Ready(look));
         }
         // Timers and a signal: each is cancel-safe.
         tokio::select! {
             _ = ticks.tick() => {}
             () = sleep_until(deadline) => {
                 progress.finish();
-                return Ok(End::NotInTime(missing));
+                return Ok(End::NotInTime(look, missing));
             }
             () = interrupts.next() => {
                 progress.clear();

@@ -1,6 +1,6 @@
 //! Nodes on which the gVisor extension's script was before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +16,7 @@ use rootstock_core::status::Phase;
 use rootstock_playground::host::script::{CONFIG, PROGRAMS, Script};
 use rootstock_playground::host::{HostFaults, SimulatedHost, SimulatedPod};
 use rootstock_playground::samples::{Places, gvisor};
+use tokio::sync::watch;
 
 use super::support::*;
 
@@ -55,10 +56,10 @@ fn files(world: &World) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Reads containerd's configuration again and again: every text that ever
-/// stood there has to have the handler.
+/// stood there has to have the handler, and one always stands there.
 struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<String>>,
+    thread: Option<JoinHandle<std::io::Result<Vec<String>>>>,
 }
 
 impl Watch {
@@ -68,20 +69,31 @@ impl Watch {
         let thread = std::thread::spawn(move || {
             let mut seen: Vec<String> = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                let text = std::fs::read_to_string(&path).unwrap();
+                let text = std::fs::read_to_string(&path)?;
                 if seen.last() != Some(&text) {
                     seen.push(text);
                 }
                 std::thread::yield_now();
             }
-            seen
+            Ok(seen)
         });
-        Self { stop, thread }
+        Self { stop, thread: Some(thread) }
     }
 
-    fn end(self) -> Vec<String> {
+    fn end(mut self) -> Vec<String> {
+        self.join().unwrap().expect("it is never away")
+    }
+
+    fn join(&mut self) -> Option<std::io::Result<Vec<String>>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        Some(self.thread.take()?.join().unwrap())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The node's files go when a test fails: what is seen of that means nothing.
+        drop(self.join());
     }
 }
 
@@ -259,97 +271,129 @@ async fn a_table_of_someone_else_comes_back_when_the_runtime_goes() {
     assert_eq!(back, containerd::table_text(&theirs, &runsc()).unwrap());
 }
 
-/// A host on which the agent dies at one of its calls: it is never answered.
+/// At which of its calls of the host an agent dies: it is never answered.
+#[derive(Clone, Copy, Debug)]
+struct Death {
+    nth: usize,
+    /// Whether the host still does what it was asked for.
+    done: bool,
+}
+
+/// A host on which the agent dies.
 #[derive(Debug)]
 struct Deadly {
     host: SimulatedHost,
     calls: AtomicUsize,
-    last: usize,
-    dead: Arc<tokio::sync::Notify>,
+    death: Death,
+    /// The call at which it died.
+    died: watch::Sender<Option<&'static str>>,
 }
 
 impl Deadly {
-    async fn call<T>(&self, answer: impl Future<Output = T>) -> T {
-        if self.calls.fetch_add(1, Ordering::SeqCst) >= self.last {
-            self.dead.notify_one();
-            std::future::pending::<()>().await;
+    async fn call<T>(&self, name: &'static str, answer: impl Future<Output = T>) -> T {
+        if self.calls.fetch_add(1, Ordering::SeqCst) != self.death.nth {
+            return answer.await;
         }
-        answer.await
+        if self.death.done {
+            drop(answer.await);
+        }
+        self.died.send_replace(Some(name));
+        std::future::pending().await
     }
 }
 
 impl Host for Deadly {
     fn containerd(&self) -> HostFuture<'_, Result<Containerd, HostError>> {
-        Box::pin(self.call(self.host.containerd()))
+        Box::pin(self.call("containerd", self.host.containerd()))
     }
 
     fn restart_containerd(&self) -> HostFuture<'_, Result<(), HostError>> {
-        Box::pin(self.call(self.host.restart_containerd()))
+        Box::pin(self.call("restart_containerd", self.host.restart_containerd()))
     }
 
     fn sandboxes(&self) -> HostFuture<'_, Result<Vec<Sandbox>, HostError>> {
-        Box::pin(self.call(self.host.sandboxes()))
+        Box::pin(self.call("sandboxes", self.host.sandboxes()))
     }
 
     fn started_with<'a>(
         &'a self,
         sandbox: &'a Sandbox,
-    ) -> HostFuture<'a, Result<Option<std::collections::BTreeSet<String>>, HostError>> {
-        Box::pin(self.call(self.host.started_with(sandbox)))
+    ) -> HostFuture<'a, Result<Option<BTreeSet<String>>, HostError>> {
+        Box::pin(self.call("started_with", self.host.started_with(sandbox)))
     }
 
     fn free_space<'a>(
         &'a self,
         path: &'a std::path::Path,
     ) -> HostFuture<'a, Result<u64, HostError>> {
-        Box::pin(self.call(self.host.free_space(path)))
+        Box::pin(self.call("free_space", self.host.free_space(path)))
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_dies_anywhere_takes_over_all_the_same() {
     let (world, bundle) = left(Script::default()).await;
-    pods(&world, &["default/old"]).await;
-    let before = files(&world);
-    let watch = Watch::start(&world);
-    // Each agent gets one call further than the one before; the node keeps what they did.
-    let mut calls = 0;
-    while !dying(&world, &bundle, calls).await {
-        assert!(calls < 60, "no end");
-        assert_eq!(files(&world), before, "a pod was started with them");
-        calls += 1;
+    for done in [false, true] {
+        let mut calls = BTreeSet::new();
+        for nth in 0.. {
+            let died = survived(&world, &bundle, Death { nth, done }).await;
+            calls.extend(&died);
+            if died.is_empty() {
+                break;
+            }
+            assert!(nth < 60, "no end");
+        }
+        // Every call that the host knows, before and after it had its effect.
+        let all = ["containerd", "free_space", "restart_containerd", "sandboxes", "started_with"];
+        assert_eq!(calls, all.into(), "after the effect: {done}");
     }
-    assert!(calls > 5, "it died {calls} times only");
-    assert_eq!(files(&world), before);
-    pods(&world, &[]).await;
-    for last in 0..12 {
-        dying(&world, &bundle, last).await;
-    }
-    let agent = Agent::start(&world);
-    until_taken_over(&world).await;
-    agent.stop().await;
-    for text in watch.end() {
-        assert!(containerd::tables(&text).unwrap().contains_key(&runsc()), "{text}");
-    }
-    let history = SimulatedHost::history(&world.root()).await.unwrap();
-    assert!(history[1..].iter().all(|start| start.contains(&runsc())), "{history:?}");
-    assert_installed(&world, &[&bundle]);
 }
 
-/// Runs an agent until it dies at a call, or is done; whether it is.
-async fn dying(world: &World, bundle: &DesiredBundle, last: usize) -> bool {
-    let dead = Arc::new(tokio::sync::Notify::new());
-    let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(1));
-    let calls = AtomicUsize::new(0);
-    let mut agent =
-        Agent::with_host(world, Arc::new(Deadly { host, calls, last, dead: Arc::clone(&dead) }));
+/// A new node on which the script was, an agent that dies, and one that
+/// doesn't: with a pod of the script's first, and then without. Where it died.
+async fn survived(world: &World, bundle: &DesiredBundle, death: Death) -> Vec<&'static str> {
+    std::fs::remove_dir_all(world.root()).unwrap();
+    SimulatedHost::prepare(&world.root()).await.unwrap();
+    Script::default().run(&world.root()).await.unwrap();
+    pods(world, &["default/old"]).await;
+    let before = files(world);
+    let watched = Watch::start(world);
+    let first = dying(world, bundle, death).await;
+    assert_eq!(files(world), before, "{death:?}: a pod was started with them");
+    let mut agent = Agent::start(world);
     agent.take(world.held(1, &[bundle]));
-    let done = tokio::select! {
-        () = dead.notified() => false,
-        report = agent.until("gvisor", Phase::Loaded) => report.message.contains("gVisor extension"),
+    agent.until("gvisor", Phase::Loaded).await;
+    agent.stop().await;
+    assert_eq!(files(world), before, "{death:?}: a pod was started with them");
+    assert!(!world.config().contains(CONFIG), "{death:?}");
+
+    pods(world, &[]).await;
+    let second = dying(world, bundle, death).await;
+    let agent = Agent::start(world);
+    until_taken_over(world).await;
+    agent.stop().await;
+    for text in watched.end() {
+        assert!(containerd::tables(&text).unwrap().contains_key(&runsc()), "{death:?}: {text}");
+    }
+    let history = SimulatedHost::history(&world.root()).await.unwrap();
+    assert!(history[1..].iter().all(|start| start.contains(&runsc())), "{death:?}: {history:?}");
+    assert_installed(world, &[bundle]);
+    [first, second].into_iter().flatten().collect()
+}
+
+/// Runs an agent until it dies or has nothing to do any more. Where it died.
+async fn dying(world: &World, bundle: &DesiredBundle, death: Death) -> Option<&'static str> {
+    let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(1));
+    let (died, mut dead) = watch::channel(None);
+    let host = Deadly { host, calls: AtomicUsize::new(0), death, died };
+    let mut agent = Agent::with_host(world, Arc::new(host));
+    agent.take(world.held(1, &[bundle]));
+    let at = tokio::select! {
+        at = dead.wait_for(Option::is_some) => *at.unwrap(),
+        _ = agent.reports.wait_for(|report| report.settled) => None,
     };
     agent.stop().await;
-    done
+    at
 }
 
 #[tokio::test]

@@ -53,7 +53,8 @@ fn help_has_examples_and_hides_what_is_not_for_people() {
 fn once_prints_one_document_and_keeps_the_nodes() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("world");
-    let flags = ["--once", "--output", "json", "--dir", dir.to_str().unwrap()];
+    // Other tests may run beside this one.
+    let flags = ["--once", "--output", "json", "--timeout", "10m", "--dir", dir.to_str().unwrap()];
     let first = document(&run(&flags));
     assert_eq!(first.container_runtimes.len(), 5);
     assert!(first.container_runtimes.iter().all(|resource| resource.is_healthy()));

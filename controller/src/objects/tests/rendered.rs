@@ -30,7 +30,7 @@ fn types(names: &[&str]) -> BTreeSet<RuntimeType> {
 
 fn rendered() -> Vec<Value> {
     let types = types(&["kata", "gvisor"]);
-    agent::render(&settings(), &types, "https://rs-a.example", "PEM")
+    agent::render(&settings(), &types, Some("https://rs-a.example"), "PEM")
 }
 
 /// The object as Kubernetes' type, with nothing lost.
@@ -191,7 +191,7 @@ fn folders_are_mounted_and_sockets_never() {
 fn the_mounts_are_the_binary_roots_that_both_sides_let_through() {
     let roots = BinaryRoots::new(vec!["/opt/kata".parse().unwrap()]);
     let settings = AgentSettings { roots, ..settings() };
-    let objects = agent::render(&settings, &types(&[]), "https://e", "PEM");
+    let objects = agent::render(&settings, &types(&[]), Some("https://e"), "PEM");
     let spec = typed::<DaemonSet>(&objects[4]).spec.unwrap().template.spec.unwrap();
     let mounts = spec.containers[0].volume_mounts.as_deref().unwrap();
     assert!(mounts.iter().any(|mount| mount.mount_path == "/host/opt/kata"));
@@ -263,8 +263,8 @@ fn an_update_goes_by_and_by() {
 #[test]
 fn a_new_endpoint_or_authority_restarts_no_agent() {
     let types = types(&["gvisor"]);
-    let one = agent::render(&settings(), &types, "https://one", "ONE");
-    let two = agent::render(&settings(), &types, "https://two", "TWO");
+    let one = agent::render(&settings(), &types, Some("https://one"), "ONE");
+    let two = agent::render(&settings(), &types, Some("https://two"), "TWO");
     assert_ne!(one[1], two[1]);
     assert_eq!(one[4], two[4]);
 }
@@ -316,4 +316,10 @@ fn classes_that_the_catalog_no_longer_names_stay() {
         vec![class("b", "old"), class("a", "a"), account, json!({"kind": "RuntimeClass"})];
     assert_eq!(classes::keep(rendered, present.clone()), [class("a", "a"), class("b", "new")]);
     assert_eq!(classes::keep(vec![], present), [class("a", "a"), class("b", "old")]);
+}
+
+#[test]
+fn without_a_domain_the_agents_find_no_endpoint_and_look_again() {
+    let objects = agent::render(&settings(), &types(&[]), None, "PEM");
+    assert_eq!(objects[1]["data"], json!({"ca.crt": "PEM"}));
 }

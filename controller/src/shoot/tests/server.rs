@@ -8,9 +8,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Json, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -53,6 +53,12 @@ pub(super) struct Server {
     pub(super) cut: watch::Sender<u64>,
     pub(super) seen: Arc<Mutex<BTreeMap<String, Seen>>>,
     ca: Arc<(String, String)>,
+    /// Whether the shoots have an authority.
+    pub(super) has_ca: watch::Sender<bool>,
+    /// How often it was asked for while they have none.
+    pub(super) asked_for_ca: watch::Sender<u64>,
+    /// Requests for Secrets that are no GET.
+    pub(super) written: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -68,9 +74,13 @@ impl Server {
             cut: watch::channel(0).0,
             seen: Arc::default(),
             ca: Arc::new((ca.cert_pem().to_owned(), ca.key_pem())),
+            has_ca: watch::channel(true).0,
+            asked_for_ca: watch::channel(0).0,
+            written: Arc::default(),
         };
         let routes = Router::new()
-            .route("/api/v1/namespaces/{shoot}/secrets/{name}", get(secret).patch(secret))
+            .route("/api/v1/namespaces/{shoot}/secrets/{name}", get(secret).fallback(write))
+            .route("/api/v1/namespaces/{shoot}/secrets", any(write))
             .route("/{shoot}/api/v1/nodes", get(nodes))
             .with_state(server.clone());
         #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
@@ -113,6 +123,10 @@ async fn secret(
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let data = match name.as_str() {
         "generic" => json!({"kubeconfig": encode(&kubeconfig.to_string())}),
+        "ca-rootstock" if !*server.has_ca.borrow() => {
+            server.asked_for_ca.send_modify(|asked| *asked += 1);
+            return refuse(404);
+        }
         "ca-rootstock" => json!({"ca.crt": encode(&server.ca.0), "ca.key": encode(&server.ca.1)}),
         "shoot-access-rootstock" => json!({"token": encode(&server.token.borrow())}),
         _ => return refuse(404),
@@ -120,6 +134,11 @@ async fn secret(
     let metadata = json!({"name": name, "namespace": shoot});
     Json(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}))
         .into_response()
+}
+
+async fn write(State(server): State<Server>, method: Method, uri: Uri) -> Response {
+    server.written.lock().unwrap().push(format!("{method} {uri}"));
+    refuse(403)
 }
 
 async fn nodes(
@@ -194,5 +213,5 @@ fn refuse(code: u16) -> Response {
     (code, [("retry-after", "1")], Json(status)).into_response()
 }
 
-/// The bound for whatever has to happen.
-pub(super) const BOUND: Duration = Duration::from_secs(30);
+/// The bound for whatever has to happen, on a machine that does much else too.
+pub(super) const BOUND: Duration = Duration::from_secs(120);
