@@ -1,6 +1,6 @@
 mod takeover;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node as NodeResource;
 use rootstock_core::assign::{AGENT_LABEL, Problem, ResolvedBundle};
@@ -8,7 +8,7 @@ use rootstock_core::bundle::ConfigBlob;
 use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
 use rootstock_core::name::Architecture;
-use rootstock_core::rollup::ConditionStatus;
+use rootstock_core::rollup::{ConditionStatus, Connection};
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use serde_json::{Value, json};
 
@@ -534,6 +534,29 @@ fn a_controller_that_starts_in_the_middle_of_a_migration_uninstalls_nothing() {
             assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
         }
     }
+}
+
+#[test]
+fn an_agent_that_never_comes_is_missed_once_it_was_expected_for_long() {
+    let read = |agent| node::NodeObject::read(&node("1", agent), Default::default()).unwrap();
+    let long = node::ARRIVAL;
+    let mut known = node::Node::new(read(false));
+    let begun = Instant::now();
+    assert_eq!(known.arrival(begun + 2 * long), (Connection::Never, None), "it has no mark");
+    known.renew(read(true));
+    let (connection, left) = known.arrival(Instant::now());
+    assert_eq!(connection, Connection::Never);
+    assert!(left.unwrap() > long - Duration::from_secs(60));
+    let later = Instant::now() + long;
+    assert_eq!(known.arrival(later), (Connection::Missing, None));
+    known.connection = Connection::Open;
+    assert_eq!(known.arrival(later), (Connection::Open, None));
+    // The status is looked at again by then, though nothing changes.
+    let index = ready();
+    let left = index.summary(&key()).unwrap().look_again.unwrap();
+    assert!(left <= long && left > long - Duration::from_secs(60));
+    index.connect(&id("1"), None).unwrap();
+    assert_eq!(index.summary(&key()).unwrap().look_again, None);
 }
 
 #[test]
