@@ -92,7 +92,11 @@ impl WriteError {
             Self::Api { kind, name, source } if is_not_found(&source) => {
                 Self::Vanished { kind, name }
             }
-            other => other,
+            other @ (Self::Api { .. }
+            | Self::Vanished { .. }
+            | Self::Terminating { .. }
+            | Self::Foreign(_)
+            | Self::Unreadable { .. }) => other,
         }
     }
 }

@@ -153,7 +153,7 @@ fn what_others_ask_meanwhile_is_not_lost() {
     triggers.seen(&key(), Some(&foreign), &own);
     triggers.wrote(&key(), &own);
     assert!(triggers.take().is_empty());
-    triggers.end(&key(), Some(&Arc::new(own.clone())));
+    triggers.end(&key(), Some(&Arc::new(own)));
     assert!(triggers.take()[&key()].is_turn());
     triggers.gone(&key());
     assert!(triggers.take()[&key()].gone);
