@@ -104,6 +104,20 @@ async fn without_a_cluster_or_after_a_failure_nothing_is_written_and_nothing_los
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_had_the_cluster_is_not_done_again_for_it() {
+    // Which of the two is noticed first is left to chance.
+    for _ in 0..20 {
+        let world = World::start();
+        world.remove_cluster();
+        assert!(world.requests().await.is_empty());
+        world.deploy("gvisor-a", "reconcile");
+        world.put_cluster(json!({}));
+        assert_eq!(world.requests().await, CREATE);
+        world.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_passes_is_never_seen() {
     let world = World::start();
     // In place.

@@ -17,6 +17,7 @@ mod access;
 mod client;
 mod endpoints;
 mod gather;
+mod health;
 mod labels;
 mod nodes;
 pub(crate) mod secrets;

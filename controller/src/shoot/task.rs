@@ -12,10 +12,11 @@ use tokio::time::timeout;
 
 use super::client::{Link, client};
 use super::endpoints::Endpoints;
+use super::health::{Health, words};
 use super::nodes::{Nodes, NodesError};
 use super::takeover::Takeover;
 use super::tokens::{self, ByShoot, Token};
-use super::trouble::{Kind, Pauses, Trouble};
+use super::trouble::Kind;
 use super::{PATIENCE, access, labels, secrets};
 use crate::api::Cluster;
 use crate::grpc::ShootEndpoint;
@@ -23,9 +24,6 @@ use crate::index::{Index, ShootState};
 
 /// How long the seed's API may take for what a client is made of.
 const OPEN: Duration = Duration::from_secs(20);
-/// How long a shoot that wakes up may take until it is worth a condition: its
-/// resource manager has to come back and to renew the token.
-const WAKING: Duration = Duration::from_secs(180);
 /// After so many failures in a row the kubeconfig is read again.
 const REOPEN: u32 = 8;
 
@@ -68,14 +66,6 @@ struct Open {
     failures: u32,
 }
 
-/// What is known of the way to the shoot's API.
-struct Health {
-    shoot: ShootName,
-    index: Arc<Index>,
-    trouble: Trouble,
-    pauses: Pauses,
-}
-
 enum Ended {
     Changed,
     Failed(NodesError),
@@ -87,7 +77,7 @@ impl Shoot {
         let mut nodes = Nodes::new(self.name.clone(), Arc::clone(&self.index));
         let takeover = if self.own_api.is_some() { Takeover::none } else { Takeover::new };
         let mut takeover = takeover(self.name.clone(), Arc::clone(&self.index));
-        let mut health = Health::new(&self);
+        let mut health = Health::new(&self.name, &self.index);
         let mut open: Option<Open> = None;
         loop {
             let stand = self.stand();
@@ -302,53 +292,6 @@ impl Open {
         if self.token != *token {
             self.link.set_token(token);
             self.token = token.clone();
-        }
-    }
-}
-
-impl Health {
-    fn new(of: &Shoot) -> Self {
-        Self {
-            shoot: of.name.clone(),
-            index: Arc::clone(&of.index),
-            trouble: Trouble::new(of.name.clone()),
-            pauses: Pauses::default(),
-        }
-    }
-
-    /// The API answers and its Nodes are followed.
-    fn good(&mut self) {
-        self.pauses = Pauses::default();
-        if self.trouble.over() {
-            self.index.put_shoot_state(&self.shoot, ShootState::Known);
-        }
-    }
-
-    fn failed(&mut self, why: &str, kind: Kind, hold: Option<Duration>) -> Duration {
-        self.bad(why);
-        self.pauses.next(kind, hold)
-    }
-
-    fn bad(&mut self, why: &str) {
-        if let Some(why) = self.trouble.note(why) {
-            self.index.put_shoot_state(&self.shoot, ShootState::Unreachable(why));
-        }
-    }
-
-    fn wakes_up(&mut self) {
-        self.pauses = Pauses::default();
-        self.trouble.forgive(WAKING);
-    }
-}
-
-/// What went wrong, alike for alike failures.
-fn words(error: &NodesError) -> String {
-    match error {
-        NodesError::Api(kube::Error::Api(status)) => {
-            format!("{error}: {} {}: {}", status.code, status.reason, status.message)
-        }
-        NodesError::Api(_) | NodesError::Slow | NodesError::Short | NodesError::NoVersion => {
-            Chain(error).to_string()
         }
     }
 }

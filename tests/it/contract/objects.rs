@@ -74,6 +74,8 @@ pub(super) async fn nothing_is_written_twice(suite: &Suite) {
     let both = &["gvisor", "kata"][..];
     let controller = suite.controller().await;
     let shoot = Shoot::new(suite, &controller, "again", pools(&[("a", both), ("b", both)])).await;
+    // Without it that is said some time later, which is news.
+    let shoot = shoot.with_api();
     shoot.reconcile().await;
     all_settled(&shoot, &["gvisor-a", "gvisor-b", "kata-a", "kata-b"]).await;
     let place = suite.record.here();
