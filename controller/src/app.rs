@@ -24,7 +24,7 @@ use crate::heartbeat::Heartbeat;
 use crate::home::{self, Home};
 use crate::index::Index;
 use crate::objects::plain::Plain;
-use crate::objects::{AgentSettings, Objects, Place};
+use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::operation::{Operations, Triggers};
 use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
@@ -115,6 +115,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             port: args.endpoint_port,
         },
         place,
+        recent: Recent::default(),
     };
     let seed = Seed {
         client: client.clone(),
