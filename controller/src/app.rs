@@ -24,7 +24,7 @@ use crate::heartbeat::Heartbeat;
 use crate::home::{self, Home};
 use crate::index::Index;
 use crate::objects::plain::Plain;
-use crate::objects::{AgentSettings, Objects, Place};
+use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::operation::{Operations, Triggers};
 use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
@@ -32,6 +32,20 @@ use crate::status::StatusWriter;
 
 /// How long tasks may take to end: the gRPC server drains for 10 s.
 const GRACE: Duration = Duration::from_secs(15);
+
+/// Threads that work. One is busy with a large seed; by default a machine with
+/// 64 cores would get 64, each with its own part of the heap.
+const WORKERS: usize = 2;
+/// Threads that wait for files and names. By default each shoot whose name is
+/// looked up at one time would get one.
+const BLOCKING: usize = 16;
+
+/// The runtime in which the controller runs.
+pub fn runtime() -> tokio::runtime::Builder {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(WORKERS).max_blocking_threads(BLOCKING).enable_all();
+    runtime
+}
 
 /// Runs the controller until it is told to end.
 ///
@@ -101,6 +115,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             port: args.endpoint_port,
         },
         place,
+        recent: Recent::default(),
     };
     let seed = Seed {
         client: client.clone(),

@@ -38,5 +38,5 @@ mod seed;
 mod shoot;
 mod status;
 
-pub use app::run;
+pub use app::{run, runtime};
 pub use args::{Args, ClusterKind, ProviderConfig, Types};

@@ -37,11 +37,23 @@ const AT_ONCE: usize = 16;
 async fn main() {
     let assets = RealControlPlane::assets();
     let api = if assets.is_some() { "the real API server" } else { "the embedded API" };
-    eprintln!("measured on {api}");
-    let suite = Suite::start(assets.as_deref(), PROGRAM, &[]).await;
+    let program = program();
+    eprintln!("{program} is measured on {api}");
+    let suite = Suite::start(assets.as_deref(), &program, &[]).await;
     few(&suite).await;
     many(&suite).await;
     suite.stop().await;
+}
+
+/// The controller's own program where it was built with the same profile, else the
+/// playground's, which is larger: cargo tells a bench only of its own package's.
+fn program() -> String {
+    let own = std::path::Path::new(PROGRAM).with_file_name("rootstock-controller");
+    let own = std::env::var("ROOTSTOCK_CONTROLLER").ok().or_else(|| {
+        let own = own.to_str().filter(|_| own.exists());
+        own.map(str::to_owned)
+    });
+    own.unwrap_or_else(|| PROGRAM.to_owned())
 }
 
 /// 20 resources in 10 shoots, created while the controller runs.
@@ -55,6 +67,7 @@ async fn few(suite: &Suite) {
     figure("contract_create_20", times[times.len() / 2].as_secs_f64(), "s", 0.5);
     quiet(suite).await;
     figure("contract_idle_rss", resident(&controller, "VmRSS:"), "MB", 25.0);
+    memory(&controller);
     controller.process.stop().await;
 }
 
@@ -67,12 +80,20 @@ async fn many(suite: &Suite) {
     let deploy = futures_util::stream::iter(&shoots).map(|shoot| shoot.deploy());
     deploy.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
 
-    let begun = Instant::now();
+    let (begun, before, cpu) = (Instant::now(), requests(suite).await, cpu_seconds());
     let controller = suite.own_controller("many", &[]).await;
     succeeded(suite, "many", 1000, begun).await;
     figure("contract_reconcile_1000", begun.elapsed().as_secs_f64(), "s", 20.0);
+    eprintln!("CPU seconds: {}", spent(&cpu));
     quiet(suite).await;
     eprintln!("nothing more is written after {:.1} s", begun.elapsed().as_secs_f64());
+    for (request, count) in requests(suite).await {
+        let new = count - before.get(&request).unwrap_or(&0.0);
+        if new >= 10.0 {
+            eprintln!("requests {new:>6} {request}");
+        }
+    }
+    memory(&controller);
     figure("contract_controller_rss", resident(&controller, "VmHWM:"), "MB", 60.0);
     let written = writes(suite, Duration::from_secs(10)).await;
     figure("contract_idle_writes", f64::from(written), "writes", 0.0);
@@ -139,6 +160,59 @@ async fn writes(suite: &Suite, time: Duration) -> u32 {
     let before = record.here();
     sleep(time).await;
     u32::try_from(record.here() - before).unwrap()
+}
+
+/// What the API server was asked for, by whomever, as it counts; none of the embedded one.
+async fn requests(suite: &Suite) -> BTreeMap<String, f64> {
+    let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+    let text = suite.access.client().request_text(request).await.unwrap_or_default();
+    let mut counts = BTreeMap::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("apiserver_request_total{")) {
+        let Some((labels, count)) = line.rsplit_once("} ") else { continue };
+        let label = |name: &str| {
+            let value = labels.split(&format!("{name}=\"")).nth(1);
+            value.and_then(|rest| rest.split('"').next()).unwrap_or_default()
+        };
+        let words = ["verb", "resource", "subresource", "scope", "code"].map(label);
+        *counts.entry(words.join(" ")).or_default() += count.parse::<f64>().unwrap_or_default();
+    }
+    counts
+}
+
+/// The CPU seconds of this process and of those that it has started.
+fn cpu_seconds() -> BTreeMap<String, f64> {
+    let own = std::process::id().to_string();
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let pid = entry.file_name().to_string_lossy().into_owned();
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some((before, after)) = stat.rsplit_once(") ") else { continue };
+        let fields: Vec<&str> = after.split(' ').collect();
+        if pid == own || fields.get(1) == Some(&own.as_str()) {
+            let name = before.split_once(" (").map_or("", |(_, name)| name);
+            let ticks = |n: usize| fields[n].parse::<f64>().unwrap_or_default();
+            all.insert(format!("{name} {pid}"), (ticks(11) + ticks(12)) / 100.0);
+        }
+    }
+    all
+}
+
+/// What was spent since then, in words.
+fn spent(before: &BTreeMap<String, f64>) -> String {
+    let now = cpu_seconds().into_iter();
+    let spent = now.map(|(name, now)| {
+        let new = now - before.get(&name).unwrap_or(&0.0);
+        let name = name.split(' ').next().unwrap_or_default().to_owned();
+        format!("{name} {new:.1}")
+    });
+    spent.collect::<Vec<_>>().join(", ")
+}
+
+/// What the controller's memory is made of: code is shared with the file, the rest is its own.
+fn memory(controller: &Controller) {
+    let [own, file, peak] =
+        ["RssAnon:", "RssFile:", "VmHWM:"].map(|line| resident(controller, line));
+    eprintln!("memory: {own:.1} MB its own, {file:.1} MB of files; {peak:.1} MB at most");
 }
 
 /// A line of the controller's memory, in megabytes.

@@ -8,13 +8,15 @@
 //!
 //! * [`classes`], [`agent`], [`daemonset`]: the objects, as pure functions
 //! * [`package`]: how Gardener's resource manager takes them
-//! * [`write`], [`withdraw`]: the requests, in Gardener's order
+//! * [`write`], [`withdraw`]: the requests, in Gardener's order; [`recent`]
+//!   keeps a shoot's resources from making the same ones
 
 pub(crate) mod agent;
 pub(crate) mod classes;
 pub(crate) mod daemonset;
 mod package;
 pub(crate) mod plain;
+mod recent;
 pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;
@@ -28,10 +30,13 @@ use rootstock_core::catalog::Catalog;
 use rootstock_core::name::{RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::Cluster;
 use crate::shoot::secrets::{self, ACCESS_SECRET, CA_SECRET, SecretError};
 use plain::{Plain, PlainError};
+use recent::Basis;
+pub(crate) use recent::Recent;
 use takeover::TakenOver;
 use write::{WriteError, Writer};
 
@@ -44,6 +49,7 @@ pub(crate) struct Objects {
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) agent: AgentSettings,
     pub(crate) place: Place,
+    pub(crate) recent: Recent,
 }
 
 /// How objects come to where they should be.
@@ -114,38 +120,77 @@ impl ObjectsError {
 
 impl Objects {
     /// Writes all that a shoot with a ContainerRuntime of this type needs.
-    /// Nothing is written where nothing changed. Tells what was taken over from
-    /// another extension with that.
+    /// Nothing is written where nothing changed, and nothing is looked at that
+    /// another resource's call has looked at since `asked`. Tells what was
+    /// taken over from another extension with that.
     pub(crate) async fn put(
         &self,
         shoot: &ShootName,
         cluster: &Cluster,
         runtime: &RuntimeType,
+        asked: Instant,
     ) -> Result<TakenOver, ObjectsError> {
         if let Place::Plain(plain) = &self.place {
             self.put_plain(plain, shoot, cluster, runtime).await?;
             return Ok(TakenOver::default());
         }
         let catalog = Arc::clone(&self.catalog.borrow());
-        let authority = secrets::authority(&self.client, shoot).await?;
-        secrets::request_access(&self.client, shoot).await?;
-        let writer = Writer::new(&self.client, shoot.as_str());
+        let host = cluster.endpoint_host(shoot, self.agent.domain.as_deref());
+        let basis = Basis { catalog, host };
+        // Neither needs the other.
+        let classes = self.put_classes(shoot, runtime, asked, &basis);
+        let agent = self.put_agent(shoot, asked, &basis);
+        let (taken, ()) = futures_util::try_join!(classes, agent)?;
+        Ok(taken)
+    }
 
+    async fn put_classes(
+        &self,
+        shoot: &ShootName,
+        runtime: &RuntimeType,
+        asked: Instant,
+        basis: &Basis,
+    ) -> Result<TakenOver, ObjectsError> {
+        let name = classes_resource(runtime);
+        let recent = self.recent.of(shoot, &name);
+        let mut seen = recent.lock().await;
+        if seen.is_since(asked, basis) {
+            return Ok(TakenOver::default());
+        }
+        let begun = Instant::now();
         let taken = self.take_over(shoot, runtime).await?;
-        let entry = catalog.runtime(runtime);
+        let entry = basis.catalog.runtime(runtime);
         let said = entry.map_or(&[][..], |entry| entry.runtime_classes.as_slice());
         let classes = |present| classes::keep(classes::render(runtime, said), present);
-        writer.put(&classes_resource(runtime), classes).await?;
+        Writer::new(&self.client, shoot.as_str()).put(&name, classes).await?;
+        seen.note(begun, basis);
+        Ok(taken)
+    }
 
-        let host = cluster.endpoint_host(shoot, self.agent.domain.as_deref());
+    async fn put_agent(
+        &self,
+        shoot: &ShootName,
+        asked: Instant,
+        basis: &Basis,
+    ) -> Result<(), ObjectsError> {
+        let recent = self.recent.of(shoot, AGENT_RESOURCE);
+        let mut seen = recent.lock().await;
+        if seen.is_since(asked, basis) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let authority = secrets::authority(&self.client, shoot).await?;
+        secrets::request_access(&self.client, shoot).await?;
         // A seed without a domain has conditions that say so; gardenlet need not
         // wait for somebody to give it one.
-        let endpoint = host.map(|host| agent::endpoint_url(&host, self.agent.port));
-        let types = catalog.runtimes.iter().map(|entry| entry.runtime.clone()).collect();
+        let host = basis.host.as_deref();
+        let endpoint = host.map(|host| agent::endpoint_url(host, self.agent.port));
+        let types = basis.catalog.runtimes.iter().map(|entry| entry.runtime.clone()).collect();
         let authorities = authority.cert_pem();
         let agent = |_| agent::render(&self.agent, &types, endpoint.as_deref(), authorities);
-        writer.put(AGENT_RESOURCE, agent).await?;
-        Ok(taken)
+        Writer::new(&self.client, shoot.as_str()).put(AGENT_RESOURCE, agent).await?;
+        seen.note(begun, basis);
+        Ok(())
     }
 
     /// Takes over from another extension of this type: its installers are
@@ -168,6 +213,7 @@ impl Objects {
         if let Place::Plain(plain) = &self.place {
             return Ok(plain.withdraw_classes(runtime).await?);
         }
+        self.recent.forget(shoot);
         let writer = Writer::new(&self.client, shoot.as_str());
         // A resource that goes before it was ever reconciled here.
         let taken = self.take_over(shoot, runtime).await?;
@@ -188,6 +234,7 @@ impl Objects {
         if let Place::Plain(plain) = &self.place {
             return Ok(plain.withdraw_agent().await?);
         }
+        self.recent.forget(shoot);
         let writer = Writer::new(&self.client, shoot.as_str());
         let gone = writer.withdraw(AGENT_RESOURCE, keep).await?;
         match (&gone, keep) {
@@ -201,6 +248,7 @@ impl Objects {
     /// Takes the shoot's own Secrets away, whatever else is still there.
     pub(crate) async fn withdraw_secrets(&self, shoot: &ShootName) -> Result<(), ObjectsError> {
         if let Place::Managed = self.place {
+            self.recent.forget(shoot);
             let writer = Writer::new(&self.client, shoot.as_str());
             writer.withdraw_secret(ACCESS_SECRET).await?;
             writer.withdraw_secret(CA_SECRET).await?;

@@ -60,7 +60,8 @@ impl Task<'_> {
             self.ctx.owe_objects(self.key);
             return Ok(());
         }
-        let taken = within(self.ctx.objects.put(&self.key.shoot, cluster, &runtime)).await?;
+        let objects = &self.ctx.objects;
+        let taken = within(objects.put(&self.key.shoot, cluster, &runtime, self.since)).await?;
         if let Some(note) = taken.note() {
             self.ctx.events.say(&self.object, Word::TakenOver, note);
         }

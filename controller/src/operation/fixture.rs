@@ -26,7 +26,7 @@ use crate::grpc::ShootEndpoint;
 use crate::home::Home;
 use crate::identity::ca::ShootCa;
 use crate::index::{Index, RuntimeKey};
-use crate::objects::{AgentSettings, Objects, Place};
+use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::seed::{Clusters, Scope, Seed, Store};
 use crate::shoot::Endpoints;
 
@@ -136,6 +136,7 @@ impl World {
                 port: 443,
             },
             place: Place::Managed,
+            recent: Recent::default(),
         };
         let operations = Operations {
             client: client.clone(),

@@ -38,13 +38,17 @@ impl Operations {
             owed: Default::default(),
         });
         let (waiting, clusters) = (BTreeSet::new(), BTreeMap::new());
-        Runner { ctx, pool, waiting, clusters, look: None }.run(shutdown).await
+        Runner { ctx, pool, asked: BTreeMap::new(), waiting, clusters, look: None }
+            .run(shutdown)
+            .await
     }
 }
 
 struct Runner {
     ctx: Arc<Context>,
     pool: Pool<RuntimeKey>,
+    /// Since when those are asked for whose turn has not come.
+    asked: BTreeMap<RuntimeKey, Instant>,
     /// Deletions that wait for nodes.
     waiting: BTreeSet<RuntimeKey>,
     /// The Clusters as they were last looked at.
@@ -94,9 +98,12 @@ impl Runner {
             if ask.gone {
                 self.pool.queue.forget(&key);
                 self.waiting.remove(&key);
+                self.asked.remove(&key);
                 self.ctx.forget(&key);
             }
             if ask.is_turn() {
+                // The last time counts: it is what was changed before that must be seen.
+                self.asked.insert(key.clone(), Instant::now());
                 self.pool.queue.ask(&key, ask.version);
             } else if !ask.gone {
                 self.pool.queue.changed(&key, ask.version);
@@ -105,15 +112,16 @@ impl Runner {
     }
 
     fn start(&mut self) {
-        let Self { ctx, pool, waiting, .. } = self;
+        let Self { ctx, pool, asked, waiting, .. } = self;
         pool.start(|turn| {
             waiting.remove(&turn.key);
+            let since = asked.remove(&turn.key).unwrap_or_else(Instant::now);
             let stored = ctx.store.get(&turn.key);
             let object = stored.map(|stored| ctx.triggers.begin(&turn.key, stored));
             let ctx = Arc::clone(ctx);
             async move {
                 let Some(object) = object else { return Outcome::Done };
-                task::reconcile(&ctx, &turn, &object).await
+                task::reconcile(&ctx, &turn, &object, since).await
             }
         });
     }

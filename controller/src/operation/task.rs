@@ -7,6 +7,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use rootstock_daemon::error::Chain;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::kind::{Due, due, has_finalizer, is_reconcile_asked_for};
 use super::queue::{Outcome, Turn};
@@ -85,18 +86,20 @@ where
     Ok(tokio::time::timeout(PATIENCE, answer).await??)
 }
 
-/// Does what is due with the resource whose turn it is, as it is known.
+/// Does what is due with the resource whose turn it is, as it is known; it was
+/// asked for then.
 pub(super) async fn reconcile(
     ctx: &Context,
     turn: &Turn<RuntimeKey>,
     object: &ContainerRuntime,
+    since: Instant,
 ) -> Outcome {
     // A shoot that is not there, or whose operation failed for good, is left
     // alone; what was asked for stays asked for.
     let cluster = ctx.clusters.get(&turn.key.shoot).filter(|cluster| !cluster.is_failed());
     match cluster {
         Some(cluster) if ctx.scope.has(object) => {
-            Task::new(ctx, turn, object.clone()).run(&cluster).await
+            Task::new(ctx, turn, object.clone(), since).run(&cluster).await
         }
         Some(_) | None => Outcome::Done,
     }
@@ -115,6 +118,8 @@ pub(super) struct Task<'a> {
     pub(super) key: &'a RuntimeKey,
     /// Whether somebody asked for it; else it is tried again.
     pub(super) asked: bool,
+    /// What was looked at since then need not be looked at again.
+    pub(super) since: Instant,
     /// The resource as the last write left it.
     pub(super) object: ContainerRuntime,
     /// The generation that the operation is about.
@@ -123,10 +128,15 @@ pub(super) struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    fn new(ctx: &'a Context, turn: &'a Turn<RuntimeKey>, object: ContainerRuntime) -> Self {
+    fn new(
+        ctx: &'a Context,
+        turn: &'a Turn<RuntimeKey>,
+        object: ContainerRuntime,
+        since: Instant,
+    ) -> Self {
         let generation = object.metadata.generation;
         let api = turn.key.api(&ctx.client);
-        Self { ctx, key: &turn.key, asked: turn.asked, object, generation, api }
+        Self { ctx, key: &turn.key, asked: turn.asked, since, object, generation, api }
     }
 
     async fn run(mut self, cluster: &Cluster) -> Outcome {

@@ -40,8 +40,9 @@ pub(super) const ANSWER: Duration = Duration::from_secs(15);
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// What waits in the pool for the next request: as many as change Nodes at once.
 const IDLE: usize = super::labels::AT_ONCE;
-/// How long it waits there.
-const IDLE_FOR: Duration = Duration::from_secs(10);
+/// How long it waits there. What a shoot asks for at one time follows closely;
+/// after a start there would be two connections for each, of 40 KiB.
+const IDLE_FOR: Duration = Duration::from_secs(2);
 /// The longest time for which an API may ask to be left alone.
 const MAX_HOLD: Duration = Duration::from_secs(60);
 

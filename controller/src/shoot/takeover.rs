@@ -63,9 +63,13 @@ impl Takeover {
         client: &Client,
     ) -> std::convert::Infallible {
         if !self.done {
-            self.asked().await;
-            self.managed_resources(seed).await;
-            self.pods(client).await;
+            // Boxed: each shoot's task would keep room for it for ever.
+            let gone = async {
+                self.asked().await;
+                self.managed_resources(seed).await;
+                self.pods(client).await;
+            };
+            Box::pin(gone).await;
             self.index.put_installer(&self.shoot, Installer::Gone);
             self.done = true;
         }

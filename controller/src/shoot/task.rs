@@ -140,7 +140,8 @@ impl Shoot {
             open.take_token(token);
             return Ok(open);
         }
-        match timeout(OPEN, self.open(basis, token)).await {
+        // Boxed, for it is large and over soon; the task stays.
+        match timeout(OPEN, Box::pin(self.open(basis, token))).await {
             Ok(opened) => opened,
             Err(_) => Err(format!("the seed's API does not answer within {} s", OPEN.as_secs())),
         }
@@ -224,7 +225,7 @@ impl Shoot {
         open.failures += 1;
         if error.kind() == Kind::Unauthorized {
             // The watch may be behind the Secret.
-            let look = timeout(OPEN, tokens::look(&self.seed, &self.name)).await;
+            let look = timeout(OPEN, Box::pin(tokens::look(&self.seed, &self.name))).await;
             match look {
                 Ok(Ok(Some(token))) => open.link.set_token(&token),
                 Ok(Ok(None)) | Err(_) => {}
@@ -238,7 +239,7 @@ impl Shoot {
 
     /// An access Secret that an earlier version made may lack its label.
     async fn mark(&self) {
-        match timeout(OPEN, access::mark(&self.seed, &self.name)).await {
+        match timeout(OPEN, Box::pin(access::mark(&self.seed, &self.name))).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => {
                 tracing::debug!(shoot = %self.name, error = %Chain(&error), "marking the access Secret");

@@ -32,7 +32,8 @@ pub fn main() -> ExitCode {
         Command::Controller(program) => {
             leash(program.leash);
             let work = async { rootstock_controller::run(program.args).await.map(|()| 0) };
-            on(tokio::runtime::Builder::new_multi_thread(), work)
+            // As the controller's own program runs.
+            on(rootstock_controller::runtime(), work)
         }
         Command::Agent(program) => {
             leash(program.leash);

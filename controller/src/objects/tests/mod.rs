@@ -1,6 +1,7 @@
 //! The rendered objects, and the requests that write them.
 
 mod races;
+mod recent;
 mod rendered;
 mod seed;
 mod withdrawn;

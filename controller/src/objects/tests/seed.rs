@@ -56,7 +56,8 @@ impl Seed {
         let sent: Value = serde_json::from_slice(body).unwrap_or_default();
         let short = short(path, &sent);
         let asked = format!("{method} {short}");
-        if let Some((_, change)) = state.meanwhile.pop_front_if(|(request, _)| *request == asked) {
+        let due = state.meanwhile.iter().position(|(request, _)| *request == asked);
+        if let Some((_, change)) = due.and_then(|due| state.meanwhile.remove(due)) {
             change(&mut state);
         }
         if !short.contains('/') {

@@ -51,6 +51,8 @@ pub(crate) struct Suite {
     kubeconfig: PathBuf,
     catalog: PathBuf,
     pub(crate) processes: Processes,
+    /// Whether that is the controller's own program, and not one of many in the playground's.
+    is_own_program: bool,
     shared: OnceCell<Controller>,
     /// The shoots whose API lets Rootstock in.
     open: watch::Sender<BTreeSet<String>>,
@@ -91,6 +93,7 @@ impl Suite {
         record.listed(recorded.len()).await;
         let (open, opened) = watch::channel(BTreeSet::new());
         actors.spawn(request_tokens(access.clone(), opened));
+        let is_own_program = program.ends_with("/rootstock-controller");
         let processes = Processes::new(program.into(), dir.path().join("logs"));
         Self {
             access,
@@ -100,6 +103,7 @@ impl Suite {
             kubeconfig,
             catalog,
             processes,
+            is_own_program,
             shared: OnceCell::new(),
             open,
             _actors: actors,
@@ -145,7 +149,10 @@ impl Suite {
             class.as_ref().map_or_else(|| HOME.to_owned(), |class| format!("{HOME}-{class}"));
         self.make_home(&home).await;
         let [listen, admin] = ports();
-        let mut arguments = vec!["controller".to_owned(), LEASH.to_owned()];
+        let mut arguments = match self.is_own_program {
+            true => Vec::new(),
+            false => vec!["controller".to_owned(), LEASH.to_owned()],
+        };
         for (flag, value) in [
             ("--config", catalog.display().to_string()),
             ("--kubeconfig", self.kubeconfig.display().to_string()),
