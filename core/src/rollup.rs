@@ -67,6 +67,8 @@ pub struct NodeState<'a> {
 pub enum Connection {
     /// It has not come yet.
     Never,
+    /// It has not come for so long that someone should look.
+    Missing,
     /// It is here.
     Open,
     /// It was here.

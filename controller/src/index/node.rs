@@ -27,6 +27,10 @@ const MAX_LABELS: usize = 64 * 1024;
 /// agents change their stream now and then.
 pub(super) const RETURN: Duration = Duration::from_secs(30);
 
+/// How long a node's agent may take to come for the first time, once the node
+/// is marked for it: the image is pulled, and a node starts, in less.
+pub(super) const ARRIVAL: Duration = Duration::from_secs(600);
+
 /// What is used of a Node object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NodeObject {
@@ -77,7 +81,8 @@ pub(super) struct Node {
     /// What the node's ledger held when it last said so.
     held: Option<(Generation, Digest)>,
     pub(super) connection: Connection,
-    /// Since when no agent is connected, where none is.
+    /// Since when no agent is connected, where none is; where none ever was,
+    /// since when it is expected.
     away_since: Instant,
     /// What it last said of each bundle; none before its first word.
     pub(super) reports: Option<Vec<BundleReport>>,
@@ -185,6 +190,25 @@ impl Node {
             return self.object.has_agent_label() && away < RETURN;
         }
         self.reported < self.generation() || !self.said_gone(runtime)
+    }
+
+    /// Whether its agent is here, and how long it may yet take where it never was.
+    pub(super) fn arrival(&self, now: Instant) -> (Connection, Option<Duration>) {
+        if self.connection != Connection::Never || !self.object.has_agent_label() {
+            return (self.connection, None);
+        }
+        match ARRIVAL.checked_sub(now.saturating_duration_since(self.away_since)) {
+            Some(left) if !left.is_zero() => (Connection::Never, Some(left)),
+            Some(_) | None => (Connection::Missing, None),
+        }
+    }
+
+    /// Takes a newer Node object in. The agent is expected from its mark on.
+    pub(super) fn renew(&mut self, object: NodeObject) {
+        if !self.object.has_agent_label() && object.has_agent_label() {
+            self.away_since = Instant::now();
+        }
+        self.object = object;
     }
 
     /// Until when a node that owes a word and is away is waited for.

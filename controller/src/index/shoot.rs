@@ -91,7 +91,7 @@ impl Shoot {
         }
         match self.nodes.get_mut(&object.facts.name) {
             // A Node that is made anew under the same name is another one.
-            Some(node) if node.object.uid == object.uid => node.object = object,
+            Some(node) if node.object.uid == object.uid => node.renew(object),
             None if full => return false,
             Some(_) | None => {
                 self.nodes.insert(object.facts.name.clone(), Node::new(object));

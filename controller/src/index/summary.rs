@@ -1,6 +1,7 @@
 //! What the status of a ContainerRuntime should say.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rootstock_core::assign::{Problem, Resolution, ResolvedBundle};
@@ -37,6 +38,8 @@ pub struct Summary {
     pub slowest: Vec<Slow>,
     /// Whether a node without the runtime is connected: it is on its way.
     pub under_way: bool,
+    /// After how long it says something else though nothing has changed.
+    pub look_again: Option<Duration>,
     /// Whether all of it has been heard of since the controller started.
     pub complete: bool,
 }
@@ -99,6 +102,7 @@ impl State {
         before: &Since,
         now: Timestamp,
     ) -> (Summary, Since) {
+        let (clock, mut look_again) = (Instant::now(), None);
         let nodes: Vec<_> = shoot
             .nodes
             .values()
@@ -111,7 +115,9 @@ impl State {
                     .find(|report| Some(&report.runtime) == runtime.runtime.as_ref());
                 let name = &node.object.facts.name;
                 let refused = node.refused.as_ref().map(|(reason, why)| (*reason, why.as_str()));
-                Some(NodeState { name, verdict, connection: node.connection, report, refused })
+                let (connection, left) = node.arrival(clock);
+                look_again = look_again.into_iter().chain(left).min();
+                Some(NodeState { name, verdict, connection, report, refused })
             })
             .collect();
         // It is said only where no node is selected, and looks at every node.
@@ -145,6 +151,7 @@ impl State {
             stopped: stopped.collect(),
             slowest: slowest(&nodes, since),
             under_way: nodes.unready.iter().any(|node| node.connected),
+            look_again,
             complete: nodes.complete,
             phases: nodes.phases,
         };

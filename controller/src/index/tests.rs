@@ -1,6 +1,6 @@
 mod takeover;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node as NodeResource;
 use rootstock_core::assign::{AGENT_LABEL, Problem, ResolvedBundle};
@@ -8,7 +8,7 @@ use rootstock_core::bundle::ConfigBlob;
 use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
 use rootstock_core::name::Architecture;
-use rootstock_core::rollup::ConditionStatus;
+use rootstock_core::rollup::{ConditionStatus, Connection};
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use serde_json::{Value, json};
 
@@ -493,6 +493,70 @@ fn after_a_restore_a_node_has_nothing_to_do() {
         index.put_runtime(&runtime(pool_a(), true));
         assert_eq!(later.borrow().as_ref().unwrap().generation, Generation(42));
     }
+}
+
+/// gardenlet deletes what has migrated one by one, and the controller may be
+/// started anew between any two.
+#[test]
+fn a_controller_that_starts_in_the_middle_of_a_migration_uninstalls_nothing() {
+    let migrated = |name: &str| {
+        let mut object = named(name, name.split('-').next().unwrap());
+        let last = json!({"lastOperation": {"type": "Migrate", "state": "Succeeded",
+            "description": "", "progress": 100, "lastUpdateTime": "2026-01-01T00:00:00Z"}});
+        object.status = serde_json::from_value(last).unwrap();
+        object
+    };
+    // gvisor-a was there, and is gone; kata-a has migrated, is being deleted or
+    // has yet to be asked, and in the end nothing is left.
+    let mut deleted = migrated("kata-a");
+    deleted.metadata.deletion_timestamp = runtime(pool_a(), true).metadata.deletion_timestamp;
+    let unasked = named("kata-b", "kata");
+    let left = [vec![migrated("kata-a")], vec![deleted], vec![migrated("kata-a"), unasked], vec![]];
+    for objects in left {
+        let index = Index::new(BinaryRoots::default());
+        put_bundle(&index, resolved());
+        let objects: Vec<_> = objects.into_iter().map(Arc::new).collect();
+        index.seed_listed(&objects);
+        assert_eq!(index.is_suspended(&shoot()), !objects.is_empty());
+        if objects.is_empty() {
+            // Nobody looks after a shoot without resources.
+            assert!(!index.has_runtimes(&shoot()));
+            continue;
+        }
+        index.nodes_listed(&shoot(), &[node("1", true)]);
+        assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
+        assert_eq!(index.label_changes(&shoot()), []);
+        for object in &objects {
+            index.remove_runtime(&RuntimeKey::of(object).unwrap());
+            if index.has_runtimes(&shoot()) {
+                index.nodes_listed(&shoot(), &[node("1", true)]);
+            }
+            assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_never_comes_is_missed_once_it_was_expected_for_long() {
+    let read = |agent| node::NodeObject::read(&node("1", agent), Default::default()).unwrap();
+    let long = node::ARRIVAL;
+    let mut known = node::Node::new(read(false));
+    let begun = Instant::now();
+    assert_eq!(known.arrival(begun + 2 * long), (Connection::Never, None), "it has no mark");
+    known.renew(read(true));
+    let (connection, left) = known.arrival(Instant::now());
+    assert_eq!(connection, Connection::Never);
+    assert!(left.unwrap() > long - Duration::from_secs(60));
+    let later = Instant::now() + long;
+    assert_eq!(known.arrival(later), (Connection::Missing, None));
+    known.connection = Connection::Open;
+    assert_eq!(known.arrival(later), (Connection::Open, None));
+    // The status is looked at again by then, though nothing changes.
+    let index = ready();
+    let left = index.summary(&key()).unwrap().look_again.unwrap();
+    assert!(left <= long && left > long - Duration::from_secs(60));
+    index.connect(&id("1"), None).unwrap();
+    assert_eq!(index.summary(&key()).unwrap().look_again, None);
 }
 
 #[test]

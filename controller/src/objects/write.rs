@@ -89,14 +89,14 @@ impl WriteError {
     /// The same about an object that was there when it was last asked for.
     fn if_it_was_there(self) -> Self {
         match self {
-            Self::Api { kind, name, source } if is_not_found(&source) => {
-                Self::Vanished { kind, name }
+            Self::Api { kind, ref name, ref source } if is_not_found(source) => {
+                Self::Vanished { kind, name: name.clone() }
             }
-            other @ (Self::Api { .. }
-            | Self::Vanished { .. }
+            Self::Api { .. }
             | Self::Terminating { .. }
+            | Self::Vanished { .. }
             | Self::Foreign(_)
-            | Self::Unreadable { .. }) => other,
+            | Self::Unreadable { .. } => self,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! A seed in a few lines: a scripted API server that keeps what it is sent,
 //! and the operations, fed by its every change.
 
+mod server;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{Method, Request, Response};
 use kube::Client;
-use kube::client::Body;
 use rootstock_core::assign::Resolution;
 use rootstock_core::catalog::Catalog;
 use rootstock_core::name::ShootName;
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::server::{Refusal, Server, merge, serve};
 use super::{Operations, Triggers};
 use crate::api::{Cluster, ContainerRuntime, OPERATION};
 use crate::args::Types;
@@ -28,6 +29,8 @@ use crate::index::{Index, RuntimeKey};
 use crate::objects::{AgentSettings, Objects, Place};
 use crate::seed::{Clusters, Scope, Seed, Store};
 use crate::shoot::Endpoints;
+
+pub(super) use self::server::SILENCE;
 
 pub(super) const SHOOT: &str = "shoot--garden--one";
 
@@ -56,27 +59,6 @@ fn resource(name: &str, kind: &str, metadata: Value, status: Value) -> Value {
         object["status"] = status;
     }
     object
-}
-
-/// In place of a code: the request hangs.
-pub(super) const SILENCE: u16 = 0;
-
-/// An answer that the server gives in place of its own.
-struct Refusal {
-    /// A piece of the line that is logged for the request.
-    of: &'static str,
-    code: u16,
-    times: usize,
-}
-
-#[derive(Default)]
-struct Server {
-    objects: BTreeMap<String, Value>,
-    version: u64,
-    log: Vec<String>,
-    refusals: Vec<Refusal>,
-    /// ManagedResources that are deleted stay so long.
-    lingering: bool,
 }
 
 /// A seed with the operations running in it. Time is paused.
@@ -295,25 +277,6 @@ impl World {
     }
 }
 
-impl Server {
-    /// Keeps an object and tells what the watch says; it is gone when nobody
-    /// holds it any more.
-    fn store(&mut self, path: &str, mut object: Value) -> (Value, bool) {
-        self.version += 1;
-        object["metadata"]["resourceVersion"] = self.version.to_string().into();
-        let held = object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
-        let gone = !object["metadata"]["deletionTimestamp"].is_null()
-            && !held
-            && object["kind"] == "ContainerRuntime";
-        if gone {
-            self.objects.remove(path);
-        } else {
-            self.objects.insert(path.to_owned(), object.clone());
-        }
-        (object, gone)
-    }
-}
-
 fn path_of(name: &str) -> String {
     format!("/apis/extensions.gardener.cloud/v1alpha1/namespaces/{SHOOT}/containerruntimes/{name}")
 }
@@ -324,131 +287,4 @@ fn feed(seed: &Seed, (object, gone): (Value, bool)) {
     }
     let object = serde_json::from_value(object).unwrap();
     if gone { seed.remove(&object) } else { seed.apply(object) }
-}
-
-async fn serve(
-    server: &Mutex<Server>,
-    seed: &Mutex<Option<Arc<Seed>>>,
-    request: Request<Body>,
-) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect_bytes().await.unwrap();
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let path = parts.uri.path();
-    let (code, answer, event) = {
-        let mut server = server.lock().unwrap();
-        answer(&mut server, &parts.method, path, &body)
-    };
-    if code == SILENCE {
-        std::future::pending::<()>().await;
-    }
-    let seed = seed.lock().unwrap().clone();
-    if let (Some(event), Some(seed)) = (event, seed) {
-        feed(&seed, event);
-    }
-    let answer = answer.to_string().into_bytes();
-    let response = Response::builder().status(code).header("content-type", "application/json");
-    response.body(Body::from(answer)).unwrap()
-}
-
-type Answer = (u16, Value, Option<(Value, bool)>);
-
-fn answer(server: &mut Server, method: &Method, path: &str, body: &Value) -> Answer {
-    let line = line(method, path, body);
-    if server.log.last().is_none_or(|last| *last != line || line != "objects") && line != "look" {
-        server.log.push(line.clone());
-    }
-    let refusal = server.refusals.iter_mut().find(|r| r.times > 0 && line.contains(r.of));
-    if let Some(refusal) = refusal {
-        refusal.times -= 1;
-        return refuse(refusal.code);
-    }
-    let own = path.trim_end_matches("/status").to_owned();
-    let there = server.objects.get(&own).cloned();
-    match (method.as_str(), there) {
-        ("GET", Some(object)) => (200, object, None),
-        ("GET", None) if own.rsplit('/').next().is_some_and(|last| last.ends_with('s')) => {
-            let kind = json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []});
-            (200, kind, None)
-        }
-        ("POST", _) => {
-            let name = body["metadata"]["name"].as_str().unwrap_or_default();
-            let path = format!("{own}/{name}");
-            if server.objects.contains_key(&path) {
-                return refuse(409);
-            }
-            let (object, _) = server.store(&path, body.clone());
-            (201, object, None)
-        }
-        ("PATCH" | "PUT", Some(mut object)) => {
-            let version = &body["metadata"]["resourceVersion"];
-            if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
-                return refuse(409);
-            }
-            merge(&mut object, body);
-            let event = server.store(&own, object);
-            (200, event.0.clone(), Some(event))
-        }
-        ("DELETE", Some(mut object)) => {
-            object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-            if server.lingering && own.contains("/managedresources/") {
-                server.store(&own, object.clone());
-            } else {
-                server.objects.remove(&own);
-            }
-            (200, object, None)
-        }
-        _ => refuse(404),
-    }
-}
-
-fn refuse(code: u16) -> Answer {
-    let reason = match code {
-        404 => "NotFound",
-        409 => "Conflict",
-        _ => "Refused",
-    };
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": "scripted", "reason": reason, "code": code});
-    (code, status, None)
-}
-
-/// What a request is, in a few words.
-fn line(method: &Method, path: &str, body: &Value) -> String {
-    if !path.contains("/containerruntimes/") {
-        return if *method == Method::GET { "look" } else { "objects" }.to_owned();
-    }
-    let (of, name) = path.rsplit_once('/').unwrap();
-    let name = if name == "status" { of.rsplit('/').next().unwrap() } else { name };
-    let last = &body["status"]["lastOperation"];
-    let metadata = &body["metadata"];
-    let what = if !last.is_null() {
-        format!("{} {}", last["type"].as_str().unwrap(), last["state"].as_str().unwrap())
-    } else if let Some(finalizers) = metadata.get("finalizers") {
-        format!("finalizers {finalizers}")
-    } else if metadata["annotations"].get(OPERATION).is_some_and(Value::is_null) {
-        "annotation off".to_owned()
-    } else {
-        format!("{method} {body}")
-    };
-    if name == "gvisor-a" { what } else { format!("{name}: {what}") }
-}
-
-/// A JSON merge patch.
-fn merge(target: &mut Value, patch: &Value) {
-    let (Value::Object(patch), true) = (patch, target.is_object()) else {
-        *target = patch.clone();
-        return;
-    };
-    for (key, value) in patch {
-        if value.is_null() {
-            target.as_object_mut().unwrap().remove(key);
-        } else {
-            let below = &mut target[key];
-            if below.is_null() && value.is_object() {
-                *below = json!({});
-            }
-            merge(below, value);
-        }
-    }
 }

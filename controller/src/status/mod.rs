@@ -74,8 +74,8 @@ pub(crate) struct StatusWriter {
 /// What became of one look at a resource.
 #[derive(Debug)]
 enum Outcome {
-    /// Its status is as it should be.
-    Same,
+    /// Its status is as it should be; it may be another one after so long.
+    Same(Option<Duration>),
     /// Nothing is written to it before it changes.
     Closed,
     /// Not now: at the latest then, or when something changes.
@@ -184,7 +184,7 @@ impl StatusWriter {
         if let Some(wait) = due.settles.filter(|_| composed.unsettling) {
             return (version, Outcome::Later(wait));
         }
-        (version, self.write(key, &object, composed).await)
+        (version, self.write(key, &object, composed, summary.look_again).await)
     }
 
     async fn write(
@@ -192,8 +192,9 @@ impl StatusWriter {
         key: &RuntimeKey,
         object: &ContainerRuntime,
         composed: Composed,
+        look_again: Option<Duration>,
     ) -> Outcome {
-        let Some(patch) = composed.patch else { return Outcome::Same };
+        let Some(patch) = composed.patch else { return Outcome::Same(look_again) };
         let (shoot, name) = (&key.shoot, key.name.as_str());
         let params = PatchParams::default();
         let api = key.api(&self.client);

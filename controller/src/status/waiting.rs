@@ -110,8 +110,9 @@ impl Waiting {
                 self.pace.forget(&key);
                 self.later.insert(key, now + wait);
             }
-            Outcome::Same => {
+            Outcome::Same(again) => {
                 self.pace.forget(&key);
+                self.later.extend(again.map(|again| (key.clone(), now + again)));
                 self.spoken.insert(key);
             }
             Outcome::Written => {
@@ -133,5 +134,30 @@ impl Waiting {
         self.later.insert(key.clone(), now + BEHIND);
         self.behind.insert(key.clone(), (version, now + BEHIND));
         self.pace.written(key, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_something_else_later_is_looked_at_then() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let key = RuntimeKey { shoot: "shoot--garden--one".parse().unwrap(), name: "a".to_owned() };
+        let mut waiting = Waiting::new(now);
+        waiting.add([key.clone()]);
+        assert_eq!(waiting.take_due(now, |_| None).len(), 1);
+        // It changed while it was looked at, and is not looked at twice at once.
+        waiting.add([key.clone()]);
+        assert_eq!((waiting.next(now), waiting.take_due(now, |_| None).len()), (None, 0));
+        waiting.note(key.clone(), None, Outcome::Same(Some(600 * second)), now);
+        assert_eq!(waiting.take_due(now, |_| None).len(), 1);
+        waiting.note(key.clone(), None, Outcome::Same(Some(600 * second)), now);
+        assert_eq!(waiting.next(now), Some(now + 600 * second));
+        assert!(waiting.take_due(now + 599 * second, |_| None).is_empty());
+        assert_eq!(waiting.take_due(now + 600 * second, |_| None).len(), 1);
+        waiting.note(key, None, Outcome::Same(None), now);
+        assert_eq!(waiting.next(now), None);
     }
 }

@@ -61,7 +61,8 @@ impl<'a> Tally<'a> {
         let (phase, standing) = standing(node);
         *self.phases.entry(phase).or_default() += 1;
         let wanted = matches!(node.verdict, Verdict::Wanted(_));
-        self.complete &= !(wanted && node.connection == Connection::Never);
+        let unheard = matches!(node.connection, Connection::Never | Connection::Missing);
+        self.complete &= !(wanted && unheard);
         let connected = node.connection == Connection::Open;
         let reason = match standing {
             Standing::Ready => {
@@ -162,6 +163,7 @@ fn standing<'a>(node: &NodeState<'a>) -> (Phase, Standing<'a>) {
                 Standing::Stopped(reason, why)
             }
             Connection::Never => Standing::Under("waiting for the node's agent", None),
+            Connection::Missing => Standing::Stopped(Reason::AgentMissing, ""),
             Connection::Open => Standing::Under("waiting", None),
             Connection::Lost => Standing::Stopped(Reason::NodeUnreachable, ""),
         });

@@ -58,12 +58,14 @@ fn tally_of<T>(rows: &[Row], look: impl FnOnce(Tally<'_>) -> T) -> T {
 #[test]
 fn one_node() {
     use ConditionStatus::{False, Progressing, True};
-    use Connection::{Lost, Never, Open};
+    use Connection::{Lost, Missing, Never, Open};
     let held = |reason| Verdict::Held(Problem::new(reason, "why"));
     let table: Vec<(Row, ConditionStatus, &str)> = vec![
         ((wanted(), Never, None), Progressing, "RollingOut"),
         ((wanted(), Open, None), Progressing, "RollingOut"),
         ((wanted(), Lost, None), False, "NodeUnreachable"),
+        ((wanted(), Missing, None), False, "AgentMissing"),
+        ((held(Reason::BundlePending), Missing, None), Progressing, "RollingOut"),
         ((wanted(), Open, Some(report(Phase::Loaded, None, b"wanted"))), True, "AllNodesReady"),
         ((wanted(), Open, Some(report(Phase::Proven, None, b"wanted"))), True, "AllNodesReady"),
         // Its agent is away, its runtime is not.

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::support::gardenlet::until;
-use super::support::health::{OPERATION, annotation};
+use super::support::health::{OPERATION, TIMESTAMP, annotation, check};
 use super::support::record::Kind;
 use super::support::shoot::{Shoot, pools};
 use super::support::suite::Suite;
@@ -102,6 +103,11 @@ pub(super) async fn every_trigger_refreshes_the_time(suite: &Suite) {
     // Two at once are as good as one.
     shoot.deploy().await;
     shoot.reconcile().await;
+    // gardenlet's clock may be ahead of the controller's.
+    let asked = Timestamp::now() + Duration::from_secs(3600);
+    let annotations = json!({OPERATION: "reconcile", TIMESTAMP: format!("{asked:.9}")});
+    shoot.edit("gvisor-a", json!({"metadata": {"annotations": annotations}})).await;
+    shoot.until("gvisor-a", "ready by another clock", |object| check(object).is_ok()).await;
 }
 
 pub(super) async fn changed_spec_is_observed(suite: &Suite) {
