@@ -77,7 +77,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
 
     let roots = BinaryRoots::new(args.binary_roots.clone());
-    let index = Index::new(roots).asked_by(home.asked_by());
+    let index = Index::new(roots).at_home(home.clone());
     let index = Arc::new(index.with_provider_config(args.provider_config.into()));
     let endpoints = Arc::new(Endpoints::default());
     let (tokens, token_changes) = watch::channel(Default::default());

@@ -5,7 +5,7 @@
 //!
 //! | | seed | plain cluster |
 //! |---|---|---|
-//! | ContainerRuntimes | all namespaces of shoots | the controller's own namespace |
+//! | ContainerRuntimes | all namespaces | the controller's own namespace |
 //! | shoot | the namespace | `local` |
 //! | Cluster | Gardener's | made here |
 //! | the shoot's API | kubeconfig and token from Secrets | the controller's own |
@@ -22,6 +22,7 @@ use serde_json::json;
 
 use crate::api::{Cluster, ClusterSpec, ContainerRuntime};
 use crate::args::{Args, ClusterKind};
+use crate::index::RuntimeKey;
 
 pub(crate) use definition::bring;
 
@@ -31,9 +32,10 @@ const LOCAL: &str = "local";
 const SHOOTS: &str = "shoot-";
 
 /// Where the controller is at home.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Home {
     /// In a Gardener seed.
+    #[default]
     Seed,
     /// In a plain cluster, with ContainerRuntimes in this namespace.
     Plain {
@@ -68,13 +70,17 @@ impl Home {
         }
     }
 
-    /// Whether a ContainerRuntime lies where one is looked after.
-    pub(crate) fn has(&self, object: &ContainerRuntime) -> bool {
-        let there = object.namespace().unwrap_or_default();
-        match self {
-            Self::Seed => there.starts_with(SHOOTS),
-            Self::Plain { namespace } => there == *namespace,
-        }
+    /// The key of a ContainerRuntime. `None` where its namespace can't be that
+    /// of a shoot.
+    ///
+    /// In a seed any namespace may be one, as for Gardener's own controllers: what
+    /// makes it one is the Cluster of the same name.
+    pub(crate) fn key(&self, object: &ContainerRuntime) -> Option<RuntimeKey> {
+        let shoot = match self {
+            Self::Seed => object.namespace()?.parse().ok()?,
+            Self::Plain { .. } => LOCAL.parse().ok()?,
+        };
+        Some(RuntimeKey { shoot, name: object.name_any() })
     }
 
     /// The one Cluster, where Gardener has none: a shoot that never sleeps, and
@@ -93,11 +99,6 @@ impl Home {
             Self::Plain { .. } => AskedBy::Selector,
         }
     }
-}
-
-/// The shoot of the resources in a namespace.
-pub(crate) fn shoot_of(namespace: &str) -> Option<ShootName> {
-    if namespace.starts_with(SHOOTS) { namespace } else { LOCAL }.parse().ok()
 }
 
 /// Objects beside a shoot's ContainerRuntimes. A plain cluster's client has the
@@ -128,18 +129,15 @@ mod tests {
     #[test]
     fn each_home_has_its_own_resources() {
         let plain = Home::Plain { namespace: "rootstock".to_owned() };
-        let table = [
-            ("shoot--garden--one", true, false, "shoot--garden--one"),
-            ("rootstock", false, true, "local"),
-            ("default", false, false, "local"),
-        ];
-        for (namespace, seed, local, shoot) in table {
-            let object = resource(namespace);
-            assert_eq!((Home::Seed.has(&object), plain.has(&object)), (seed, local), "{namespace}");
-            assert_eq!(shoot_of(namespace).unwrap().as_str(), shoot);
+        let shoot_of = |home: &Home, namespace| {
+            home.key(&resource(namespace)).map(|key| key.shoot.to_string()).unwrap_or_default()
+        };
+        for namespace in ["shoot--garden--one", "garden"] {
+            assert_eq!(shoot_of(&Home::Seed, namespace), namespace);
         }
+        assert_eq!(shoot_of(&plain, "rootstock"), "local");
         let cluster = plain.cluster().unwrap();
-        let name = shoot_of("rootstock").unwrap();
+        let name = LOCAL.parse().unwrap();
         assert_eq!(cluster.endpoint_host(&name, None).unwrap(), "rs-local.rootstock.svc");
         assert_eq!(cluster.endpoint_host(&name, Some("a.test")).unwrap(), "rs-local.a.test");
         assert!(!cluster.is_hibernated() && !cluster.is_failed() && !cluster.is_deleting());

@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use rootstock_core::assign::{AskedBy, Resolution};
+use rootstock_core::assign::Resolution;
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
@@ -43,6 +43,7 @@ pub use summary::{ResolvedView, Slow, Summary};
 pub use view::{BundleView, NodeView, Page, RuntimeKey};
 
 use crate::api::ContainerRuntime;
+use crate::home::Home;
 use claim::Runtime;
 use node::{Node, NodeObject};
 use shoot::Shoot;
@@ -61,7 +62,7 @@ pub struct Index {
     state: Mutex<State>,
     roots: BinaryRoots,
     how: How,
-    asked_by: AskedBy,
+    home: Home,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
     /// Raised with each shoot that is new, suspended or no longer suspended,
@@ -89,8 +90,8 @@ impl Index {
     pub fn new(roots: BinaryRoots) -> Self {
         let (changed, _) = watch::channel(0);
         let (new_shoots, _) = watch::channel(0);
-        let (how, asked_by) = (How::default(), AskedBy::default());
-        Self { state: Mutex::default(), roots, how, asked_by, changed, new_shoots }
+        let (how, home) = (How::default(), Home::default());
+        Self { state: Mutex::default(), roots, how, home, changed, new_shoots }
     }
 
     /// The same, reading providerConfig in this way.
@@ -102,8 +103,8 @@ impl Index {
 
     /// The same, where something else asks for a node's runtimes.
     #[must_use]
-    pub fn asked_by(mut self, asked_by: AskedBy) -> Self {
-        self.asked_by = asked_by;
+    pub(crate) fn at_home(mut self, home: Home) -> Self {
+        self.home = home;
         self
     }
 
@@ -125,7 +126,7 @@ impl Index {
 
     /// A ContainerRuntime is there, or has changed.
     pub fn put_runtime(&self, object: &ContainerRuntime) {
-        let Some(key) = RuntimeKey::of(object) else { return };
+        let Some(key) = self.home.key(object) else { return };
         let runtime = claim::read(object, &self.roots, self.how);
         let leaves = object.is_migrating();
         let known = |s: &Shoot| {
@@ -174,7 +175,7 @@ impl Index {
             .iter()
             .filter_map(|object| {
                 let runtime = claim::read(object, &self.roots, self.how);
-                Some((RuntimeKey::of(object)?, (runtime, object.is_migrating())))
+                Some((self.home.key(object)?, (runtime, object.is_migrating())))
             })
             .collect();
         {
@@ -247,7 +248,7 @@ impl Index {
 
     /// A Node is there, or has changed.
     pub fn put_node(&self, shoot: &ShootName, object: &k8s_openapi::api::core::v1::Node) {
-        let Some(object) = NodeObject::read(object, self.asked_by) else { return };
+        let Some(object) = NodeObject::read(object, self.home.asked_by()) else { return };
         let mut state = self.lock();
         let name = object.facts.name.clone();
         if state.shoots.get(shoot).is_some_and(Shoot::is_suspended) {
@@ -273,7 +274,7 @@ impl Index {
     /// These are all Nodes of a shoot.
     pub fn nodes_listed(&self, shoot: &ShootName, objects: &[k8s_openapi::api::core::v1::Node]) {
         let objects: Vec<_> =
-            objects.iter().filter_map(|o| NodeObject::read(o, self.asked_by)).collect();
+            objects.iter().filter_map(|o| NodeObject::read(o, self.home.asked_by())).collect();
         self.change(shoot, |shoot| {
             if shoot.is_suspended() {
                 return;

@@ -1,5 +1,6 @@
 mod takeover;
 
+use crate::home::Home;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node as NodeResource;
@@ -527,7 +528,7 @@ fn a_controller_that_starts_in_the_middle_of_a_migration_uninstalls_nothing() {
         assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
         assert_eq!(index.label_changes(&shoot()), []);
         for object in &objects {
-            index.remove_runtime(&RuntimeKey::of(object).unwrap());
+            index.remove_runtime(&Home::Seed.key(object).unwrap());
             if index.has_runtimes(&shoot()) {
                 index.nodes_listed(&shoot(), &[node("1", true)]);
             }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use kube::ResourceExt as _;
 use rootstock_core::assign::{POOL_LABEL, Problem, Resolution, Verdict};
 use rootstock_core::name::{Architecture, NodeName, ShootName};
 use rootstock_core::rollup::Connection;
@@ -18,19 +17,13 @@ use crate::api::ContainerRuntime;
 /// A ContainerRuntime by shoot and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuntimeKey {
-    /// The shoot, which is the resource's namespace.
+    /// The shoot: in a seed its name is that of the resource's namespace.
     pub shoot: ShootName,
     /// The resource's name.
     pub name: String,
 }
 
 impl RuntimeKey {
-    /// The key of a resource. `None` where its namespace is none of a shoot.
-    pub fn of(object: &ContainerRuntime) -> Option<Self> {
-        let shoot = crate::home::shoot_of(&object.namespace()?)?;
-        Some(Self { shoot, name: object.name_any() })
-    }
-
     /// The resources beside it.
     pub(crate) fn api(&self, client: &kube::Client) -> kube::Api<ContainerRuntime> {
         crate::home::beside(client, &self.shoot)

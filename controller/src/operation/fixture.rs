@@ -226,6 +226,15 @@ impl World {
         self.put(&json!({"metadata": metadata}));
     }
 
+    /// The token requestor gives the controller a token of the shoot's API.
+    pub(super) fn let_in(&self) {
+        let path = format!("/api/v1/namespaces/{SHOOT}/secrets/shoot-access-rootstock");
+        let mut server = self.server.lock().unwrap();
+        let mut secret = server.objects.get(&path).cloned().unwrap();
+        merge(&mut secret, &json!({"data": {"token": "dG9rZW4="}}));
+        server.store(&path, secret);
+    }
+
     /// A resource as it is, or `Null`.
     pub(super) fn get(&self, name: &str) -> Value {
         self.object(&path_of(name))

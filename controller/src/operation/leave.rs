@@ -13,8 +13,10 @@ use super::queue::Outcome;
 use super::task::{OperationError, Task, within};
 use crate::api::{Cluster, ContainerRuntime, FINALIZER, OperationType};
 use crate::events::Word;
+use crate::home::Home;
 use crate::index::RuntimeKey;
-use crate::objects::{Gone, Keep};
+use crate::objects::{Gone, Keep, ObjectsError};
+use crate::shoot::secrets;
 
 /// How long a deletion waits for the shoot's objects to be gone, after its
 /// nodes: together less than the three minutes that Gardener waits.
@@ -37,6 +39,7 @@ impl Task<'_> {
         let nobody_left = given_up || suspended || cluster.is_deleting();
         if !nobody_left
             && !departure.nodes_done
+            && !self.is_out_of_reach().await?
             && let Some(outcome) = self.await_nodes(&departure)
         {
             return Ok(outcome);
@@ -55,6 +58,20 @@ impl Task<'_> {
         self.succeed(OperationType::Delete).await?;
         self.change_finalizers(|all| all.retain(|finalizer| finalizer != FINALIZER)).await?;
         Ok(Outcome::Done)
+    }
+
+    /// Whether no node can be waiting for a word: its shoot's API was never
+    /// within reach, and without that no agent is let in.
+    async fn is_out_of_reach(&self) -> Result<bool, OperationError> {
+        let now = std::time::Instant::now();
+        if self.ctx.scope.home != Home::Seed
+            || self.ctx.index.removal_pending(self.key, now).is_some()
+        {
+            return Ok(false);
+        }
+        let token = secrets::has_token(&self.ctx.client, &self.key.shoot);
+        let token = within(async { token.await.map_err(ObjectsError::from) });
+        Ok(!token.await?)
     }
 
     /// Migrate: nothing of the shoot is left in this seed, and everything

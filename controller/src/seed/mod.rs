@@ -57,7 +57,7 @@ impl Scope {
             None | Some("") => "shoot",
             Some(class) => class,
         };
-        type_is_ours && self.home.has(object) && self.classes.iter().any(|ours| ours == class)
+        type_is_ours && self.classes.iter().any(|ours| ours == class)
     }
 
     /// Whether the catalog names the resource's type.
@@ -114,7 +114,7 @@ impl Seed {
                 Some(Ok(watcher::Event::Delete(object))) => self.remove(&object),
                 Some(Ok(watcher::Event::Init)) => listed.clear(),
                 Some(Ok(watcher::Event::InitApply(object))) => {
-                    listed.extend(RuntimeKey::of(&object).map(|key| (key, Arc::new(object))));
+                    listed.extend(self.scope.home.key(&object).map(|key| (key, Arc::new(object))));
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
                     let count = listed.len();
@@ -135,7 +135,7 @@ impl Seed {
 
     /// A resource is there, or has changed.
     pub(crate) fn apply(&self, object: ContainerRuntime) {
-        let Some(key) = RuntimeKey::of(&object) else { return };
+        let Some(key) = self.scope.home.key(&object) else { return };
         let object = Arc::new(object);
         let old = self.store.put(key.clone(), Arc::clone(&object));
         if self.scope.has(&object) {
@@ -148,7 +148,7 @@ impl Seed {
 
     /// A resource is gone.
     pub(crate) fn remove(&self, object: &ContainerRuntime) {
-        let Some(key) = RuntimeKey::of(object) else { return };
+        let Some(key) = self.scope.home.key(object) else { return };
         self.store.remove(&key);
         self.index.remove_runtime(&key);
         self.triggers.gone(&key);
@@ -180,7 +180,7 @@ impl Seed {
 
     fn ours(&self) -> impl Iterator<Item = (RuntimeKey, Arc<ContainerRuntime>)> {
         let all = self.store.all().into_iter().filter(|object| self.scope.has(object));
-        all.filter_map(|object| Some((RuntimeKey::of(&object)?, object)))
+        all.filter_map(|object| Some((self.scope.home.key(&object)?, object)))
     }
 
     fn put_all(&self) {

@@ -128,6 +128,15 @@ pub(crate) async fn known_authority(
     there.map(|secret| read_authority(shoot, &secret)).transpose()
 }
 
+/// Whether there is a token of the shoot's API. Without one no agent was ever
+/// let in here.
+pub(crate) async fn has_token(seed: &Client, shoot: &ShootName) -> Result<bool, SecretError> {
+    let api: Api<Secret> = crate::home::beside(seed, shoot);
+    let there = api.get_opt(ACCESS_SECRET).await.map_err(at(ACCESS_SECRET))?;
+    let data = there.and_then(|secret| secret.data).unwrap_or_default();
+    Ok(data.get("token").is_some_and(|token| !token.0.is_empty()))
+}
+
 /// Asks Gardener's token requestor for a token of the shoot's API.
 pub(crate) async fn request_access(seed: &Client, shoot: &ShootName) -> Result<(), SecretError> {
     let api: Api<Secret> = crate::home::beside(seed, shoot);

@@ -38,7 +38,8 @@ pub(super) async fn other_classes_and_types(suite: &Suite) {
     shoot.never_failed().await;
 }
 
-/// `--types`: one of two extensions on a seed. Namespaces of no shoot are nobody's.
+/// `--types`: one of two extensions on a seed. What makes a namespace a shoot's is
+/// its Cluster, whatever the name.
 pub(super) async fn a_list_of_types(suite: &Suite) {
     let controller = suite.own_controller("listed", &["--types", "kata,other"]).await;
     let mut shoot = Shoot::new(suite, &controller, "listed", pools(&[("a", &["gvisor"])])).await;
@@ -46,6 +47,12 @@ pub(super) async fn a_list_of_types(suite: &Suite) {
     let elsewhere = Shoot::elsewhere(suite, &controller, "elsewhere", pools(&[("a", &["kata"])]));
     let elsewhere = elsewhere.await;
     elsewhere.deploy().await;
+    let named = pools(&[("a", &["kata"])]);
+    let named = Shoot::elsewhere(suite, &controller, "test-namespace", named).await;
+    named.make_cluster().await;
+    named.deploy().await;
+    named.wait().await.unwrap();
+    named.destroy().await.unwrap();
     shoot.gardenlet.workers = pools(&[("a", &["kata"])]);
     shoot.reconcile().await;
     for object in [shoot.get("gvisor-a").await, elsewhere.get("kata-a").await] {

@@ -44,6 +44,7 @@ async fn a_deletion_waits_for_nodes_and_objects_in_bounds_and_writes_nothing_mea
     let world = World::start();
     created(&world, &["gvisor-a"]).await;
     assert_eq!(world.secrets(), ["ca-rootstock", "shoot-access-rootstock"]);
+    world.let_in();
     world.linger(true);
     // Nothing is known of the shoot's nodes.
     world.delete("gvisor-a");
@@ -68,11 +69,23 @@ async fn a_deletion_waits_for_nodes_and_objects_in_bounds_and_writes_nothing_mea
 async fn a_deletion_is_woken_by_what_it_waits_for() {
     let world = World::start();
     created(&world, &["gvisor-a"]).await;
+    world.let_in();
     world.delete("gvisor-a");
     assert_eq!(world.requests().await, ["Delete Processing"]);
     world.index.nodes_listed(&SHOOT.parse().unwrap(), &[]);
     let requests = world.requests_within(MOMENT).await;
     assert_eq!(requests.last().unwrap(), NONE, "{requests:?}");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_waited_for_where_no_agent_was_ever_let_in() {
+    let world = World::start();
+    created(&world, &["gvisor-a"]).await;
+    // The shoot's API never gave a token: its nodes are not known, and none was served.
+    world.delete("gvisor-a");
+    let requests = world.requests_within(MOMENT).await;
+    assert_eq!(requests, ["Delete Processing", "objects", "Delete Succeeded", NONE]);
     world.stop().await;
 }
 
@@ -96,6 +109,7 @@ async fn who_is_given_up_is_not_waited_for() {
     // A shoot that is deleted has a resource manager, but no nodes that matter.
     let world = World::start();
     created(&world, &["gvisor-a"]).await;
+    world.let_in();
     world.delete("gvisor-a");
     assert_eq!(world.requests().await, ["Delete Processing"]);
     world.put_cluster(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
