@@ -54,15 +54,16 @@ fn program() -> String {
         return program;
     }
     eprintln!("building the controller as seeds run it; a first build takes minutes");
+    // Both profiles have their folders side by side.
+    let target = Path::new(PROGRAM).ancestors().nth(2).expect("a folder of targets");
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--locked", "--profile", "controller"])
         .args(["--package", "rootstock-controller"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("CARGO_TARGET_DIR", target)
         .status()
         .expect("cargo runs");
     assert!(built.success(), "the controller is not built");
-    // Both profiles have their folders side by side.
-    let target = Path::new(PROGRAM).ancestors().nth(2).expect("a folder of targets");
     target.join("controller/rootstock-controller").display().to_string()
 }
 
