@@ -15,12 +15,9 @@ use kube::{Api, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::write::{WriteError, Writer, at_resource, at_secret};
+use super::write::{TRIES, WriteError, Writer, at_resource, at_secret};
 use super::{Gone, Keep};
 use crate::api::{ManagedResource, is_not_found};
-
-/// As often as a write begins anew.
-const TRIES: usize = 5;
 
 impl Writer {
     /// Deletes a ManagedResource, and tells whether it is gone. Called again

@@ -22,7 +22,7 @@ use crate::api::{ManagedResource, is_conflict, is_not_found, is_transient};
 
 /// How often a write begins anew because somebody else was first. Each time
 /// somebody has got on, so more than a few in a row are no race.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 /// Why a ManagedResource is not as it should be.
 #[derive(Debug, thiserror::Error)]

@@ -45,15 +45,18 @@ impl Task<'_> {
             return Ok(outcome);
         }
         // What a shoot that moves away has belongs to its next seed, too.
-        if !suspended && let Some(lingers) = self.withdraw(Rest::Waits).await? {
+        if !suspended {
             let until = self.ctx.departures.objects_until(self.key, OBJECTS);
-            if !given_up && Instant::now() < until {
-                return Ok(Outcome::Soon);
+            let rest =
+                if given_up || Instant::now() >= until { Rest::GoesToo } else { Rest::Waits };
+            match self.withdraw(rest).await? {
+                Some(_) if rest == Rest::Waits => return Ok(Outcome::Soon),
+                Some(lingers) => {
+                    let (shoot, name) = (&self.key.shoot, &self.key.name);
+                    tracing::warn!(%shoot, name, lingers, "the resource manager is left to finish");
+                }
+                None => {}
             }
-            // Nobody looks after the rest once the last resource is gone.
-            self.withdraw(Rest::GoesToo).await?;
-            let (shoot, name) = (&self.key.shoot, &self.key.name);
-            tracing::warn!(%shoot, name, lingers, "the resource manager is left to finish");
         }
         self.succeed(OperationType::Delete).await?;
         self.change_finalizers(|all| all.retain(|finalizer| finalizer != FINALIZER)).await?;
@@ -167,10 +170,11 @@ impl Task<'_> {
         if last {
             let gone = self.ctx.objects.withdraw_agent(&self.key.shoot, Keep::Nothing);
             let gone = within(gone).await?;
-            lingers = what(gone).or(lingers);
-            if rest == Rest::GoesToo {
+            // Nobody looks after the rest once the last resource is gone.
+            if rest == Rest::GoesToo && gone != Gone::Yes {
                 within(self.ctx.objects.withdraw_secrets(&self.key.shoot)).await?;
             }
+            lingers = what(gone).or(lingers);
         }
         Ok(lingers)
     }

@@ -261,22 +261,13 @@ impl<'a> Task<'a> {
             }
             let metadata =
                 json!({"finalizers": after, "resourceVersion": metadata.resource_version});
-            let patch = Patch::Merge(json!({"metadata": metadata}));
-            let params = PatchParams::default();
-            let answer = self.api.patch(&self.key.name, &params, &patch);
-            match tokio::time::timeout(PATIENCE, answer).await? {
-                Ok(object) => {
-                    self.wrote(object);
-                    return Ok(());
+            let patch = json!({"metadata": metadata});
+            match self.send(Part::Metadata, &patch, &mut retries).await? {
+                None => return Ok(()),
+                Some(error) if is_conflict(&error) => {
+                    self.object = within(self.api.get(&self.key.name)).await?;
                 }
-                Err(error) if is_transient(&error) => {
-                    let Some(pause) = retries.next() else { return Err(error.into()) };
-                    tokio::time::sleep(*pause).await;
-                    if is_conflict(&error) {
-                        self.object = within(self.api.get(&self.key.name)).await?;
-                    }
-                }
-                Err(error) => return Err(error.into()),
+                Some(_) => {}
             }
         }
     }
@@ -291,28 +282,39 @@ impl<'a> Task<'a> {
 
     /// Sends a patch, and again where that may help at once.
     async fn patch(&mut self, part: Part, patch: Value) -> Result<(), OperationError> {
-        let (patch, params) = (Patch::Merge(patch), PatchParams::default());
         let mut retries = RETRIES.iter();
-        loop {
-            let answer = async {
-                match part {
-                    Part::Metadata => self.api.patch(&self.key.name, &params, &patch).await,
-                    Part::Status => self.api.patch_status(&self.key.name, &params, &patch).await,
-                }
-            };
-            match tokio::time::timeout(PATIENCE, answer).await? {
-                Ok(object) => {
-                    self.wrote(object);
-                    return Ok(());
-                }
-                Err(error) if is_transient(&error) => {
-                    let Some(pause) = retries.next() else { return Err(error.into()) };
-                    tracing::debug!(error = %Chain(&error), ?pause, "a request is tried again");
-                    tokio::time::sleep(*pause).await;
-                }
-                Err(error) => return Err(error.into()),
+        while self.send(part, &patch, &mut retries).await?.is_some() {}
+        Ok(())
+    }
+
+    /// Sends a patch once. What stood in its way, after a pause, where it may
+    /// be sent again.
+    async fn send(
+        &mut self,
+        part: Part,
+        patch: &Value,
+        retries: &mut std::slice::Iter<'_, Duration>,
+    ) -> Result<Option<kube::Error>, OperationError> {
+        let (patch, params) = (Patch::Merge(patch), PatchParams::default());
+        let answer = async {
+            match part {
+                Part::Metadata => self.api.patch(&self.key.name, &params, &patch).await,
+                Part::Status => self.api.patch_status(&self.key.name, &params, &patch).await,
             }
-        }
+        };
+        let error = match tokio::time::timeout(PATIENCE, answer).await? {
+            Ok(object) => {
+                self.wrote(object);
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        let Some(pause) = retries.next().filter(|_| is_transient(&error)) else {
+            return Err(error.into());
+        };
+        tracing::debug!(error = %Chain(&error), ?pause, "a request is tried again");
+        tokio::time::sleep(*pause).await;
+        Ok(Some(error))
     }
 
     fn wrote(&mut self, object: ContainerRuntime) {
