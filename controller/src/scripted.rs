@@ -13,6 +13,7 @@ pub(crate) struct Call {
     pub(crate) at: Instant,
     pub(crate) method: String,
     pub(crate) path: String,
+    pub(crate) query: String,
     pub(crate) body: Value,
 }
 
@@ -44,6 +45,7 @@ pub(crate) fn client(
                 at: Instant::now(),
                 method: parts.method.to_string(),
                 path: parts.uri.path().to_owned(),
+                query: parts.uri.query().unwrap_or_default().to_owned(),
                 body: serde_json::from_slice(&body).unwrap_or_default(),
             };
             kept.0.lock().unwrap().push(call.clone());

@@ -1,14 +1,11 @@
 //! A scripted API of a shoot with one agent on one node.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
-use kube::client::Body;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
-use tonic::codegen::{Service, http};
+
+use crate::scripted::{self, Call, refusal};
 
 pub(crate) const POD: &str = "/api/v1/namespaces/kube-system/pods/rootstock-agent-x";
 pub(crate) const NODE: &str = "/api/v1/nodes/node-1";
@@ -60,7 +57,8 @@ impl ScriptedApi {
     }
 
     pub(crate) fn client(&self) -> kube::Client {
-        kube::Client::new(self.clone(), "default")
+        let api = self.clone();
+        scripted::client(move |call| api.answer(call)).0
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Script)) {
@@ -71,13 +69,13 @@ impl ScriptedApi {
         self.0.lock().unwrap().asked.clone()
     }
 
-    fn answer(&self, path: &str, body: &[u8]) -> (u16, Value) {
+    fn answer(&self, call: &Call) -> (u16, Value) {
         let mut script = self.0.lock().unwrap();
-        script.asked.push(path.to_owned());
-        let found = match path {
+        script.asked.push(call.path.clone());
+        let found = match call.path.as_str() {
             _ if script.broken.is_some() => None,
             REVIEWS => {
-                let mut review: Value = serde_json::from_slice(body).unwrap();
+                let mut review = call.body.clone();
                 assert_eq!(review["spec"]["audiences"], json!(["rootstock"]));
                 review["status"] = script.review.clone();
                 Some(review)
@@ -88,32 +86,7 @@ impl ScriptedApi {
         };
         let code = script.broken.unwrap_or(404);
         let reason = if code == 404 { "NotFound" } else { "Other" };
-        let status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "code": code, "reason": reason, "message": "no",
-        });
-        found.map_or((code, status), |found| (200, found))
-    }
-}
-
-impl Service<http::Request<Body>> for ScriptedApi {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let api = self.clone();
-        Box::pin(async move {
-            let path = request.uri().path().to_owned();
-            let body = request.into_body().collect_bytes().await.unwrap();
-            let (code, answer) = api.answer(&path, &body);
-            let body = Body::from(answer.to_string().into_bytes());
-            Ok(http::Response::builder().status(code).body(body).unwrap())
-        })
+        found.map_or_else(|| refusal(code, reason), |found| (200, found))
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::server::{Refusal, Server, merge, serve};
+use self::server::{Refusal, Server, serve};
 use super::{Operations, Triggers};
 use crate::api::{Cluster, ContainerRuntime, OPERATION};
 use crate::args::Types;
@@ -27,10 +27,9 @@ use crate::home::Home;
 use crate::identity::ca::ShootCa;
 use crate::index::{Index, RuntimeKey};
 use crate::objects::{AgentSettings, Objects, Place, Recent};
+use crate::scripted::merge;
 use crate::seed::{Clusters, Scope, Seed, Store};
 use crate::shoot::Endpoints;
-
-pub(super) use self::server::SILENCE;
 
 pub(super) const SHOOT: &str = "shoot--garden--one";
 

@@ -10,8 +10,9 @@ use rootstock_core::digest::Digest;
 use rootstock_core::name::Architecture;
 use serde_json::{Value, json};
 
-use super::fixture::{SHOOT, SILENCE, World};
+use super::fixture::{SHOOT, World};
 use crate::api::{FINALIZER, OPERATION};
+use crate::scripted::SILENCE;
 
 const ADD: &str = r#"finalizers ["extensions.gardener.cloud/containerruntime"]"#;
 const NONE: &str = "finalizers []";

@@ -1,15 +1,10 @@
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
-use http_body_util::BodyExt as _;
-use kube::client::Body;
 use serde_json::Value;
-use tonic::codegen::{Service, http};
 
 use super::*;
+use crate::scripted::{self, Call, refusal};
 
 const NAMESPACE: &str = "shoot--garden--one";
 
@@ -49,7 +44,8 @@ impl Seed {
     }
 
     async fn take_over(&self, runtime: &str) -> Result<TakenOver, WriteError> {
-        let client = kube::Client::new(self.clone(), NAMESPACE);
+        let seed = self.clone();
+        let (client, _) = scripted::client(move |call| seed.answer(call));
         take_over(&client, &NAMESPACE.parse().unwrap(), &runtime.parse().unwrap()).await
     }
 
@@ -68,25 +64,26 @@ impl Seed {
         self.0.lock().unwrap().objects.retain(gone);
     }
 
-    fn answer(&self, method: &str, path: &str, query: &str, sent: &Value) -> (u16, Value) {
+    fn answer(&self, call: &Call) -> (u16, Value) {
         let mut state = self.0.lock().unwrap();
-        let short = path.split_once(&format!("/{NAMESPACE}/")).unwrap().1.to_owned();
+        let (method, sent) = (call.method.as_str(), &call.body);
+        let short = call.path.split_once(&format!("/{NAMESPACE}/")).unwrap().1.to_owned();
         if let Some(left) = &mut state.left {
             if *left == 0 {
-                return (503, failure(503));
+                return refusal(503, "Scripted");
             }
             *left -= 1;
         }
         state.asked.push(format!("{method} {short}"));
         if short == "managedresources" {
-            assert_eq!(query, "&labelSelector=origin%3Dextension-runtime-gvisor");
+            assert_eq!(call.query, "&labelSelector=origin%3Dextension-runtime-gvisor");
             let is_one = |(path, _): &(&String, &Value)| path.starts_with("managedresources/");
             let items: Vec<_> =
                 state.objects.iter().filter(is_one).map(|(_, o)| o.clone()).collect();
             return (200, json!({"metadata": {}, "items": items}));
         }
         let Some(mut object) = state.objects.get(&short).cloned() else {
-            return (404, failure(404));
+            return refusal(404, "Scripted");
         };
         match method {
             "PATCH" => object["spec"]["keepObjects"] = sent["spec"]["keepObjects"].clone(),
@@ -102,34 +99,6 @@ impl Seed {
         }
         state.objects.insert(short, object.clone());
         (200, object)
-    }
-}
-
-fn failure(code: u16) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "code": code, "reason": "Scripted", "message": "as scripted"})
-}
-
-impl Service<http::Request<Body>> for Seed {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let seed = self.clone();
-        Box::pin(async move {
-            let (head, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            let sent = serde_json::from_slice(&body).unwrap_or_default();
-            let query = head.uri.query().unwrap_or_default();
-            let (code, answer) = seed.answer(head.method.as_str(), head.uri.path(), query, &sent);
-            let body = Body::from(answer.to_string().into_bytes());
-            Ok(http::Response::builder().status(code).body(body).unwrap())
-        })
     }
 }
 

@@ -2,14 +2,11 @@
 //! it was asked.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
-use kube::client::Body;
 use serde_json::{Value, json};
-use tonic::codegen::{Service, http};
+
+use crate::scripted::{self, Call, merge, refusal};
 
 pub(super) const NAMESPACE: &str = "shoot--garden--one";
 
@@ -30,7 +27,8 @@ pub(super) struct Seed(Arc<Mutex<State>>);
 
 impl Seed {
     pub(super) fn client(&self) -> kube::Client {
-        kube::Client::new(self.clone(), NAMESPACE)
+        let seed = self.clone();
+        scripted::client(move |call| seed.answer(call)).0
     }
 
     /// What was asked since the last look: `GET secrets/x`.
@@ -51,10 +49,10 @@ impl Seed {
         self.0.lock().unwrap().meanwhile.push_back((request.to_owned(), Box::new(change)));
     }
 
-    fn answer(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+    fn answer(&self, call: &Call) -> (u16, Value) {
         let mut state = self.0.lock().unwrap();
-        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
-        let short = short(path, &sent);
+        let (method, sent) = (call.method.as_str(), call.body.clone());
+        let short = short(&call.path, &sent);
         let asked = format!("{method} {short}");
         let due = state.meanwhile.iter().position(|(request, _)| *request == asked);
         if let Some((_, change)) = due.and_then(|due| state.meanwhile.remove(due)) {
@@ -130,53 +128,10 @@ impl State {
     }
 }
 
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (key, value) in patch {
-        if value.is_null() {
-            target.as_object_mut().unwrap().remove(key);
-        } else {
-            merge(&mut target[key], value);
-        }
-    }
-}
-
 fn ok(object: Value) -> (u16, Value) {
     (200, object)
 }
 
 fn failure(code: u16) -> (u16, Value) {
-    let reason = if code == 404 { "NotFound" } else { "Other" };
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "code": code, "reason": reason, "message": "no",
-    });
-    (code, status)
-}
-
-impl Service<http::Request<Body>> for Seed {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let seed = self.clone();
-        Box::pin(async move {
-            let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
-            let body = request.into_body().collect_bytes().await.unwrap();
-            let (code, answer) = seed.answer(&method, &path, &body);
-            let body = Body::from(answer.to_string().into_bytes());
-            Ok(http::Response::builder().status(code).body(body).unwrap())
-        })
-    }
+    refusal(code, if code == 404 { "NotFound" } else { "Other" })
 }
