@@ -1,6 +1,7 @@
 mod takeover;
 
 use crate::home::Home;
+use crate::scripted::merge;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node as NodeResource;
@@ -64,22 +65,29 @@ pub(super) fn id(uid: &str) -> NodeId {
     NodeId { shoot: shoot(), name: "n1".parse().unwrap(), uid: uid.parse().unwrap() }
 }
 
-fn resolved() -> Resolution {
+/// The bundle of gvisor for one platform, by its content; `more` is merged into
+/// its config blob.
+pub(crate) fn bundle(content: &[u8], more: &Value) -> Resolution {
     let empty = Digest::of(b"");
-    let config = json!({
+    let mut config = json!({
         "type": "gvisor", "version": "1",
         "files": [{"path": "runsc", "mode": "0755", "size": 0, "sha256": empty.hex(),
                    "blob": empty.to_string(), "blobSize": 0}],
         "entryPoints": ["runsc"],
         "handlers": [{"name": "runsc", "runtimeType": "io.containerd.runsc.v1", "shim": "runsc"}],
     });
+    merge(&mut config, more);
     let bundle = ResolvedBundle {
-        digest: Digest::of(b"gvisor"),
+        digest: Digest::of(content),
         registry: "main".into(),
         repository: "rootstock/gvisor".into(),
         config: ConfigBlob::parse(config.to_string().as_bytes()).unwrap(),
     };
     Resolution::Resolved([(Architecture::Amd64, Ok(bundle))].into())
+}
+
+fn resolved() -> Resolution {
+    bundle(b"gvisor", &json!({}))
 }
 
 pub(super) fn put_bundle(index: &Index, resolution: Resolution) {

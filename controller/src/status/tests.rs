@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
-use rootstock_core::assign::{AGENT_LABEL, Resolution, ResolvedBundle};
-use rootstock_core::bundle::ConfigBlob;
+use rootstock_core::assign::{AGENT_LABEL, Resolution};
 use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
-use rootstock_core::name::{Architecture, RuntimeType, ShootName};
+use rootstock_core::name::{RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use serde_json::{Value, json};
@@ -52,21 +51,7 @@ fn runtime(name: &str) -> Value {
 }
 
 fn bundle(content: &[u8]) -> Resolution {
-    let empty = Digest::of(b"");
-    let config = json!({
-        "type": "gvisor", "version": "1",
-        "files": [{"path": "runsc", "mode": "0755", "size": 0, "sha256": empty.hex(),
-                   "blob": empty.to_string(), "blobSize": 0}],
-        "entryPoints": ["runsc"],
-        "handlers": [{"name": "runsc", "runtimeType": "io.containerd.runsc.v1", "shim": "runsc"}],
-    });
-    let bundle = ResolvedBundle {
-        digest: Digest::of(content),
-        registry: "main".into(),
-        repository: "rootstock/gvisor".into(),
-        config: ConfigBlob::parse(config.to_string().as_bytes()).unwrap(),
-    };
-    Resolution::Resolved([(Architecture::Amd64, Ok(bundle))].into())
+    crate::index::tests::bundle(content, &json!({}))
 }
 
 fn node(number: usize) -> Node {

@@ -1,10 +1,7 @@
 use std::sync::Arc;
 
-use rootstock_core::assign::{Resolution, ResolvedBundle, Verdict};
-use rootstock_core::bundle::ConfigBlob;
+use rootstock_core::assign::{Resolution, Verdict};
 use rootstock_core::desired::Desired;
-use rootstock_core::digest::Digest;
-use rootstock_core::name::Architecture;
 use rootstock_core::path::BinaryRoots;
 use rootstock_core::provider::{GVISOR_API, GVISOR_KIND, How, RUNTIME_API, RUNTIME_KIND};
 use rootstock_core::rollup::ConditionStatus;
@@ -13,30 +10,17 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::super::RuntimeKey;
-use super::super::tests::{gvisor, id, key, node, pool_a, put_bundle, runtime, shoot};
+use super::super::tests::{bundle, gvisor, id, key, node, pool_a, put_bundle, runtime, shoot};
 use super::*;
 
 fn resolved(names: &[&str]) -> Resolution {
-    let empty = Digest::of(b"");
     let settings = names.iter().map(|name| {
         json!({"name": name, "kind": "bool", "config": "runsc.toml", "as": "string",
                "key": format!("runsc_config.{name}")})
     });
-    let config = json!({
-        "type": "gvisor", "version": "1",
-        "files": [{"path": "runsc", "mode": "0755", "size": 0, "sha256": empty.hex(),
-                   "blob": empty.to_string(), "blobSize": 0}],
-        "handlers": [{"name": "runsc", "runtimeType": "io.containerd.runsc.v1", "shim": "runsc"}],
-        "configs": [{"name": "runsc.toml", "format": "toml", "template": {"runsc_config": {}}}],
-        "settings": settings.collect::<Vec<_>>(),
-    });
-    let bundle = ResolvedBundle {
-        digest: Digest::of(b"gvisor"),
-        registry: "main".into(),
-        repository: "rootstock/gvisor".into(),
-        config: ConfigBlob::parse(config.to_string().as_bytes()).unwrap(),
-    };
-    Resolution::Resolved([(Architecture::Amd64, Ok(bundle))].into())
+    let configs =
+        json!([{"name": "runsc.toml", "format": "toml", "template": {"runsc_config": {}}}]);
+    bundle(b"gvisor", &json!({"configs": configs, "settings": settings.collect::<Vec<_>>()}))
 }
 
 fn with(config: Value) -> ContainerRuntime {
