@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use rootstock_core::path::{BinaryPath, BinaryRoots};
 use rootstock_daemon::telemetry;
 
@@ -18,6 +18,28 @@ Examples:
   # On a node by hand, with its own root
   rootstock-agent run --host-root / --endpoint https://rs-garden--one.ingress.example \\
       --ca-file ca.crt --token-file token";
+
+const PREFLIGHT_EXAMPLES: &str = "\
+Examples:
+  # On a node by hand
+  rootstock-agent preflight --host-root /
+
+  # In the agent's Pod, for a program to read
+  kubectl -n kube-system exec AGENT-POD -- rootstock-agent preflight --output json
+
+Ends with 0 where everything is supported, and with 1 where something is not.";
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  # In the agent's Pod
+  kubectl -n kube-system exec ds/rootstock-agent -- /rootstock-agent plan
+
+  # On a node by hand
+  rootstock-agent plan --host-root / --output json";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  kubectl -n kube-system exec rootstock-agent-x2k4f -- /rootstock-agent report > node.json";
 
 /// Puts container runtimes onto this node, as Rootstock's controller has it.
 #[derive(Debug, Parser)]
@@ -34,6 +56,63 @@ pub enum Command {
     /// Hold a stream to the controller and make the node what it says, until SIGTERM.
     #[command(after_help = EXAMPLES)]
     Run(RunArgs),
+    /// Say what is on this node and whether its runtimes can work here; change nothing.
+    #[command(after_help = PREFLIGHT_EXAMPLES)]
+    Preflight(NodeArgs),
+    /// Print what would change on this node now, and change nothing.
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(NodeArgs),
+    /// Print what a support case needs of this node, as JSON without secrets.
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(NodeArgs),
+}
+
+/// How something is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For scripts.
+    Json,
+}
+
+/// The flags of what only looks at a node.
+#[derive(Clone, Debug, Args)]
+pub struct NodeArgs {
+    /// Where the node's root is for this process.
+    #[arg(long, env = "ROOTSTOCK_HOST_ROOT", value_name = "DIR", default_value = "/host")]
+    pub host_root: PathBuf,
+
+    /// The agent's own folder, by its path on the node.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/rootstock"
+    )]
+    pub state_dir: BinaryPath,
+
+    /// The folders on the node below which a binaryPath may lie, with commas
+    /// between them.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_BINARY_ROOTS",
+        value_name = "DIR,…",
+        value_delimiter = ',',
+        default_values = ["/var/bin", "/opt/rootstock"]
+    )]
+    pub binary_roots: Vec<BinaryPath>,
+
+    /// How it is printed.
+    #[arg(long, short, env = "ROOTSTOCK_OUTPUT", value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+impl NodeArgs {
+    /// The folders below which a binaryPath may lie.
+    pub fn roots(&self) -> BinaryRoots {
+        BinaryRoots::new(self.binary_roots.clone())
+    }
 }
 
 /// The flags of `run`.
@@ -86,6 +165,11 @@ pub struct RunArgs {
     #[arg(long, env = "ROOTSTOCK_STORE_LIMIT", value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub store_limit: u64,
 
+    /// How long containerd has to stay up after a restart before an activation
+    /// is over, in seconds.
+    #[arg(long, env = "ROOTSTOCK_SETTLE_SECONDS", value_name = "SECONDS", default_value_t = 10)]
+    pub settle_seconds: u32,
+
     /// Where health and readiness are served (`/healthz`, `/readyz`); nowhere
     /// without it.
     #[arg(long, env = "ROOTSTOCK_ADMIN_LISTEN", value_name = "ADDRESS")]
@@ -133,8 +217,8 @@ mod tests {
     #[test]
     fn every_flag_is_explained_and_a_variable_too() {
         let command = Cli::command();
-        let run = command.find_subcommand("run").unwrap();
-        for arg in run.get_arguments().filter(|arg| arg.get_id() != "help") {
+        let arguments = command.get_subcommands().flat_map(|command| command.get_arguments());
+        for arg in arguments.filter(|arg| arg.get_id() != "help") {
             assert!(arg.get_help().is_some(), "{} has no help", arg.get_id());
             let env = arg.get_env().unwrap_or_else(|| panic!("{} is no variable", arg.get_id()));
             assert!(env.to_str().unwrap().starts_with("ROOTSTOCK_"));

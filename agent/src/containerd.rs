@@ -6,6 +6,8 @@
 //! Whose a table is stands in the journal, because other writers of this file
 //! drop comments.
 
+pub(crate) mod dump;
+pub(crate) mod file;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rootstock_core::layout::{HandlerTable, toml_table};
 use rootstock_core::name::HandlerName;
 use rootstock_core::plan::inherited;
+use rootstock_core::preflight::Version;
 use rootstock_core::status::Reason;
 use serde_json::{Map, Value};
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike};
@@ -58,11 +61,16 @@ impl ConfigError {
 }
 
 /// The configuration of a node that has none: nothing but its version, the
-/// one that this containerd writes itself.
-pub fn minimal(containerd_version: &str) -> &'static str {
-    let version = containerd_version.trim_start_matches('v');
-    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    if major.is_some_and(|major| major < 2) { "version = 2\n" } else { "version = 3\n" }
+/// one that this containerd writes itself, and what it imports by default.
+pub fn minimal(containerd_version: &str, imports: &[String]) -> String {
+    let version = Version::parse(containerd_version);
+    let old = version.is_some() && version < Version::parse("2.0");
+    let mut document = DocumentMut::new();
+    document.insert("version", toml_edit::value(if old { 2 } else { 3 }));
+    if !imports.is_empty() {
+        document.insert("imports", toml_edit::value(imports.iter().collect::<toml_edit::Array>()));
+    }
+    document.to_string()
 }
 
 /// The runtime tables in a configuration; none where one is not of our form.

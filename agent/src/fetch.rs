@@ -16,12 +16,14 @@ mod client;
 mod endpoint;
 mod error;
 mod pipe;
+mod plain;
 mod shared;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use client::Client;
@@ -40,6 +42,9 @@ use crate::rootfs::{Entry, Folder};
 const RESUME_FROM: u64 = 1 << 20;
 /// Answers that break in the middle before a source is given up for now.
 const CUTS: u32 = 5;
+/// The longest that a busy source is waited for at once: some registries
+/// count requests by the minute.
+const BUSY: Duration = Duration::from_secs(60);
 
 /// One file to fetch.
 #[derive(Clone, Debug)]
@@ -135,7 +140,7 @@ impl Fetcher {
         let have = if claim.is_some() { self.have(wanted)? } else { 0 };
         let keep = claim.map(|claim| (Arc::clone(folder), claim));
         let (mut pipe, bytes) =
-            Pipe::start(&shared.threads, wanted.clone(), Arc::clone(into), keep, have);
+            Pipe::start(&shared.threads, wanted.clone(), Arc::clone(into), keep, have)?;
         let mut fed = Feed { bytes, at: have, size: wanted.blob_size };
         let mut outcome = Ok(());
         for at in first..self.sources.len() {
@@ -189,7 +194,8 @@ impl Fetcher {
                 return Ok(());
             }
             let Err(error) = self.once(at, wanted, fed, progress).await else { continue };
-            if !error.is_cut() || fed.bytes.is_closed() {
+            let wait = error.wait(BUSY);
+            if !error.is_cut() && wait.is_none() || fed.bytes.is_closed() {
                 return Err(error);
             }
             cuts += 1;
@@ -200,7 +206,8 @@ impl Fetcher {
             if cuts == CUTS {
                 return Err(error);
             }
-            tracing::debug!(blob = %wanted.blob, at = fed.at, %error, "a download goes on by range");
+            tracing::debug!(blob = %wanted.blob, at = fed.at, ?wait, %error, "a download goes on by range");
+            tokio::time::sleep(wait.unwrap_or_default()).await;
         }
     }
 

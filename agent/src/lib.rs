@@ -13,6 +13,8 @@
 //! * [`fetch`], [`install`]: blobs by digest into a bundle's folder
 //! * [`containerd`]: our tables in containerd's configuration, and nothing else of it
 //! * [`host`]: the edge to the service manager and containerd
+//! * [`preflight`]: what is on a node, for people and without changing it
+//! * [`preview`]: what would be done, for people and support cases
 //! * [`reconcile`]: the loop; [`link`]: the stream; [`run()`]: both, until the end
 //!
 //! The agent acts from its ledger: without a controller it still converges.
@@ -25,6 +27,8 @@ pub mod host;
 pub mod install;
 pub mod link;
 mod net;
+pub mod preflight;
+pub mod preview;
 pub mod reconcile;
 pub mod rootfs;
 mod run;

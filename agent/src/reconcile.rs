@@ -9,10 +9,14 @@
 //! where the agent was killed. One bundle that can't be had holds back no
 //! other: failures are kept per type, each with its own time to try again.
 
+mod activate;
 mod change;
 mod failure;
+mod ladder;
+mod node;
 mod observe;
 mod report;
+mod rollback;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +26,7 @@ use std::time::Duration;
 
 use failure::Failures;
 use futures_util::{StreamExt as _, stream};
+use node::{DriftWatch, NodeKind, Refused};
 use observe::Seen;
 pub use report::{NodeReport, Reports};
 use rootstock_core::desired::{DesiredBundle, DesiredContent};
@@ -29,7 +34,7 @@ use rootstock_core::layout::{Layout, TreeId};
 use rootstock_core::name::{Architecture, RuntimeType};
 use rootstock_core::path::BinaryRoots;
 use rootstock_core::plan::{Plan, plan};
-use rootstock_core::status::{Phase, Reason};
+use rootstock_core::status::Phase;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
 use tokio::sync::{Notify, watch};
@@ -38,8 +43,8 @@ use tokio::time::Instant;
 use crate::fetch::{Partial, Shared};
 use crate::host::Host;
 use crate::install::{self, InstallError, Progress};
-use crate::rootfs::{FsError, Rootfs};
-use crate::store::{Held, Journal, Ledger, Step, Store, StoreError, TreeRecord};
+use crate::rootfs::{FsError, OnlyLooks, Rootfs};
+use crate::store::{Held, Journal, Ledger, Record, Step, Store, StoreError, TreeRecord};
 
 /// How often every byte of every file is looked at again.
 const DRIFT: Duration = Duration::from_secs(3600);
@@ -54,6 +59,9 @@ const SIDE_BY_SIDE: usize = 4;
 /// Rounds without a rest. Pull, change and a look afterwards are three; more
 /// means that something changes the node against us.
 const ROUNDS: usize = 8;
+/// How long containerd has to stay up after a restart: its plugins load in
+/// milliseconds, and what makes it crash later is found within this time.
+pub const SETTLE: Duration = Duration::from_secs(10);
 /// The rest after that.
 const REST: Duration = Duration::from_secs(10);
 
@@ -83,6 +91,17 @@ impl Files {
         Ok(Self { rootfs, store, ledger, journal, store_limit, downloads })
     }
 
+    /// Opens what is there to look at it: nothing below the node's root can be
+    /// changed through this. None where no agent ever worked here. Blocking.
+    pub fn peek(root: &Path, state: &str, roots: BinaryRoots) -> Result<Option<Self>, StoreError> {
+        let rootfs = Arc::new(Rootfs::open_gated(root, roots, Arc::new(OnlyLooks))?);
+        let Some(store) = Store::peek(&rootfs, state)? else { return Ok(None) };
+        let ledger = Ledger::open(&store)?;
+        let journal = Mutex::new(Journal::peek(&store)?);
+        let (store_limit, downloads) = (0, Shared::default());
+        Ok(Some(Self { rootfs, store, ledger, journal, store_limit, downloads }))
+    }
+
     /// The same with so many bytes for downloads that are not complete.
     #[must_use]
     pub fn with_store_limit(self, store_limit: u64) -> Self {
@@ -98,6 +117,17 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// What the journal says.
+    pub fn record(&self) -> Record {
+        self.journal(|journal| journal.state().clone())
+    }
+
+    /// Our tables in containerd's configuration, as they are. Blocking.
+    pub fn own_tables(&self) -> Result<serde_json::Value, String> {
+        let tables = ladder::ours(self).map_err(|error| Chain(&error).to_string())?;
+        serde_json::to_value(tables).map_err(|error| error.to_string())
     }
 
     /// Works with the journal. Never held across an await.
@@ -122,6 +152,13 @@ pub struct Reconciler {
     again: bool,
     /// When every byte of a tree was looked at last.
     verified: BTreeMap<TreeId, Instant>,
+    /// What is known of the node.
+    node: NodeKind,
+    /// How long containerd has to stay up before an activation is over.
+    settle: Duration,
+    /// When pod sandboxes are tried next, where they could not be before.
+    prove_at: Option<Instant>,
+    drift: DriftWatch,
 }
 
 impl Reconciler {
@@ -135,8 +172,27 @@ impl Reconciler {
     ) -> Self {
         let held = files.ledger.watch();
         let (failures, verified) = (Failures::default(), BTreeMap::new());
-        let again = false;
-        Self { files, host, architecture, reports, held, retry, failures, again, verified }
+        Self {
+            files,
+            host,
+            architecture,
+            reports,
+            held,
+            retry,
+            failures,
+            again: false,
+            verified,
+            node: NodeKind::default(),
+            settle: SETTLE,
+            prove_at: None,
+            drift: DriftWatch::default(),
+        }
+    }
+
+    /// The same with another time for which containerd has to stay up.
+    #[must_use]
+    pub fn with_settle(self, settle: Duration) -> Self {
+        Self { settle, ..self }
     }
 
     /// Runs until the shutdown begins.
@@ -162,10 +218,30 @@ impl Reconciler {
                 () = self.retry.notified() => {
                     self.failures.forget();
                     self.again = true;
+                    self.forget_rejected().await;
                 }
                 () = tokio::time::sleep(rest) => {}
             }
         }
+    }
+
+    /// What would be done now, and how everything stands. Nothing is changed.
+    pub async fn preview(mut self, held: &Held) -> Result<(Plan, NodeReport), String> {
+        self.know(&held.desired.content).await;
+        let (content, refused) = self.eligible(&held.desired.content);
+        let layouts = lay_out(&content);
+        let seen = observe::look(&mut self, &layouts).await;
+        let seen = seen.map_err(|error| Chain(&error).to_string())?;
+        let whole = plan(&content, &seen.observed);
+        let (generation, desired) = (held.desired.generation, &held.desired.content);
+        self.reports.outlook(generation, &whole, desired, &refused, &seen, &self.failures);
+        if let Err(obstacle) =
+            seen.containerd.as_ref().map(drop).and_then(|()| seen.config.as_ref().map(drop))
+        {
+            return Err(obstacle.message.clone());
+        }
+        let report = self.reports.watch().borrow().clone();
+        Ok((whole, report))
     }
 
     /// Does what can be done now, and says when to look again.
@@ -174,8 +250,20 @@ impl Reconciler {
         // What a round that was dropped began is at its end before this one looks.
         self.files.downloads.quiet().await;
         let generation = held.desired.generation;
-        let (content, refused) = self.eligible(&held.desired.content);
+        if self.going_back() {
+            if !self.failures.node_waits() {
+                self.go_back().await;
+            }
+            // Until what was before is back, nothing else is begun.
+            if self.going_back() {
+                self.reports.failed(generation, &held.desired.content, &self.failures);
+                return self.failures.rest(LOOK);
+            }
+        }
+        self.know(&held.desired.content).await;
         for _ in 0..ROUNDS {
+            // Anew each time: a bundle that was just taken back is not tried again.
+            let (content, refused) = self.eligible(&held.desired.content);
             let layouts = lay_out(&content);
             let seen = match observe::look(self, &layouts).await {
                 Ok(seen) => seen,
@@ -186,7 +274,8 @@ impl Reconciler {
                 }
             };
             let whole = plan(&content, &seen.observed);
-            self.reports.outlook(generation, &whole, &content, &refused, &seen, &self.failures);
+            let desired = &held.desired.content;
+            self.reports.outlook(generation, &whole, desired, &refused, &seen, &self.failures);
             let due: Vec<&(DesiredBundle, Layout)> = layouts
                 .values()
                 .filter(|(bundle, layout)| {
@@ -205,6 +294,12 @@ impl Reconciler {
             if work.is_empty() {
                 self.failures.settle();
                 self.again = false;
+                self.drift.settled(held.content_hash);
+                if self.prove_later(&layouts, &seen).await {
+                    continue;
+                }
+            } else if let Some(rest) = self.drifted(held.content_hash, &work).await {
+                return self.failures.rest(rest);
             }
             if work.is_empty() || self.failures.node_waits() {
                 // What nobody wants any more waits for its pods or for containerd.
@@ -216,33 +311,6 @@ impl Reconciler {
         }
         tracing::warn!("the node does not come to rest: something else changes it");
         REST
-    }
-
-    /// Desired bundles that this node can take; the others stay as they are on it.
-    fn eligible(&self, desired: &DesiredContent) -> (DesiredContent, Refused) {
-        let mut content = desired.clone();
-        let mut refused = Refused::new();
-        content.bundles.retain(|bundle| {
-            let config = bundle.config.config();
-            let why =
-                match (config.architecture, self.architecture) {
-                    (Some(wants), Some(is)) if wants != is => Some((
-                        Phase::Unsupported,
-                        Reason::ArchitectureMismatch,
-                        format!("the bundle is for {wants}, the node is {is}"),
-                    )),
-                    _ => {
-                        self.files.rootfs.binary_roots().check(&bundle.binary_path).err().map(
-                            |error| (Phase::Failed, Reason::BinaryPathRefused, error.to_string()),
-                        )
-                    }
-                };
-            let Some(why) = why else { return true };
-            content.keep.insert(bundle.runtime().clone());
-            refused.insert(bundle.runtime().clone(), why);
-            false
-        });
-        (content, refused)
     }
 
     /// The plan with what has just failed left as it is.
@@ -348,9 +416,6 @@ impl Reconciler {
         }
     }
 }
-
-/// Bundles that this node can't take, and why.
-type Refused = BTreeMap<RuntimeType, (Phase, Reason, String)>;
 
 /// What each bundle means on the node; those that mean nothing are told by the plan.
 fn lay_out(content: &DesiredContent) -> BTreeMap<RuntimeType, (DesiredBundle, Layout)> {

@@ -4,27 +4,32 @@
 //! anything, so what is done with it can't be led elsewhere by a link that
 //! someone puts in the way in the meantime. Files appear whole or not at all:
 //! temporary file beside its place → fsync → rename → fsync of the folder.
+//! All of it passes one gate, where tests kill the agent at each step.
 
+mod change;
+mod gate;
 mod identity;
 mod temp;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
+use cap_std::fs::{Dir, File, PermissionsExt as _};
 use cap_std_ext::dirext::CapStdExtDirExt as _;
+pub(crate) use change::random;
+use gate::Gate;
+pub use gate::{Effect, Kind, OnlyLooks, Watcher, watched};
 pub use identity::{Identity, Note};
-use rootstock_core::layout::TEMP_PREFIX;
 use rootstock_core::path::{BinaryPath, BinaryPathRefused, BinaryRoots};
 use rootstock_core::status::Reason;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-pub use temp::TempFile;
+pub use temp::{Output, TempFile};
 
 /// The node's root and the folders in it that may hold runtimes.
 #[derive(Debug)]
@@ -40,6 +45,7 @@ pub struct Folder {
     dir: Dir,
     /// As people on the node know it.
     path: String,
+    gate: Gate,
 }
 
 /// What stands at a name.
@@ -107,10 +113,23 @@ impl FsError {
 impl Rootfs {
     /// Opens the node's root.
     pub fn open(host: &Path, binary_roots: BinaryRoots) -> Result<Self, FsError> {
+        Self::open_at(host, binary_roots, Gate::of_this_thread())
+    }
+
+    /// Opens the node's root with a watcher of every change below it.
+    pub fn open_gated(
+        host: &Path,
+        binary_roots: BinaryRoots,
+        watcher: Arc<dyn Watcher>,
+    ) -> Result<Self, FsError> {
+        Self::open_at(host, binary_roots, Gate::new(watcher))
+    }
+
+    fn open_at(host: &Path, binary_roots: BinaryRoots, gate: Gate) -> Result<Self, FsError> {
         let dir = Dir::open_ambient_dir(host, ambient_authority()).map_err(|source| {
             FsError::Io { what: "open the root", path: host.display().to_string(), source }
         })?;
-        let root = Folder { dir, path: String::new() };
+        let root = Folder { dir, path: String::new(), gate };
         Ok(Self { root, host: host.to_owned(), binary_roots })
     }
 
@@ -179,7 +198,7 @@ impl Folder {
 
     fn walk(&self, relative: &str, make: bool) -> Result<Option<Self>, FsError> {
         let dir = self.dir.try_clone().map_err(self.io("open", relative))?;
-        let mut at = Self { dir, path: self.path.clone() };
+        let mut at = Self { dir, path: self.path.clone(), gate: self.gate.clone() };
         for part in relative.split('/').filter(|part| !part.is_empty()) {
             match at.entry(part)? {
                 Some(Entry::Folder) => {}
@@ -190,17 +209,13 @@ impl Folder {
                     return Err(FsError::Refused { path: at.at(part), why: "it is not a folder" });
                 }
                 None if !make => return Ok(None),
-                None => match at.dir.create_dir(part) {
-                    Ok(()) => at.sync()?,
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(at.io("make folder", part)(error)),
-                },
+                None => at.make_one(part)?,
             }
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
             let fd = rustix::fs::openat(&at.dir, part, flags, Mode::empty())
                 .map_err(|errno| at.io("open folder", part)(errno.into()))?;
             let path = at.at(part);
-            at = Self { dir: Dir::from_std_file(fd.into()), path };
+            at = Self { dir: Dir::from_std_file(fd.into()), path, gate: at.gate };
         }
         Ok(Some(at))
     }
@@ -272,94 +287,4 @@ impl Folder {
         }
         Ok(Some(bytes))
     }
-
-    /// Opens a file of our own to append to, made where it is missing (mode 0600).
-    pub fn append(&self, name: &str) -> Result<File, FsError> {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o600);
-        self.no_link(name)?;
-        self.dir.open_with(name, &options).map_err(self.io("open", name))
-    }
-
-    fn no_link(&self, name: &str) -> Result<(), FsError> {
-        match self.entry(name)? {
-            None | Some(Entry::File { .. }) => Ok(()),
-            Some(Entry::Link(_)) => {
-                Err(FsError::Refused { path: self.at(name), why: "it is a link" })
-            }
-            Some(Entry::Folder | Entry::Other) => {
-                Err(FsError::Refused { path: self.at(name), why: "it is no regular file" })
-            }
-        }
-    }
-
-    /// A temporary file in this folder (mode 0600).
-    pub fn temp_file(&self) -> Result<TempFile<'_>, FsError> {
-        let name = format!("{TEMP_PREFIX}{:016x}", random());
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        let file = self.dir.open_with(&name, &options).map_err(self.io("create", &name))?;
-        Ok(TempFile { folder: self, name, file, kept: false })
-    }
-
-    /// Puts a file with these bytes and this mode in place of what is there.
-    pub fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), FsError> {
-        let mut temp = self.temp_file()?;
-        temp.file().write_all(bytes).map_err(self.io("write", name))?;
-        temp.persist(name, mode)
-    }
-
-    /// Puts a link in place of the link that is there, if one is.
-    pub fn link(&self, name: &str, target: &str) -> Result<(), FsError> {
-        match self.entry(name)? {
-            None | Some(Entry::Link(_)) => {}
-            Some(Entry::File { .. } | Entry::Folder | Entry::Other) => {
-                return Err(FsError::Refused {
-                    path: self.at(name),
-                    why: "it was not made by Rootstock",
-                });
-            }
-        }
-        let temp = format!("{TEMP_PREFIX}{:016x}", random());
-        self.dir.symlink(target, &temp).map_err(self.io("link", name))?;
-        self.rename(&temp, name)
-    }
-
-    /// Renames in this folder, replacing what is at `to`.
-    pub fn rename(&self, from: &str, to: &str) -> Result<(), FsError> {
-        self.dir.rename(from, &self.dir, to).map_err(self.io("rename to", to))?;
-        self.sync()
-    }
-
-    /// Removes a file, a link, or a folder with everything in it, without
-    /// following a link. Whether there was something.
-    pub fn remove(&self, name: &str) -> Result<bool, FsError> {
-        let there = self.dir.remove_all_optional(name).map_err(self.io("remove", name))?;
-        if there {
-            self.sync()?;
-        }
-        Ok(there)
-    }
-
-    /// Brings the folder's own entries to disk.
-    pub fn sync(&self) -> Result<(), FsError> {
-        let sync = || self.dir.reopen_as_ownedfd().and_then(|fd| Ok(rustix::fs::fsync(fd)?));
-        sync().map_err(self.io("sync", ""))
-    }
-
-    /// Removes our temporary files and links, not our temporary folders: what
-    /// is in those was verified and is used again.
-    pub fn sweep(&self) -> Result<(), FsError> {
-        for name in self.names()?.into_iter().filter(|name| name.starts_with(TEMP_PREFIX)) {
-            if self.entry(&name)?.is_some_and(|entry| entry != Entry::Folder) {
-                self.remove(&name)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A number that two processes or moments don't share; no secret.
-pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

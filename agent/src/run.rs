@@ -43,7 +43,8 @@ pub async fn run(args: RunArgs, host: Arc<dyn Host>) -> anyhow::Result<()> {
         architecture,
         reports.clone(),
         Arc::clone(&retry),
-    );
+    )
+    .with_settle(Duration::from_secs(args.settle_seconds.into()));
     let settings = LinkSettings {
         endpoint: args.endpoint,
         ca_file: args.ca_file,

@@ -10,7 +10,10 @@ mod ledger;
 
 use std::fs::TryLockError;
 
-pub use journal::{Activation, Journal, Loaded, Record, Step, TreeRecord};
+pub use journal::{
+    Activation, BundleKey, Drift, Failed, Journal, Loaded, Previous, Record, Rejected, Step,
+    TreeRecord,
+};
 pub use ledger::{Held, Ledger};
 use rootstock_core::status::Reason;
 
@@ -23,7 +26,8 @@ pub const PARTIAL: &str = "partial";
 #[derive(Debug)]
 pub struct Store {
     folder: Folder,
-    _lock: std::fs::File,
+    /// None for who only looks.
+    lock: Option<std::fs::File>,
 }
 
 /// Why the agent's own folder can't be used.
@@ -93,7 +97,18 @@ impl Store {
         }
         folder.sweep()?;
         folder.make(PARTIAL)?.sweep()?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { folder, lock: Some(lock) })
+    }
+
+    /// Opens the folder to look at it: nothing is made, swept or locked. None
+    /// where no agent ever worked on this node.
+    pub fn peek(rootfs: &Rootfs, path: &str) -> Result<Option<Self>, StoreError> {
+        Ok(rootfs.folder(path)?.map(|folder| Self { folder, lock: None }))
+    }
+
+    /// Whether this is who only looks.
+    pub fn is_peek(&self) -> bool {
+        self.lock.is_none()
     }
 
     /// The folder.

@@ -18,6 +18,8 @@
 //! * [`catalog`]: which bundle each runtime type stands for
 //! * [`desired`]: what one node should have, with its generation
 //! * [`layout`]: where a bundle lies on a node, and what containerd is told of it
+//! * [`effective`]: what containerd makes of its configuration, before and after an edit
+//! * [`preflight`]: whether a node has what a bundle needs
 //! * [`state`]: what moves along to another seed
 //! * [`status`]: phases and reasons, in the words that users see
 //! * [`assign`], [`plan`], [`rollup`]: the decisions
@@ -27,10 +29,12 @@ pub mod bundle;
 pub mod catalog;
 pub mod desired;
 pub mod digest;
+pub mod effective;
 pub mod layout;
 pub mod name;
 pub mod path;
 pub mod plan;
+pub mod preflight;
 pub mod provider;
 pub mod reference;
 pub mod rollup;

@@ -47,6 +47,10 @@ pub struct Observed {
     pub started: BTreeMap<HandlerName, HandlerTable>,
     /// The pods that use each handler.
     pub sandboxes: BTreeMap<HandlerName, Vec<String>>,
+    /// The files that sandboxes were started with, as containerd's own state tells.
+    pub used: BTreeSet<String>,
+    /// The handlers of sandboxes whose files nothing tells.
+    pub untold: BTreeSet<HandlerName>,
     /// The handlers whose table took the place of someone else's, which is kept.
     pub replaced: BTreeSet<HandlerName>,
     /// What the gVisor extension's script left.
@@ -205,6 +209,27 @@ impl Plan {
             && restart.is_none()
             && collect_trees.is_empty()
             && collect_rendered.is_empty()
+    }
+
+    /// Whether something has to be put right that leads to a runtime: what only
+    /// goes, or is only noted, is no such.
+    pub fn mends(&self) -> bool {
+        !(self.pulls.is_empty()
+            && self.renders.is_empty()
+            && self.set_tables.is_empty()
+            && self.set_links.is_empty()
+            && self.restart.is_none())
+    }
+
+    /// What has to be put right, in words.
+    pub fn describe(&self) -> String {
+        let tables = self.set_tables.keys().map(|handler| format!("table {handler}"));
+        let links = self.set_links.keys().map(|link| format!("link {}", link.name));
+        let trees = self.pulls.iter().map(|tree| format!("files of {}", tree.runtime));
+        let configs = self.renders.iter().map(|id| format!("config files of {}", id.tree.runtime));
+        let restart = self.restart.iter().map(|_| "containerd without our tables".to_owned());
+        let all: Vec<String> = tables.chain(links).chain(trees).chain(configs).collect();
+        if all.is_empty() { restart.collect() } else { all.join(", ") }
     }
 
     /// Whether containerd's configuration has to be changed.

@@ -2,6 +2,8 @@
 
 mod deaths;
 mod lifecycle;
+mod preview;
+mod rollback;
 mod support;
 mod takeover;
 
@@ -236,59 +238,6 @@ async fn a_configuration_that_is_broken_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_containerd_that_does_not_come_up_or_hides_a_handler_is_no_success() {
-    let world = World::start().await;
-    let gvisor = world.gvisor().await;
-    world.faults(HostFaults { start_fails: true, ..HostFaults::default() }).await;
-    let mut agent = Agent::start(&world);
-    agent.take(world.held(1, &[&gvisor]));
-    let report = agent.fails(Phase::Failed, Reason::ContainerdStartFailed).await;
-    assert!(report.message.contains("exit-code"), "{}", report.message);
-    agent.stop().await;
-    world
-        .faults(HostFaults {
-            hidden_handlers: ["gvisor".parse().unwrap()].into(),
-            ..HostFaults::default()
-        })
-        .await;
-    SimulatedHost::restart(&world.root()).await.unwrap();
-    let mut agent = Agent::start(&world);
-    agent.fails(Phase::Failed, Reason::HandlerMissing).await;
-    world.faults(HostFaults::default()).await;
-    agent.retry.notify_one();
-    assert_eq!(agent.until("gvisor", Phase::Loaded).await.handlers, ["gvisor"]);
-}
-
-#[tokio::test]
-async fn containerd_is_not_restarted_again_for_what_another_restart_would_not_change() {
-    let world = World::start().await;
-    let gvisor = world.gvisor().await;
-    let overridden = HostFaults {
-        overridden_handlers: ["gvisor".parse().unwrap()].into(),
-        ..HostFaults::default()
-    };
-    world.faults(overridden).await;
-    let mut agent = Agent::start(&world);
-    agent.take(world.held(1, &[&gvisor]));
-    let report = agent.fails(Phase::Failed, Reason::HandlerMissing).await;
-    assert!(report.message.contains("imports"), "{}", report.message);
-    assert_eq!(world.restarts().await, 1);
-    // Neither a new start of the agent nor a new generation is a reason.
-    agent.stop().await;
-    let mut agent = Agent::start(&world);
-    agent.fails(Phase::Failed, Reason::HandlerMissing).await;
-    agent.take(world.held(2, &[&gvisor]));
-    let taken = agent.reports.wait_for(|report| report.generation.0 == 2 && report.settled);
-    tokio::time::timeout(LIMIT, taken).await.unwrap().unwrap();
-    assert_eq!(world.restarts().await, 1);
-    // A person's word is.
-    world.faults(HostFaults::default()).await;
-    agent.retry.notify_one();
-    agent.until("gvisor", Phase::Loaded).await;
-    assert_eq!(world.restarts().await, 2);
-}
-
-#[tokio::test]
 async fn a_containerd_that_tells_no_tables_is_restarted_once() {
     let world = World::start().await;
     let gvisor = world.gvisor().await;
@@ -328,21 +277,4 @@ async fn nothing_counts_as_removed_while_containerd_does_not_answer() {
     let gvisor = &report.bundles[&"gvisor".parse().unwrap()];
     assert_eq!(gvisor.reason, Some(Reason::ContainerdUnknown));
     assert!(world.binaries().join(".rootstock/gvisor").exists());
-}
-
-#[tokio::test]
-async fn a_containerd_that_stays_down_after_our_restart_is_started_again() {
-    let world = World::start().await;
-    let gvisor = world.gvisor().await;
-    world.faults(HostFaults { start_fails: true, ..HostFaults::default() }).await;
-    let mut agent = Agent::start(&world);
-    agent.take(world.held(1, &[&gvisor]));
-    agent.fails(Phase::Failed, Reason::ContainerdStartFailed).await;
-    agent.stop().await;
-    // The next agent finds it down, and in the journal that it was its own doing.
-    let mut agent = Agent::start(&world);
-    agent.fails(Phase::Blocked, Reason::ContainerdUnknown).await;
-    world.faults(HostFaults::default()).await;
-    agent.until("gvisor", Phase::Loaded).await;
-    assert_installed(&world, &[&gvisor]);
 }

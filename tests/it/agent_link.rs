@@ -237,7 +237,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
         .chain(flags("--endpoint", &files[2]))
         .chain(flags("--host-root", &root))
         .chain(["--admin-listen", "127.0.0.1:0", "--log-level", "off"].map(str::to_owned));
-    let Command::Run(args) = Cli::try_parse_from(args).unwrap().command;
+    let Command::Run(args) = Cli::try_parse_from(args).unwrap().command else { panic!("run") };
     let host = Arc::new(SimulatedHost::new(&root).with_start(Duration::from_millis(10)));
     let mut agents = JoinSet::new();
     agents.spawn(rootstock_agent::run(args, host));

@@ -172,8 +172,11 @@ fn a_node_without_a_configuration_gets_a_minimal_one() {
     for (version, want) in
         [("1.7.27", "version = 2\n"), ("v2.1.4", "version = 3\n"), ("", "version = 3\n")]
     {
-        assert_eq!(minimal(version), want);
+        assert_eq!(minimal(version, &[]), want);
     }
+    let imports = ["/etc/containerd/conf.d/*.toml".to_owned()];
+    let want = "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n";
+    assert_eq!(minimal("2.4.2", &imports), want);
 }
 
 /// The table as the script of the gVisor extension appends it, by the file's version.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HOST, HeaderMap, RANGE, USER_AGENT,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HOST, HeaderMap, RANGE, RETRY_AFTER, USER_AGENT,
 };
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
@@ -133,7 +133,12 @@ impl Client {
                     }
                     (origin, target) = next;
                 }
-                _ => return Err(FetchError::Status { url, status: status.as_u16() }),
+                _ => {
+                    // Its other form, a date, would need the node's clock to be right.
+                    let seconds = number(response.headers(), |text| text.parse().ok(), RETRY_AFTER);
+                    let (status, retry_after) = (status.as_u16(), seconds.map(Duration::from_secs));
+                    return Err(FetchError::Status { url, status, retry_after });
+                }
             }
         }
         let why = format!("more than {REDIRECTS} redirects");

@@ -1,6 +1,7 @@
 //! Why a blob did not become a file.
 
 use std::io;
+use std::time::Duration;
 
 use rootstock_core::digest::Digest;
 use rootstock_core::status::Reason;
@@ -52,6 +53,8 @@ pub enum FetchError {
         url: String,
         /// The status.
         status: u16,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// A redirect that is not followed.
     #[error("{url} redirects to where it is not followed: {why}")]
@@ -161,6 +164,30 @@ impl FetchError {
     /// Whether the other side ended the answer before all that it had announced.
     pub(super) fn is_early_end(&self) -> bool {
         matches!(self, Self::Broken { early: true, .. })
+    }
+
+    /// How long to wait before a source that is busy is asked again; none
+    /// where it does not say, or asks for more than `most`: the bundle's own
+    /// next attempt comes later.
+    pub(super) fn wait(&self, most: Duration) -> Option<Duration> {
+        match self {
+            Self::Status { status: 429 | 503, retry_after, .. } => {
+                retry_after.filter(|wait| *wait <= most)
+            }
+            Self::Configuration { .. }
+            | Self::Tls { .. }
+            | Self::Connect { .. }
+            | Self::Broken { .. }
+            | Self::Status { .. }
+            | Self::Redirect { .. }
+            | Self::TooLarge { .. }
+            | Self::Truncated { .. }
+            | Self::PlainSize { .. }
+            | Self::Mismatch { .. }
+            | Self::Undecodable { .. }
+            | Self::Fs(_)
+            | Self::Io(_) => None,
+        }
     }
 
     /// Whether the same source may go on where it was cut off.

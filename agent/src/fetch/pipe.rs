@@ -1,8 +1,7 @@
 //! From compressed bytes to a file, in two threads beside the network.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
 use cap_std::fs::File;
@@ -12,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use super::plain::{self, Stop, Unpack};
 use super::shared::Claim;
 use super::{FetchError, Wanted};
 use crate::rootfs::{Folder, FsError};
@@ -19,14 +19,6 @@ use crate::rootfs::{Folder, FsError};
 /// Chunks of the network that may wait. hyper reads up to 400 KiB at once on a
 /// fast link, so this bounds memory at some 3 MiB.
 const NETWORK_DEPTH: usize = 8;
-/// Plain bytes per chunk: large enough that a hand-over costs nothing beside
-/// hashing it (0.1 ms), small enough for a level 2 cache.
-const PLAIN_CHUNK: usize = 256 << 10;
-/// Plain chunks that may wait.
-const PLAIN_DEPTH: usize = 4;
-/// The largest zstd window: 8 MiB, what RFC 8878 asks of every decoder and
-/// zstd's level 19 uses. It is memory that a blob makes the agent take.
-const WINDOW_LOG: u32 = 23;
 
 /// What became of the bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,12 +37,6 @@ pub(super) struct Pipe {
     write: JoinHandle<Result<(), FetchError>>,
 }
 
-enum Plain {
-    Chunk(Vec<u8>),
-    /// The blob is what it should be: so may be the file.
-    End,
-}
-
 impl Pipe {
     /// Starts the threads; bytes go into the channel. The first `have` bytes
     /// are read from the partial file.
@@ -60,16 +46,16 @@ impl Pipe {
         into: Arc<Folder>,
         keep: Option<(Arc<Folder>, Claim)>,
         have: u64,
-    ) -> (Self, mpsc::Sender<Bytes>) {
+    ) -> Result<(Self, mpsc::Sender<Bytes>), FetchError> {
         let (bytes, compressed) = mpsc::channel(NETWORK_DEPTH);
         let (complete, completed) = oneshot::channel();
-        let (chunks, plain) = sync_channel(PLAIN_DEPTH);
+        let (unpack, chunks) = Unpack::new(wanted.plain_size).map_err(FetchError::Io)?;
         let writer = wanted.clone();
-        let write = threads.spawn_blocking(move || write(&writer, &into, &plain));
+        let write = threads.spawn_blocking(move || plain::write(&writer, &into, &chunks));
         let sift = threads.spawn_blocking(move || {
-            Sift::new(&wanted, keep, chunks)?.run(compressed, completed, have)
+            Sift::new(&wanted, keep, unpack)?.run(compressed, completed, have)
         });
-        (Self { complete: Some(complete), sift, write }, bytes)
+        Ok((Self { complete: Some(complete), sift, write }, bytes))
     }
 
     /// Says, before the channel is closed, that all bytes went into it.
@@ -102,7 +88,7 @@ struct Sift<'a> {
     hash: Sha256,
     partial: Option<(Arc<Folder>, File)>,
     _claim: Option<Claim>,
-    decoder: zstd::stream::write::Decoder<'static, Chunks>,
+    unpack: Unpack,
     /// zstd's word, until the digest tells whose fault it is.
     undecodable: Option<io::Error>,
 }
@@ -111,7 +97,7 @@ impl<'a> Sift<'a> {
     fn new(
         wanted: &'a Wanted,
         keep: Option<(Arc<Folder>, Claim)>,
-        plain: SyncSender<Plain>,
+        unpack: Unpack,
     ) -> Result<Self, FetchError> {
         let (partial, claim) = match keep {
             None => (None, None),
@@ -120,11 +106,7 @@ impl<'a> Sift<'a> {
                 (Some((folder, file)), Some(claim))
             }
         };
-        let chunks =
-            Chunks { plain, buffer: Vec::new(), size: 0, limit: wanted.plain_size, over: false };
-        let mut decoder = zstd::stream::write::Decoder::new(chunks).map_err(FetchError::Io)?;
-        decoder.window_log_max(WINDOW_LOG).map_err(FetchError::Io)?;
-        Ok(Self { wanted, hash: Sha256::new(), partial, _claim: claim, decoder, undecodable: None })
+        Ok(Self { wanted, hash: Sha256::new(), partial, _claim: claim, unpack, undecodable: None })
     }
 
     fn run(
@@ -163,7 +145,7 @@ impl<'a> Sift<'a> {
             && let Some(file) = folder.read_file(&self.wanted.blob.hex())?
         {
             let mut file = file.take(have);
-            let mut buffer = vec![0; PLAIN_CHUNK];
+            let mut buffer = vec![0; plain::CHUNK];
             loop {
                 let read = file.read(&mut buffer).map_err(|e| self.disk("read", e))?;
                 if read == 0 {
@@ -195,25 +177,24 @@ impl<'a> Sift<'a> {
         if self.undecodable.is_some() {
             return Ok(());
         }
-        let decoded = self.decoder.write_all(bytes);
-        self.decoded(decoded)
+        let unpacked = self.unpack.push(bytes);
+        self.unpacked(unpacked)
     }
 
-    fn decoded(&mut self, result: io::Result<()>) -> Result<(), FetchError> {
-        let Err(error) = result else { return Ok(()) };
-        let chunks = self.decoder.get_ref();
-        if chunks.over {
-            return Err(FetchError::PlainSize {
-                file: self.wanted.name.clone(),
-                blob: self.wanted.blob,
-                size: chunks.size,
-                declared: self.wanted.plain_size,
-            });
+    fn unpacked(&mut self, result: Result<(), Stop>) -> Result<(), FetchError> {
+        match result {
+            Ok(()) => {}
+            Err(Stop::Undecodable(error)) => self.undecodable = Some(error),
+            Err(Stop::Over(size)) => {
+                return Err(FetchError::PlainSize {
+                    file: self.wanted.name.clone(),
+                    blob: self.wanted.blob,
+                    size,
+                    declared: self.wanted.plain_size,
+                });
+            }
+            Err(Stop::Closed) => return Err(FetchError::Io(io::ErrorKind::BrokenPipe.into())),
         }
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return Err(FetchError::Io(error));
-        }
-        self.undecodable = Some(error);
         Ok(())
     }
 
@@ -225,93 +206,12 @@ impl<'a> Sift<'a> {
             return Err(FetchError::Mismatch { what, actual, expected: blob });
         }
         if self.undecodable.is_none() {
-            let ended = self.decoder.do_finish();
-            self.decoded(ended)?;
+            let finished = self.unpack.finish();
+            self.unpacked(finished)?;
         }
-        if let Some(source) = self.undecodable.take() {
-            return Err(FetchError::Undecodable { blob, source });
-        }
-        let chunks = self.decoder.get_mut();
-        chunks.send().and_then(|()| chunks.end()).map_err(FetchError::Io)
-    }
-}
-
-/// Collects plain bytes into chunks for the writing thread.
-struct Chunks {
-    plain: SyncSender<Plain>,
-    buffer: Vec<u8>,
-    size: u64,
-    limit: u64,
-    over: bool,
-}
-
-impl Chunks {
-    fn send(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(PLAIN_CHUNK));
-        self.plain.send(Plain::Chunk(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        self.plain.send(Plain::End).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.size += bytes.len() as u64;
-        if self.size > self.limit {
-            self.over = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PLAIN_CHUNK {
-            self.send()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Writes and hashes the plain bytes; the file appears when both digests are right.
-fn write(wanted: &Wanted, into: &Folder, plain: &Receiver<Plain>) -> Result<(), FetchError> {
-    let mut temp = into.temp_file()?;
-    let mut hash = Sha256::new();
-    let mut size = 0;
-    loop {
-        match plain.recv() {
-            Ok(Plain::Chunk(chunk)) => {
-                temp.file().write_all(&chunk).map_err(|source| FsError::Io {
-                    what: "write",
-                    path: format!("{}/{}", into.path(), wanted.name),
-                    source,
-                })?;
-                hash.update(&chunk);
-                size += chunk.len() as u64;
-            }
-            Ok(Plain::End) => break,
-            // The other thread gave up; it says why. The temporary file goes.
-            Err(_) => return Ok(()),
+        match self.undecodable.take() {
+            Some(source) => Err(FetchError::Undecodable { blob, source }),
+            None => Ok(()),
         }
     }
-    if size != wanted.plain_size {
-        return Err(FetchError::PlainSize {
-            file: wanted.name.clone(),
-            blob: wanted.blob,
-            size,
-            declared: wanted.plain_size,
-        });
-    }
-    let actual = Digest::from_bytes(hash.finalize().into());
-    if actual != wanted.plain {
-        let what = format!("file {}", wanted.name);
-        return Err(FetchError::Mismatch { what, actual, expected: wanted.plain });
-    }
-    temp.persist(&wanted.name, wanted.mode)?;
-    Ok(())
 }

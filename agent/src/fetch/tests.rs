@@ -1,5 +1,7 @@
 //! Against a small server with scripted answers.
 
+mod faults;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,6 +3,8 @@
 //! Messages are written by hand: the whole of CRI is ten thousand generated
 //! lines, and protobuf passes over fields that are not named here.
 
+mod message;
+mod proof;
 #[cfg(test)]
 mod real;
 
@@ -25,85 +27,19 @@ use tonic_prost::ProstCodec;
 use tower_service::Service;
 
 use super::{HostError, Sandbox};
+use message::{
+    ContainerFilter, ListContainersRequest, ListContainersResponse, ListPodSandboxRequest,
+    ListPodSandboxResponse, PodSandbox, PodSandboxMetadata, PodSandboxStatusRequest,
+    PodSandboxStatusResponse, StatusRequest, StatusResponse, VersionRequest, VersionResponse,
+};
 
 /// How long containerd may take to answer: it does so in milliseconds, but a
 /// node under load takes its time.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The service that nearly every call belongs to.
+const RUNTIME: &str = "runtime.v1.RuntimeService";
 /// The largest answer, in bytes: kubelet's own limit.
 const MAX_ANSWER: usize = 16 << 20;
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct VersionRequest {
-    #[prost(string, tag = "1")]
-    version: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct VersionResponse {
-    #[prost(string, tag = "3")]
-    runtime_version: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StatusRequest {
-    #[prost(bool, tag = "1")]
-    verbose: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StatusResponse {
-    #[prost(map = "string, string", tag = "2")]
-    info: HashMap<String, String>,
-    #[prost(message, repeated, tag = "3")]
-    runtime_handlers: Vec<RuntimeHandler>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct RuntimeHandler {
-    #[prost(string, tag = "1")]
-    name: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ListPodSandboxRequest {}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ListPodSandboxResponse {
-    #[prost(message, repeated, tag = "1")]
-    items: Vec<PodSandbox>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PodSandboxStatusRequest {
-    #[prost(string, tag = "1")]
-    pod_sandbox_id: String,
-    #[prost(bool, tag = "2")]
-    verbose: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PodSandboxStatusResponse {
-    #[prost(map = "string, string", tag = "2")]
-    info: HashMap<String, String>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PodSandbox {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(message, optional, tag = "2")]
-    metadata: Option<PodSandboxMetadata>,
-    #[prost(string, tag = "7")]
-    runtime_handler: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PodSandboxMetadata {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "3")]
-    namespace: String,
-}
 
 /// containerd's CRI, over its socket. Each call makes a connection of its own:
 /// one that is kept goes stale when containerd restarts.
@@ -132,13 +68,13 @@ impl Cri {
         Ok(handlers(&answer))
     }
 
-    /// All pod sandboxes.
+    /// All pod sandboxes but our own.
     pub(super) async fn sandboxes(&self) -> Result<Vec<Sandbox>, HostError> {
         let answer: ListPodSandboxResponse =
-            self.call("ListPodSandbox", ListPodSandboxRequest {}).await?;
+            self.call("ListPodSandbox", ListPodSandboxRequest::default()).await?;
         let sandbox = |item: PodSandbox| {
-            let PodSandbox { id, metadata, runtime_handler } = item;
-            let PodSandboxMetadata { name, namespace } = metadata.unwrap_or_default();
+            let PodSandbox { id, metadata, runtime_handler, .. } = item;
+            let PodSandboxMetadata { name, namespace, .. } = metadata.unwrap_or_default();
             // A handler that is no name of ours can't be one of ours.
             Sandbox {
                 id,
@@ -146,7 +82,16 @@ impl Cri {
                 handler: runtime_handler.parse().ok(),
             }
         };
-        Ok(answer.items.into_iter().map(sandbox).collect())
+        let pods = answer.items.into_iter().filter(|item| !proof::is_proof(&item.labels));
+        Ok(pods.map(sandbox).collect())
+    }
+
+    /// The containers of a sandbox, those that ended too.
+    pub(super) async fn containers_of(&self, id: &str) -> Result<Vec<String>, HostError> {
+        let filter = ContainerFilter { pod_sandbox_id: id.to_owned() };
+        let ask = ListContainersRequest { filter: Some(filter) };
+        let answer: ListContainersResponse = self.call("ListContainers", ask).await?;
+        Ok(answer.containers.into_iter().map(|container| container.id).collect())
     }
 
     /// The paths that the options of a sandbox's runtime name.
@@ -161,24 +106,50 @@ impl Cri {
         A: prost::Message + Send + Sync + 'static,
         B: prost::Message + Default + Send + Sync + 'static,
     {
-        let what = || format!("ask containerd ({}, {method})", self.socket.display());
-        let unavailable = |source: Box<dyn std::error::Error + Send + Sync>| {
-            HostError::Unavailable { what: what(), source }
-        };
-        let work = async {
-            let channel = connect(&self.socket).await.map_err(|e| unavailable(e.into()))?;
-            let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_ANSWER);
-            grpc.ready().await.map_err(|e| unavailable(e.into()))?;
-            let path = PathAndQuery::try_from(format!("/runtime.v1.RuntimeService/{method}"))
-                .map_err(|e| unavailable(e.into()))?;
-            let codec = ProstCodec::<A, B>::default();
-            let answer = grpc.unary(tonic::Request::new(ask), path, codec).await;
-            Ok(answer.map_err(|e| unavailable(e.into()))?.into_inner())
-        };
-        tokio::time::timeout(PATIENCE, work)
-            .await
-            .unwrap_or_else(|_| Err(unavailable(format!("no answer within {PATIENCE:?}").into())))
+        let answer = self.try_call(RUNTIME, method, ask, PATIENCE).await;
+        answer.map_err(|error| self.unavailable(method, error))
     }
+
+    /// A call whose failure may be an answer in itself.
+    async fn try_call<A, B>(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        ask: A,
+        limit: Duration,
+    ) -> Result<B, CallError>
+    where
+        A: prost::Message + Send + Sync + 'static,
+        B: prost::Message + Default + Send + Sync + 'static,
+    {
+        let work = async {
+            let channel = connect(&self.socket).await?;
+            let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_ANSWER);
+            grpc.ready().await?;
+            let path = PathAndQuery::try_from(format!("/{service}/{method}"))
+                .map_err(|error| CallError::Refused(tonic::Status::internal(error.to_string())))?;
+            let codec = ProstCodec::<A, B>::default();
+            let answer = grpc.unary(tonic::Request::new(ask), path, codec).await?;
+            Ok(answer.into_inner())
+        };
+        tokio::time::timeout(limit, work).await.unwrap_or(Err(CallError::Late(limit)))
+    }
+
+    fn unavailable(&self, method: &str, error: CallError) -> HostError {
+        let what = format!("ask containerd ({}, {method})", self.socket.display());
+        HostError::Unavailable { what, source: Box::new(error) }
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error("its socket does not answer")]
+    Socket(#[from] tonic::transport::Error),
+    #[error("{}", .0.message())]
+    Refused(#[from] tonic::Status),
+    #[error("no answer within {0:?}")]
+    Late(Duration),
 }
 
 async fn connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
@@ -304,6 +275,7 @@ fn table(runtime: ConfigRuntime) -> HandlerTable {
 
 #[cfg(test)]
 mod tests {
+    use super::message::RuntimeHandler;
     use super::*;
 
     /// As containerd 2.1 says it, without what is of no interest here.
@@ -319,6 +291,7 @@ mod tests {
                 .iter()
                 .map(|name| RuntimeHandler { name: (*name).to_owned() })
                 .collect(),
+            ..StatusResponse::default()
         }
     }
 

@@ -4,31 +4,48 @@
 //! mounted into the agent's Pod and not the sockets, which go stale when
 //! their owner restarts.
 
+mod find;
+mod node;
+#[cfg(test)]
+mod real;
+mod transient;
+mod unit;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-
-use zbus::{Connection, OwnedObjectPath, OwnedVariant, Proxy};
+use rootstock_core::bundle::Need;
+use rootstock_core::name::HandlerName;
+use zbus::OwnedObjectPath;
 
 use super::cri::Cri;
-use super::{Containerd, Host, HostError, HostFuture, Sandbox};
+use super::{
+    Containerd, Facts, Host, HostError, HostFuture, Installation, JOURNAL_LINES, Proof, Sandbox,
+    UnitState,
+};
+use unit::{SERVICE, Systemd, UNIT, Unit};
 
-const SYSTEMD: &str = "org.freedesktop.systemd1";
-const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const UNIT: &str = "org.freedesktop.systemd1.Unit";
-const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const CONTAINERD: &str = "containerd.service";
+/// containerd's socket on the node.
+const SOCKET: &str = "/run/containerd/containerd.sock";
+/// Where every distribution has it; on those that have merged /usr and /bin
+/// too, which is all with a systemd that is still cared for.
+const JOURNALCTL: &str = "/usr/bin/journalctl";
 /// How long systemd may take for a restart: its own default for stop and
 /// start together.
 const RESTART: Duration = Duration::from_secs(180);
 /// How long the bus may take for anything else.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The last lines of a program's errors that are passed on.
+const SAID_LINES: usize = 3;
+/// The most of a line that is passed on, in bytes.
+const MAX_LINE: usize = 500;
 
 /// A node with systemd and containerd.
 #[derive(Debug)]
 pub struct SystemdHost {
+    root: PathBuf,
     bus: PathBuf,
     cri: Cri,
     /// Where containerd keeps a folder for each sandbox that runs.
@@ -39,48 +56,45 @@ impl SystemdHost {
     /// The node whose root is here for this process.
     pub fn new(host_root: &Path) -> Self {
         Self {
+            root: host_root.to_owned(),
             bus: host_root.join("run/dbus/system_bus_socket"),
-            cri: Cri::new(host_root.join("run/containerd/containerd.sock")),
+            cri: Cri::new(host_root.join(SOCKET.trim_start_matches('/'))),
             tasks: host_root.join("run/containerd/io.containerd.runtime.v2.task/k8s.io"),
         }
     }
 
-    async fn connect(&self) -> zbus::Result<Connection> {
-        let address = format!("unix:path={}", self.bus.display());
-        zbus::connection::Builder::address(address.as_str()).build().await
+    /// Asks systemd something that it answers at once.
+    async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(Systemd) -> zbus::Result<T>,
+    ) -> Result<T, HostError> {
+        let work = async { question(Systemd::connect(&self.bus).await?).await };
+        let answer = tokio::time::timeout(PATIENCE, work).await;
+        answer.map_err(|_| late("ask systemd", PATIENCE))?.map_err(bus)
     }
 
-    /// Which start of the unit this is.
-    async fn invocation(&self) -> zbus::Result<String> {
-        let unit = Unit::of_containerd(self.connect().await?).await?;
-        let id: Vec<u8> = unit.property(UNIT, "InvocationID").await?;
-        Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    /// Runs a program of the node.
+    async fn run(&self, argv: &[&str]) -> Result<transient::Output, HostError> {
+        let systemd = self.ask(async |systemd| Ok(systemd)).await?;
+        transient::run(&systemd, argv).await.map_err(|error| HostError::Unavailable {
+            what: format!("run {} in a unit of systemd", argv.join(" ")),
+            source: Box::new(error),
+        })
     }
 
     async fn restart(&self) -> Result<(), RestartError> {
-        let unit = Unit::of_containerd(self.connect().await?).await?;
-        // Any other mode ends the shims with containerd, and with them every pod.
+        let systemd = Systemd::connect(&self.bus).await?;
+        let unit = systemd.unit(CONTAINERD).await?;
+        // Looked at here too: the unit may have changed since it was found.
         let mode: String = unit.property(SERVICE, "KillMode").await?;
-        if mode != "process" {
-            return Err(RestartError::Evidence(format!(
-                "{CONTAINERD} has KillMode={mode}: a restart would end every pod, want KillMode=process"
-            )));
+        if let Some(harm) = find::harm(&mode) {
+            return Err(RestartError::Evidence(harm));
         }
-        // Before the call: the job may be over before it returns.
-        let mut removed = unit.manager.receive_signal("JobRemoved").await?;
-        let () = unit.manager.call("Subscribe", &()).await?;
+        let mut jobs = systemd.jobs().await?;
         let job: OwnedObjectPath =
-            unit.manager.call("RestartUnit", &(CONTAINERD, "replace")).await?;
-        let result = loop {
-            let Some(message) = removed.next().await else {
-                return Err(RestartError::Evidence("the system bus closed".to_owned()));
-            };
-            let body = message.body();
-            let (_, ended, _, result): (u32, OwnedObjectPath, String, String) =
-                body.deserialize()?;
-            if ended == job {
-                break result;
-            }
+            systemd.manager.call("RestartUnit", &(CONTAINERD, "replace")).await?;
+        let Some(result) = jobs.end(&job).await? else {
+            return Err(RestartError::Evidence("the system bus closed".to_owned()));
         };
         let state: String = unit.property(UNIT, "ActiveState").await?;
         if result == "done" && state == "active" {
@@ -105,35 +119,39 @@ impl From<zbus::Error> for RestartError {
     }
 }
 
-/// containerd's unit.
-struct Unit {
-    connection: Connection,
-    manager: Proxy<'static>,
-    path: OwnedObjectPath,
+async fn state(unit: &Unit) -> zbus::Result<UnitState> {
+    let active: String = unit.property(UNIT, "ActiveState").await?;
+    Ok(UnitState {
+        start: unit.invocation().await?,
+        active: active == "active" || active == "reloading",
+        restarts: unit.property(SERVICE, "NRestarts").await?,
+        result: unit.property(SERVICE, "Result").await?,
+    })
 }
 
-impl Unit {
-    async fn of_containerd(connection: Connection) -> zbus::Result<Self> {
-        let manager =
-            Proxy::new_owned(connection.clone(), SYSTEMD, "/org/freedesktop/systemd1", MANAGER)
-                .await?;
-        // Unlike GetUnit it also knows a unit that failed and was let go.
-        let path: OwnedObjectPath = manager.call("LoadUnit", &(CONTAINERD,)).await?;
-        Ok(Self { connection, manager, path })
-    }
+/// The last lines of a text, each of a length that a person reads.
+fn last_lines(text: &str, most: usize) -> Vec<String> {
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    let mut last: Vec<String> = lines.rev().take(most).map(line).collect();
+    last.reverse();
+    last
+}
 
-    /// A property as it is now: systemd does not tell of all changes.
-    async fn property<T>(&self, interface: &str, name: &str) -> zbus::Result<T>
-    where
-        T: TryFrom<OwnedVariant>,
-        T::Error: Into<zbus::Error>,
-    {
-        let properties =
-            Proxy::new(&self.connection, SYSTEMD, &self.path, "org.freedesktop.DBus.Properties")
-                .await?;
-        let value: OwnedVariant = properties.call("Get", &(interface, name)).await?;
-        value.try_into().map_err(Into::into)
+fn line(text: &str) -> String {
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    if text.len() <= MAX_LINE {
+        return text;
     }
+    format!("{}…", &text[..text.floor_char_boundary(MAX_LINE)])
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
+) -> Result<T, HostError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| {
+        Err(HostError::Unavailable { what: "look at the node".to_owned(), source: error.into() })
+    })
 }
 
 fn bus(error: zbus::Error) -> HostError {
@@ -148,11 +166,11 @@ fn late(what: &str, limit: Duration) -> HostError {
     HostError::Unavailable { what: what.to_owned(), source }
 }
 
-/// The shim that a sandbox was started with; none where it does not run, or
+/// The shim that a sandbox or container was started with; none where it does not run, or
 /// containerd is too old to write that down.
 async fn shim(tasks: &Path, id: &str) -> Result<Option<String>, HostError> {
     let unavailable = |source: Box<dyn std::error::Error + Send + Sync>| HostError::Unavailable {
-        what: format!("read the shim of sandbox {id}"),
+        what: format!("read the shim of {id}"),
         source,
     };
     if !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) || id.is_empty() {
@@ -166,16 +184,69 @@ async fn shim(tasks: &Path, id: &str) -> Result<Option<String>, HostError> {
 }
 
 impl Host for SystemdHost {
+    fn find(&self) -> HostFuture<'_, Result<Installation, HostError>> {
+        Box::pin(async {
+            let found = self.ask(async |systemd| find::find(&systemd).await).await?;
+            found.map_err(|why| HostError::Unsupported { why })
+        })
+    }
+
     fn containerd(&self) -> HostFuture<'_, Result<Containerd, HostError>> {
         Box::pin(async {
-            let start = tokio::time::timeout(PATIENCE, self.invocation())
-                .await
-                .map_err(|_| late("ask systemd", PATIENCE))?
-                .map_err(bus)?;
+            let start =
+                self.ask(async |systemd| systemd.unit(CONTAINERD).await?.invocation().await);
+            let start = start.await?;
             let version = self.cri.version().await?;
             let handlers = self.cri.handlers().await?;
             Ok(Containerd { version, start, handlers })
         })
+    }
+
+    fn dump<'a>(&'a self, config: &'a str) -> HostFuture<'a, Result<String, HostError>> {
+        Box::pin(async move {
+            let Installation { program, .. } = self.find().await?;
+            let output = self.run(&[&program, "--config", config, "config", "dump"]).await?;
+            let Some(failed) = output.failed else { return Ok(output.stdout) };
+            let mut said = last_lines(&output.stderr, SAID_LINES);
+            if said.is_empty() {
+                said.push(failed);
+            }
+            Err(HostError::Config { config: config.to_owned(), said: said.join("; ") })
+        })
+    }
+
+    fn unit(&self) -> HostFuture<'_, Result<UnitState, HostError>> {
+        Box::pin(self.ask(async |systemd| state(&systemd.unit(CONTAINERD).await?).await))
+    }
+
+    fn journal(&self) -> HostFuture<'_, Result<Vec<String>, HostError>> {
+        Box::pin(async {
+            let count = JOURNAL_LINES.to_string();
+            let argv = [JOURNALCTL, "-u", CONTAINERD, "-n", &count, "-o", "cat", "--no-pager"];
+            let output = self.run(&argv).await?;
+            match output.failed {
+                None => Ok(last_lines(&output.stdout, JOURNAL_LINES)),
+                Some(failed) => {
+                    let said = last_lines(&output.stderr, SAID_LINES).join("; ");
+                    let what = format!("read the journal of {CONTAINERD} with {JOURNALCTL}");
+                    let source = format!("{failed}: {said}").into();
+                    Err(HostError::Unavailable { what, source })
+                }
+            }
+        })
+    }
+
+    fn prove<'a>(&'a self, handler: &'a HandlerName) -> HostFuture<'a, Result<Proof, HostError>> {
+        Box::pin(self.cri.prove(handler))
+    }
+
+    fn unmet<'a>(&'a self, need: &'a Need) -> HostFuture<'a, Result<Option<String>, HostError>> {
+        let (root, need) = (self.root.clone(), need.clone());
+        Box::pin(blocking(move || node::unmet(&root, &need)))
+    }
+
+    fn facts(&self) -> HostFuture<'_, Result<Facts, HostError>> {
+        Box::pin(blocking(node::facts))
     }
 
     fn restart_containerd(&self) -> HostFuture<'_, Result<(), HostError>> {
@@ -199,8 +270,11 @@ impl Host for SystemdHost {
     ) -> HostFuture<'a, Result<Option<BTreeSet<String>>, HostError>> {
         Box::pin(async {
             let mut paths = self.cri.paths_of(&sandbox.id).await?;
-            if let Some(shim) = shim(&self.tasks, &sandbox.id).await? {
-                paths.insert(shim);
+            // containerd starts a shim for each container, and later ones may
+            // come from another place than the sandbox's.
+            let containers = self.cri.containers_of(&sandbox.id).await?;
+            for id in [sandbox.id.clone()].into_iter().chain(containers) {
+                paths.extend(shim(&self.tasks, &id).await?);
             }
             Ok((!paths.is_empty()).then_some(paths))
         })
@@ -208,5 +282,29 @@ impl Host for SystemdHost {
 
     fn free_space<'a>(&'a self, path: &'a Path) -> HostFuture<'a, Result<u64, HostError>> {
         Box::pin(super::free_space(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_and_are_short() {
+        let long = "ä".repeat(MAX_LINE);
+        let text = format!("one\n\ntwo\x1b[31m\nthree\n{long}\n\n");
+        let lines = last_lines(&text, 3);
+        assert_eq!(lines[..2], ["two[31m", "three"]);
+        assert!(lines[2].len() <= MAX_LINE + 3 && lines[2].ends_with('…'));
+        assert!(last_lines("", 3).is_empty());
+    }
+
+    #[tokio::test]
+    async fn without_a_bus_the_error_says_what_was_asked() {
+        let root = tempfile::tempdir().unwrap();
+        let host = SystemdHost::new(root.path());
+        let error = host.find().await.unwrap_err();
+        assert_eq!(error.to_string(), "ask systemd about containerd.service");
+        assert!(host.dump("/x").await.is_err() && host.unit().await.is_err());
     }
 }

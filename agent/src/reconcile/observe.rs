@@ -8,18 +8,18 @@ use rootstock_core::bundle::BundleConfig;
 use rootstock_core::desired::DesiredBundle;
 use rootstock_core::digest::Digest;
 use rootstock_core::layout::{FOLDER, Layout, Link, RenderedId, TreeId};
-use rootstock_core::name::RuntimeType;
+use rootstock_core::name::{HandlerName, RuntimeType};
 use rootstock_core::path::BinaryPath;
 use rootstock_core::plan::{LinkState, Observed, Rendered, Tree, TreeState};
 use rootstock_core::status::Reason;
 use tokio::time::Instant;
 
 use super::{DRIFT, Files, Reconciler, takeover};
-use crate::containerd::{self, ConfigError};
+use crate::containerd::{self, ConfigError, file};
 use crate::host::{Containerd, HostError};
 use crate::install::is_intact;
 use crate::rootfs::{Entry, FsError};
-use crate::store::Record;
+use crate::store::{Drift, Record};
 
 /// How long containerd's configuration must not have changed before it is edited.
 const STILL: Duration = Duration::from_secs(3);
@@ -51,6 +51,10 @@ pub(super) struct Seen {
     pub(super) containerd: Result<Containerd, Obstacle>,
     /// Under which start of containerd an activation began that was never proven.
     pub(super) activation: Option<String>,
+    /// Handlers that a pod sandbox was started with, as they are loaded now.
+    pub(super) proven: BTreeSet<HandlerName>,
+    /// What others changed so far.
+    pub(super) drift: Drift,
     /// Folders in the journal that are on the disk no more.
     pub(super) stale: BTreeSet<TreeId>,
     /// Folders of config files in the journal that are on the disk no more.
@@ -74,7 +78,7 @@ impl Obstacle {
     }
 
     fn host(error: &HostError) -> Self {
-        Self { reason: Reason::ContainerdUnknown, message: chain(error) }
+        Self { reason: error.reason(), message: chain(error) }
     }
 }
 
@@ -108,8 +112,23 @@ pub(super) async fn look(
         Ok(containerd) => Ok(containerd),
         Err(error) => Err(Obstacle::host(&error)),
     };
+    let proven = record.proven.iter().filter(|(handler, table)| {
+        observed.loaded.get(*handler).and_then(Option::as_ref) == Some(*table)
+    });
+    let proven = proven.map(|(handler, _)| handler.clone()).collect();
+    let drift = record.drift.clone();
     let activation = record.activation.map(|activation| activation.start);
-    Ok(Seen { observed, config, unsettled, containerd, activation, stale, stale_rendered })
+    Ok(Seen {
+        observed,
+        config,
+        unsettled,
+        containerd,
+        activation,
+        proven,
+        drift,
+        stale,
+        stale_rendered,
+    })
 }
 
 async fn ask(
@@ -134,8 +153,26 @@ async fn ask(
     let sandboxes = reconciler.host.sandboxes().await?;
     observed.inherited.pods =
         takeover::pods(&*reconciler.host, &sandboxes, &record.inherited, config).await;
+    let default = config.and_then(|text| containerd::default_handler(text).ok().flatten());
+    let default: Option<HandlerName> = default.and_then(|name| name.parse().ok());
     for sandbox in sandboxes {
-        if let Some(handler) = sandbox.handler {
+        let Some(handler) = sandbox.handler.clone().or_else(|| default.clone()) else { continue };
+        if observed.trees.values().any(|tree| tree.handlers.contains(&handler)) {
+            match reconciler.host.started_with(&sandbox).await {
+                Ok(Some(paths)) => observed.used.extend(paths),
+                // What nothing tells counts as used.
+                Ok(None) => drop(observed.untold.insert(handler.clone())),
+                Err(error) => {
+                    tracing::debug!(
+                        pod = sandbox.pod,
+                        error = chain(&error),
+                        "its files can't be told"
+                    );
+                    observed.untold.insert(handler.clone());
+                }
+            }
+        }
+        if sandbox.handler.is_some() {
             observed.sandboxes.entry(handler).or_default().push(sandbox.pod);
         }
     }
@@ -155,6 +192,12 @@ struct Disk {
 /// there: installing it then says why. Blocking.
 fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>) -> Disk {
     let record = files.journal(|journal| journal.state().clone());
+    if !files.store.is_peek()
+        && let Err(error) = file::settle_displaced(&files.rootfs, &record, STILL)
+    {
+        // It stays where it is, and is looked at again.
+        tracing::warn!(error = chain(&error), "the displaced configuration can't be looked at");
+    }
     let mut observed = Observed {
         owned: record.owned.clone(),
         replaced: record.replaced.keys().cloned().collect(),
@@ -210,7 +253,7 @@ fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>) -> Disk {
             tracing::debug!(%path, error = chain(&error), "links can't be read");
         }
     }
-    let config = read_config(files).map_err(|error| Obstacle::fs(&error));
+    let config = file::read(&files.rootfs).map_err(|error| Obstacle::fs(&error));
     let config = config.and_then(|text| {
         if let Some(text) = &text {
             let understood = containerd::tables(text)
@@ -242,14 +285,6 @@ fn unsettled(files: &Files, text: &str) -> Duration {
         Ok(age) => age.map_or(Duration::ZERO, |age| STILL.saturating_sub(age)),
         Err(_) => STILL,
     }
-}
-
-/// containerd's configuration as it is now.
-pub(super) fn read_config(files: &Files) -> Result<Option<String>, FsError> {
-    let Some(folder) = files.rootfs.folder(containerd::FOLDER)? else { return Ok(None) };
-    let bytes = folder.read(containerd::FILE, containerd::MAX_SIZE)?;
-    // What is no UTF-8 is no TOML either, and is then refused as such.
-    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 fn tree_state(

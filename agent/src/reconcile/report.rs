@@ -15,6 +15,7 @@ use super::Refused;
 use super::failure::{Failure, Failures};
 use super::observe::Seen;
 use crate::install::Progress;
+use crate::store::Drift;
 
 /// Pods that a message names before it counts the rest.
 const NAMED_PODS: usize = 5;
@@ -32,6 +33,8 @@ pub struct NodeReport {
     pub containerd_version: String,
     /// What is on the node, also of types that are not desired; whether a table names it.
     pub installed: Vec<(RuntimeType, Digest, bool)>,
+    /// What others changed and this agent put right.
+    pub drift: Drift,
     /// Whether nothing more is to be done now, for better or worse.
     pub settled: bool,
 }
@@ -76,7 +79,7 @@ impl Reports {
                 // Without containerd's word nobody knows what still runs.
                 let unknown = *outlook == Outlook::Removed && seen.containerd.is_err();
                 let outlook = if unknown { &Outlook::Removing } else { outlook };
-                say(&mut now, outlook, refused.get(runtime), &seen.observed, failures);
+                say(&mut now, outlook, refused.get(runtime), seen, failures);
                 if let Outlook::InUse(pods) = outlook {
                     report.in_use.insert(runtime.clone(), pods.clone());
                 }
@@ -108,6 +111,7 @@ impl Reports {
                 report.containerd_version.clone_from(&containerd.version);
             }
             report.installed = installed(&seen.observed);
+            report.drift = seen.drift.clone();
         });
     }
 
@@ -208,13 +212,14 @@ fn say(
     now: &mut BundleReport,
     outlook: &Outlook,
     refused: Option<&(Phase, Reason, String)>,
-    seen: &Observed,
+    seen: &Seen,
     failures: &Failures,
 ) {
-    now.handlers = seen
+    let Seen { observed, proven, .. } = seen;
+    now.handlers = observed
         .owned
         .iter()
-        .filter(|(handler, of)| **of == now.runtime && seen.loaded.contains_key(*handler))
+        .filter(|(handler, of)| **of == now.runtime && observed.loaded.contains_key(*handler))
         .map(|(handler, _)| handler.to_string())
         .collect();
     now.reason = None;
@@ -235,7 +240,8 @@ fn say(
             now.bytes_done = now.bytes_total;
         }
         Outlook::Loaded { foreign, inherited } => {
-            now.phase = Phase::Loaded;
+            let all = now.handlers.iter().all(|name| proven.iter().any(|h| h.as_str() == name));
+            now.phase = if all { Phase::Proven } else { Phase::Loaded };
             now.bytes_done = now.bytes_total;
             if !foreign.is_empty() {
                 let names: Vec<&str> = foreign.iter().map(|link| link.name.as_str()).collect();
@@ -248,7 +254,7 @@ fn say(
         Outlook::NotLoaded(handlers) => {
             now.phase = Phase::Failed;
             now.reason = Some(Reason::HandlerMissing);
-            now.message = not_loaded(handlers, &seen.loaded);
+            now.message = not_loaded(handlers, &observed.loaded);
         }
         Outlook::Kept => {
             now.phase = if now.handlers.is_empty() { Phase::Waiting } else { Phase::Loaded };
@@ -283,7 +289,7 @@ fn fail(now: &mut BundleReport, failure: &Failure) {
     now.message = failure.message.chars().take(900).collect();
 }
 
-fn not_loaded(
+pub(super) fn not_loaded(
     handlers: &BTreeSet<HandlerName>,
     loaded: &BTreeMap<HandlerName, Option<HandlerTable>>,
 ) -> String {

@@ -1,6 +1,7 @@
 //! Which file stands at a name, so that nobody else's is taken for it later.
 
 use std::io::{ErrorKind, Read as _};
+use std::time::{Duration, SystemTime};
 
 use cap_std::fs::{Metadata, MetadataExt as _};
 use cap_std_ext::dirext::CapStdExtDirExt as _;
@@ -24,6 +25,18 @@ impl Identity {
     fn of(meta: &Metadata) -> Option<Self> {
         let modified = (meta.mtime(), meta.mtime_nsec());
         meta.is_file().then(|| Self { inode: meta.ino(), size: meta.len(), modified })
+    }
+}
+
+impl Folder {
+    /// How long ago a file was written, renamed or linked; none where it is not
+    /// there, or where the clock says that it is yet to come.
+    pub fn since_change(&self, name: &str) -> Result<Option<Duration>, FsError> {
+        let meta = self.dir.symlink_metadata_optional(name).map_err(self.io("look at", name))?;
+        let Some(meta) = meta else { return Ok(None) };
+        let seconds = Duration::from_secs(u64::try_from(meta.ctime()).unwrap_or_default());
+        let nanos = Duration::from_nanos(u64::try_from(meta.ctime_nsec()).unwrap_or_default());
+        Ok((SystemTime::UNIX_EPOCH + seconds + nanos).elapsed().ok())
     }
 }
 

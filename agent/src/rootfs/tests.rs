@@ -1,6 +1,9 @@
 #![expect(clippy::disallowed_methods, reason = "tests put foreign things in the way")]
 
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rootstock_core::layout::TEMP_PREFIX;
 
 use super::*;
 
@@ -78,4 +81,81 @@ fn links_are_swapped_and_foreign_files_stay() {
     assert_eq!(folder.names().unwrap(), ["foreign", "runsc"]);
     assert!(folder.remove("runsc").unwrap());
     assert!(!folder.remove("runsc").unwrap());
+}
+
+#[test]
+fn names_are_exchanged_and_nothing_is_replaced() {
+    let (_root, rootfs) = rootfs();
+    let folder = rootfs.make_folder("/etc").unwrap();
+    folder.replace("a", b"one", 0o600).unwrap();
+    folder.replace("b", b"two", 0o644).unwrap();
+    folder.exchange("a", "b").unwrap();
+    assert_eq!(folder.read("a", 9).unwrap().unwrap(), b"two");
+    assert_eq!(folder.read("b", 9).unwrap().unwrap(), b"one");
+    assert!(!folder.rename_new("a", "b").unwrap());
+    assert!(folder.rename_new("a", "c").unwrap());
+    assert_eq!(folder.names().unwrap(), ["b", "c"]);
+    assert_eq!(folder.exchange("b", "none").unwrap_err().reason(), Reason::HostError);
+    for name in ["..", "../etc/b", "/etc/b", "."] {
+        assert_eq!(folder.exchange("b", name).unwrap_err().reason(), Reason::PathRefused);
+        assert_eq!(folder.rename_new(name, "d").unwrap_err().reason(), Reason::PathRefused);
+        assert!(folder.append(name).is_err() && folder.remove(name).is_err());
+    }
+    assert_eq!(folder.read("b", 9).unwrap().unwrap(), b"one");
+}
+
+#[test]
+fn a_file_with_another_name_is_not_appended_to() {
+    let (root, rootfs) = rootfs();
+    let folder = rootfs.make_folder("/etc").unwrap();
+    folder.replace("theirs", b"x", 0o600).unwrap();
+    std::fs::hard_link(root.path().join("etc/theirs"), root.path().join("etc/ours")).unwrap();
+    assert_eq!(folder.append("ours").unwrap_err().reason(), Reason::PathRefused);
+    // Replacing takes the name alone.
+    folder.replace("ours", b"y", 0o600).unwrap();
+    assert_eq!(folder.read("theirs", 9).unwrap().unwrap(), b"x");
+}
+
+#[test]
+fn a_folder_goes_with_all_in_it_and_without_what_its_links_lead_to() {
+    let (root, rootfs) = rootfs();
+    let folder = rootfs.make_folder("/var").unwrap();
+    folder.make("a/b/c").unwrap().replace("file", b"x", 0o600).unwrap();
+    folder.make("kept").unwrap().replace("file", b"x", 0o600).unwrap();
+    symlink("../../kept", root.path().join("var/a/b/link")).unwrap();
+    assert!(folder.remove("a").unwrap());
+    assert_eq!(folder.names().unwrap(), ["kept"]);
+    assert_eq!(folder.open("kept").unwrap().unwrap().names().unwrap(), ["file"]);
+}
+
+/// Lets so many effects pass.
+#[derive(Debug)]
+struct Budget(AtomicUsize);
+
+impl Watcher for Budget {
+    fn before(&self, _: &Effect) -> io::Result<()> {
+        let less = |left: usize| left.checked_sub(1);
+        let taken = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        taken.map(drop).map_err(|_| io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error()))
+    }
+
+    fn after(&self, _: &Effect) {}
+}
+
+#[test]
+fn the_gate_stands_before_every_effect() {
+    let root = tempfile::tempdir().unwrap();
+    let watch = |effects| Arc::new(Budget(AtomicUsize::new(effects)));
+    let open = || Rootfs::open(root.path(), BinaryRoots::default()).unwrap();
+    // A folder and its parent's sync; then create, write, mode, sync, rename, sync.
+    for effects in 0..8 {
+        let rootfs = watched(watch(effects), open);
+        let done = rootfs.make_folder("/etc").and_then(|etc| etc.replace("a", b"x", 0o600));
+        assert_eq!(done.unwrap_err().reason(), Reason::NoSpace, "{effects}");
+        assert_eq!(root.path().join("etc").exists(), effects > 0);
+        assert_eq!(root.path().join("etc/a").exists(), effects > 6);
+        open().root.remove("etc").unwrap();
+    }
+    let rootfs = Rootfs::open_gated(root.path(), BinaryRoots::default(), watch(8)).unwrap();
+    rootfs.make_folder("/etc").unwrap().replace("a", b"x", 0o600).unwrap();
 }

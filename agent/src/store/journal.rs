@@ -4,18 +4,16 @@
 //! effect that it announces; the last whole line counts. So a torn line (the
 //! power went) loses nothing, and the lines before tell a person the story.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod record;
+
 use std::io::Write as _;
 
-use cap_std::fs::File;
-use rootstock_core::digest::Digest;
-use rootstock_core::layout::{HandlerTable, RenderedId, TreeId};
-use rootstock_core::name::{HandlerName, RuntimeType};
-use rootstock_core::path::BinaryPath;
-use serde::{Deserialize, Serialize};
+pub use record::{
+    Activation, BundleKey, Drift, Failed, Loaded, Previous, Record, Rejected, Step, TreeRecord,
+};
 
 use super::{Store, StoreError};
-use crate::rootfs::{Folder, FsError, Note};
+use crate::rootfs::{Folder, FsError, Output};
 
 const FILE: &str = "journal.jsonl";
 const VERSION: u32 = 1;
@@ -25,138 +23,34 @@ const COMPACT_AT: u64 = 1 << 20;
 /// would do, and this has room for what people do to files.
 const MAX_SIZE: u64 = 64 << 20;
 
-/// The state after one step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Record {
-    version: u32,
-    /// Milliseconds since 1970, for people.
-    #[serde(default)]
-    pub at: u64,
-    /// The step that this line was written for.
-    pub step: Step,
-    /// The folders of files that were begun or made.
-    #[serde(default)]
-    pub trees: Vec<TreeRecord>,
-    /// The folders of config files that were begun or made.
-    #[serde(default)]
-    pub rendered: BTreeSet<RenderedId>,
-    /// The handlers whose tables in containerd's configuration are ours.
-    #[serde(default)]
-    pub owned: BTreeMap<HandlerName, RuntimeType>,
-    /// An activation whose health is not proven yet.
-    #[serde(default)]
-    pub activation: Option<Activation>,
-    /// What containerd started with, as far as this agent saw it start.
-    #[serde(default)]
-    pub loaded: Option<Loaded>,
-    /// containerd's configuration as this agent wrote it last, or was about to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config: Option<Digest>,
-    /// The tables of others that made room for ours, as text, to put them back.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub replaced: BTreeMap<HandlerName, String>,
-    /// The files of the gVisor extension that go when nothing uses them, by
-    /// their path on the node.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub inherited: BTreeMap<String, Note>,
-}
-
-/// A step, as a word for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Step {
-    /// The agent's first line on this node.
-    Begin,
-    /// Folders are about to be filled.
-    Install,
-    /// Tables and links are about to change, and containerd to restart.
-    Activate,
-    /// Tables and links are about to change, without a restart.
-    Change,
-    /// The change is in place, and containerd is healthy with it.
-    Settled,
-    /// Folders are about to be deleted.
-    Collect,
-    /// Folders were deleted.
-    Collected,
-}
-
-/// A folder of files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TreeRecord {
-    /// Which.
-    #[serde(flatten)]
-    pub id: TreeId,
-    /// The bundle's version, for people.
-    pub version: String,
-    /// The handlers that lead into it.
-    pub handlers: BTreeSet<HandlerName>,
-}
-
-/// An activation that began.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Activation {
-    /// Which start of containerd it began under.
-    pub start: String,
-    /// The handlers that it is for.
-    pub handlers: BTreeSet<HandlerName>,
-}
-
-/// What containerd started with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Loaded {
-    /// Which start.
-    pub start: String,
-    /// Our tables at that moment.
-    pub tables: BTreeMap<HandlerName, HandlerTable>,
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Self {
-            version: VERSION,
-            at: 0,
-            step: Step::Begin,
-            trees: Vec::new(),
-            rendered: BTreeSet::new(),
-            owned: BTreeMap::new(),
-            activation: None,
-            loaded: None,
-            config: None,
-            replaced: BTreeMap::new(),
-            inherited: BTreeMap::new(),
-        }
-    }
-}
-
-impl Record {
-    /// The binaryPaths in which something of ours may be.
-    pub fn binary_paths(&self) -> BTreeSet<BinaryPath> {
-        let trees = self.trees.iter().map(|tree| tree.id.binary_path.clone());
-        trees.chain(self.rendered.iter().map(|id| id.tree.binary_path.clone())).collect()
-    }
-
-    /// Adds a tree or brings its record up to date.
-    pub fn put_tree(&mut self, tree: TreeRecord) {
-        self.trees.retain(|there| there.id != tree.id);
-        self.trees.push(tree);
-        self.trees.sort_by(|a, b| a.id.cmp(&b.id));
-    }
-}
-
 /// The journal: lines are appended until there are many.
 #[derive(Debug)]
 pub struct Journal {
     state: Record,
     folder: Folder,
-    file: File,
+    /// None for who only looks.
+    file: Option<Output>,
     /// Bytes in the file.
     size: u64,
     /// Whether the file may end in half a line, which would spoil the next one.
     torn: bool,
     path: String,
+}
+
+/// The last line that is whole.
+fn last(bytes: &[u8], path: &str) -> Result<Record, StoreError> {
+    for line in bytes.split(|byte| *byte == b'\n').rev().filter(|line| !line.is_empty()) {
+        match serde_json::from_slice::<Record>(line) {
+            Ok(record) if record.version > VERSION => {
+                let (path, version) = (path.to_owned(), record.version);
+                return Err(StoreError::Version { path, version, known: VERSION });
+            }
+            Ok(record) => return Ok(record),
+            // The last line is torn when the power went while it was written.
+            Err(error) => tracing::warn!(path, %error, "a journal line can't be read"),
+        }
+    }
+    Ok(Record::default())
 }
 
 impl Journal {
@@ -165,26 +59,9 @@ impl Journal {
         let folder = store.folder();
         let path = format!("{}/{FILE}", folder.path());
         let bytes = folder.read(FILE, MAX_SIZE)?.unwrap_or_default();
-        let mut state = Record::default();
-        for line in bytes.split(|byte| *byte == b'\n').rev().filter(|line| !line.is_empty()) {
-            match serde_json::from_slice::<Record>(line) {
-                Ok(record) if record.version > VERSION => {
-                    let version = record.version;
-                    return Err(StoreError::Version { path, version, known: VERSION });
-                }
-                Ok(record) => {
-                    state = record;
-                    break;
-                }
-                // The last line is torn when the power went while it was written.
-                Err(error) => tracing::warn!(path, %error, "a journal line can't be read"),
-            }
-        }
-        let folder = folder.open("")?.ok_or_else(|| FsError::Refused {
-            path: folder.path().to_owned(),
-            why: "it vanished while it was opened",
-        })?;
-        let file = folder.append(FILE)?;
+        let state = last(&bytes, &path)?;
+        let folder = again(folder)?;
+        let file = Some(folder.append_to(FILE)?);
         folder.sync()?;
         let torn = bytes.last().is_some_and(|byte| *byte != b'\n');
         let mut journal = Self { state, folder, file, size: bytes.len() as u64, torn, path };
@@ -192,6 +69,15 @@ impl Journal {
             journal.compact(&line(&journal.state)?)?;
         }
         Ok(journal)
+    }
+
+    /// Reads the journal to look at it: nothing can be written.
+    pub fn peek(store: &Store) -> Result<Self, StoreError> {
+        let folder = again(store.folder())?;
+        let path = format!("{}/{FILE}", folder.path());
+        let bytes = folder.read(FILE, MAX_SIZE)?.unwrap_or_default();
+        let state = last(&bytes, &path)?;
+        Ok(Self { state, folder, file: None, size: bytes.len() as u64, torn: false, path })
     }
 
     /// The state after the last step.
@@ -218,11 +104,14 @@ impl Journal {
         if self.torn || self.size > COMPACT_AT {
             self.compact(&text)?;
         } else {
+            let Some(file) = &mut self.file else {
+                let (path, why) = (self.path.clone(), "it is only looked at");
+                return Err(FsError::Refused { path, why }.into());
+            };
             // Where this fails, a part of the line may be there.
             self.torn = true;
-            self.file
-                .write_all(&text)
-                .and_then(|()| self.file.sync_data())
+            file.write_all(&text)
+                .and_then(|()| file.sync_data())
                 .map_err(|source| FsError::Io { what: "write", path: self.path.clone(), source })?;
             self.torn = false;
             self.size += text.len() as u64;
@@ -236,11 +125,16 @@ impl Journal {
         // Until the new file is open, nothing must be appended to the old one.
         self.torn = true;
         self.folder.replace(FILE, text, 0o600)?;
-        self.file = self.folder.append(FILE)?;
+        self.file = Some(self.folder.append_to(FILE)?);
         self.size = text.len() as u64;
         self.torn = false;
         Ok(())
     }
+}
+
+fn again(folder: &Folder) -> Result<Folder, FsError> {
+    let path = folder.path().to_owned();
+    folder.open("")?.ok_or(FsError::Refused { path, why: "it vanished while it was opened" })
 }
 
 fn line(record: &Record) -> Result<Vec<u8>, StoreError> {
@@ -252,6 +146,10 @@ fn line(record: &Record) -> Result<Vec<u8>, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use cap_std::fs::File;
+    use rootstock_core::digest::Digest;
     use rootstock_core::path::BinaryRoots;
 
     use super::*;
@@ -295,8 +193,8 @@ mod tests {
         journal.write(Step::Change, own("runsc")).unwrap();
         // The disk is full in the middle of a line: what write_all leaves then.
         let file = std::fs::OpenOptions::new().read(true).open("/dev/full").unwrap();
-        journal.file.write_all(b"{\"version\":1,\"ste").unwrap();
-        let good = std::mem::replace(&mut journal.file, File::from_std(file));
+        journal.file.as_mut().unwrap().write_all(b"{\"version\":1,\"ste").unwrap();
+        let good = journal.file.replace(File::from_std(file).into());
         journal.write(Step::Change, own("kata")).unwrap_err();
         journal.file = good;
         assert_eq!(journal.state().owned.len(), 1, "what is not on disk does not count");
@@ -311,7 +209,12 @@ mod tests {
         let mut journal = Journal::open(&store).unwrap();
         let start = |text: String| {
             move |record: &mut Record| {
-                record.activation = Some(Activation { start: text, handlers: BTreeSet::new() });
+                record.activation = Some(Activation {
+                    start: text,
+                    handlers: BTreeSet::new(),
+                    previous: None,
+                    failed: None,
+                });
             }
         };
         for at in 0..40 {

@@ -36,7 +36,7 @@ struct HostFolder {
 }
 
 /// The node's folders beside the binary roots.
-const FOLDERS: [HostFolder; 5] = [
+const FOLDERS: [HostFolder; 7] = [
     HostFolder::written("containerd-config", "/etc/containerd"),
     HostFolder::written("state", "/var/lib/rootstock"),
     // containerd's socket, and what it keeps of every sandbox. Its mounts of
@@ -49,6 +49,12 @@ const FOLDERS: [HostFolder; 5] = [
     HostFolder::read("dbus", "/run/dbus"),
     // systemd's own state.
     HostFolder::read("systemd", "/run/systemd"),
+    // Whether the node has the devices and the kernel modules that a bundle
+    // needs: to look at, for nothing lets the agent use a device. What is
+    // mounted below comes and goes.
+    HostFolder { propagation: Some("HostToContainer"), ..HostFolder::read("devices", "/dev") },
+    // Not on every node: a kernel may have no modules.
+    HostFolder { kind: "DirectoryOrCreate", ..HostFolder::read("modules", "/lib/modules") },
 ];
 
 impl HostFolder {

@@ -102,20 +102,23 @@ pub(super) fn collect(
     for (handler, (_, table)) in &plan.set_tables {
         tables.insert(handler.clone(), Some(table.clone()));
     }
-    // After a restart the running containerd knows these tables and no others.
-    let loaded = if plan.restart.is_some() { &tables } else { &observed.loaded };
+    // Also where containerd is about to restart: until then it may start a pod
+    // with what it knows now, and only the next look would find that pod.
+    let loaded = &observed.loaded;
     let paths: Vec<&str> =
         tables.values().chain(loaded.values()).flatten().flat_map(HandlerTable::paths).collect();
     let unknown = |tree: &Tree| tree.handlers.iter().any(|h| loaded.get(h) == Some(&None));
-    let busy = |tree: &Tree| {
-        tree.handlers.iter().any(|h| observed.sandboxes.get(h).is_some_and(|p| !p.is_empty()))
-    };
+    // A pod keeps the version that it was started with; which one that is, only
+    // containerd's own state can tell.
+    let untold = |tree: &Tree| tree.handlers.iter().any(|h| observed.untold.contains(h));
+    let used = |id: &TreeId| observed.used.iter().any(|path| id.concerns(path));
     let wanted: BTreeSet<&TreeId> = layouts.values().map(|layout| &layout.tree).collect();
     for (id, tree) in &observed.trees {
         let free = !wanted.contains(id)
             && (!kept.contains(&id.runtime) || superseded(id, tree, layouts))
             && !paths.iter().any(|path| id.concerns(path))
-            && (tree.state == TreeState::Partial || !(unknown(tree) || busy(tree)));
+            && !used(id)
+            && (tree.state == TreeState::Partial || !(unknown(tree) || untold(tree)));
         if free {
             plan.collect_trees.insert(id.clone());
         }
@@ -127,7 +130,8 @@ pub(super) fn collect(
         let free = !rendered.contains(id)
             && !kept.contains(&id.tree.runtime)
             && !paths.iter().any(|path| id.holds(path))
-            && !tree.is_some_and(|tree| unknown(tree) || busy(tree));
+            && !observed.used.iter().any(|path| id.holds(path))
+            && !tree.is_some_and(|tree| unknown(tree) || untold(tree));
         if free {
             plan.collect_rendered.insert(id.clone());
         }

@@ -18,10 +18,15 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rootstock_agent::containerd;
-use rootstock_agent::host::{Containerd, Host, HostError, HostFuture, Sandbox};
+use rootstock_agent::host::{
+    Containerd, Facts, Host, HostError, HostFuture, Installation, Proof, Sandbox, UnitState,
+};
+use rootstock_core::bundle::Need;
 use rootstock_core::layout::HandlerTable;
 use rootstock_core::name::HandlerName;
 use serde::{Deserialize, Serialize};
@@ -34,6 +39,8 @@ const START: Duration = Duration::from_millis(300);
 pub struct SimulatedHost {
     root: PathBuf,
     start: Duration,
+    /// How often the unit was looked at.
+    looks: Arc<AtomicU32>,
 }
 
 /// What the running containerd started with.
@@ -65,6 +72,21 @@ pub struct HostFaults {
     pub secretive: bool,
     /// Bytes that the disk has free; none for the truth.
     pub free_space: Option<u64>,
+    /// containerd starts with no table of a handler in this set: only another
+    /// configuration helps.
+    pub poisoned_handlers: BTreeSet<HandlerName>,
+    /// A pod sandbox with one of these handlers does not start.
+    pub unproven_handlers: BTreeSet<HandlerName>,
+    /// containerd crashes all the time, and systemd starts it again.
+    pub crashes: bool,
+    /// A dotted key of the effective configuration that any edit changes.
+    pub touchy_key: Option<String>,
+    /// The node is no place for an agent, for this reason.
+    pub unsupported: Option<String>,
+    /// What the node lacks, whatever a bundle needs.
+    pub lacks: BTreeSet<String>,
+    /// containerd's version; none for 2.1.4.
+    pub version: Option<String>,
 }
 
 /// A pod on a simulated node.
@@ -86,10 +108,19 @@ struct Started {
     paths: BTreeSet<String>,
 }
 
+/// What `config dump` prints on a simulated node: the file as it is.
+fn dump(text: &str, faults: &HostFaults) -> Result<String, String> {
+    let tables = containerd::tables(text).map_err(|error| error.to_string())?;
+    match &faults.touchy_key {
+        Some(key) => Ok(format!("{text}\n[touchy]\n\"{key}\" = {}\n", tables.len())),
+        None => Ok(text.to_owned()),
+    }
+}
+
 impl SimulatedHost {
     /// The node below this root.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), start: START }
+        Self { root: root.to_owned(), start: START, looks: Arc::default() }
     }
 
     /// The same with a containerd that takes this long to start.
@@ -165,12 +196,14 @@ impl SimulatedHost {
         let path = simulated(&self.root, "running");
         let before: Running = files::read(&path).await?;
         let starts = before.starts + 1;
-        let mut running = Running { version: "2.1.4".to_owned(), starts, ..Running::default() };
+        let version = faults.version.clone().unwrap_or_else(|| "2.1.4".to_owned());
+        let mut running = Running { version, starts, ..Running::default() };
         let config = tokio::fs::read_to_string(config_path(&self.root)).await;
         // What containerd can't read, it does not start with.
         if let Ok(text) = config
             && let Ok(tables) = containerd::tables(&text)
             && !faults.start_fails
+            && !tables.keys().any(|handler| faults.poisoned_handlers.contains(handler))
         {
             running.up = true;
             running.handlers = tables;
@@ -217,7 +250,101 @@ fn unavailable(what: &str) -> impl FnOnce(io::Error) -> HostError {
     move |error| HostError::Unavailable { what, source: Box::new(error) }
 }
 
+impl SimulatedHost {
+    async fn faults(&self, what: &str) -> Result<HostFaults, HostError> {
+        files::read(&simulated(&self.root, "faults")).await.map_err(unavailable(what))
+    }
+}
+
 impl Host for SimulatedHost {
+    fn find(&self) -> HostFuture<'_, Result<Installation, HostError>> {
+        Box::pin(async {
+            match self.faults("look for containerd").await?.unsupported {
+                Some(why) => Err(HostError::Unsupported { why }),
+                None => Ok(Installation {
+                    unit: "containerd.service".to_owned(),
+                    program: "/usr/bin/containerd".to_owned(),
+                    socket: "/run/containerd/containerd.sock".to_owned(),
+                    config: format!("{}/{}", containerd::FOLDER, containerd::FILE),
+                    kill_mode: "process".to_owned(),
+                }),
+            }
+        })
+    }
+
+    fn dump<'a>(&'a self, config: &'a str) -> HostFuture<'a, Result<String, HostError>> {
+        Box::pin(async move {
+            let faults = self.faults("dump the configuration").await?;
+            let path = self.root.join(config.trim_start_matches('/'));
+            let text = match tokio::fs::read_to_string(path).await {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+                Err(error) => return Err(unavailable("dump the configuration")(error)),
+            };
+            dump(&text, &faults)
+                .map_err(|said| HostError::Config { config: config.to_owned(), said })
+        })
+    }
+
+    fn unit(&self) -> HostFuture<'_, Result<UnitState, HostError>> {
+        Box::pin(async {
+            let faults = self.faults("ask systemd").await?;
+            let path = simulated(&self.root, "running");
+            let running: Running = files::read(&path).await.map_err(unavailable("ask systemd"))?;
+            Ok(UnitState {
+                start: format!("start-{}", running.starts),
+                active: running.up,
+                restarts: if faults.crashes {
+                    self.looks.fetch_add(1, Ordering::Relaxed)
+                } else {
+                    0
+                },
+                result: if running.up { "success" } else { "exit-code" }.to_owned(),
+            })
+        })
+    }
+
+    fn journal(&self) -> HostFuture<'_, Result<Vec<String>, HostError>> {
+        Box::pin(async {
+            let path = simulated(&self.root, "running");
+            let running: Running =
+                files::read(&path).await.map_err(unavailable("read the journal"))?;
+            let last = if running.up {
+                "containerd successfully booted"
+            } else {
+                "containerd: failed to load plugin io.containerd.grpc.v1.cri: invalid plugin config"
+            };
+            Ok(vec!["starting containerd".to_owned(), last.to_owned()])
+        })
+    }
+
+    fn prove<'a>(&'a self, handler: &'a HandlerName) -> HostFuture<'a, Result<Proof, HostError>> {
+        Box::pin(async move {
+            let faults = self.faults("start a pod sandbox").await?;
+            // There is no kernel below it that could run one.
+            Ok(if faults.unproven_handlers.contains(handler) {
+                Proof::Failed("failed to start shim: exit status 1".to_owned())
+            } else {
+                Proof::NotPossible("the node is simulated".to_owned())
+            })
+        })
+    }
+
+    fn unmet<'a>(&'a self, need: &'a Need) -> HostFuture<'a, Result<Option<String>, HostError>> {
+        Box::pin(async move {
+            let faults = self.faults("look at the node").await?;
+            let (Need::Device(name) | Need::Module(name)) = need;
+            Ok(faults.lacks.contains(name).then(|| format!("the node has no {name}")))
+        })
+    }
+
+    fn facts(&self) -> HostFuture<'_, Result<Facts, HostError>> {
+        Box::pin(async {
+            let known = |text: &str| text.to_owned();
+            Ok(Facts { kernel: known("6.1.0"), boot: known("boot-1"), cgroups: known("v2") })
+        })
+    }
+
     fn containerd(&self) -> HostFuture<'_, Result<Containerd, HostError>> {
         Box::pin(async {
             let path = simulated(&self.root, "running");

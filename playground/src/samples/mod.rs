@@ -44,7 +44,8 @@ pub struct Sample {
     pub origin: String,
     /// Its files, by path.
     pub files: Vec<SampleFile>,
-    description: BundleConfig,
+    /// What its config blob is made of.
+    pub description: BundleConfig,
 }
 
 /// One file of a sample.

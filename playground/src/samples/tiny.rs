@@ -21,12 +21,15 @@ pub struct Tiny<'a> {
     pub architecture: Option<Architecture>,
     /// The size of the file `share/data`, in bytes that don't compress.
     pub data: usize,
+    /// The devices that a node must have.
+    pub devices: &'a [&'a str],
 }
 
 impl<'a> Tiny<'a> {
     /// A bundle for this machine: a runtime, its shim, and 64 KiB of data.
     pub fn new(runtime: &'a str, version: &'a str) -> Self {
-        Self { runtime, version, architecture: Architecture::of_this_machine(), data: 64 << 10 }
+        let architecture = Architecture::of_this_machine();
+        Self { runtime, version, architecture, data: 64 << 10, devices: &[] }
     }
 
     /// The same for another architecture.
@@ -39,9 +42,14 @@ impl<'a> Tiny<'a> {
         Self { data, ..self }
     }
 
+    /// The same for nodes that have these devices.
+    pub fn with_needs(self, devices: &'a [&'a str]) -> Self {
+        Self { devices, ..self }
+    }
+
     /// Its files, written into `work`, and its description.
     pub async fn sample(&self, work: &Path) -> Result<Sample, SampleError> {
-        let Self { runtime, version, architecture, data } = self;
+        let Self { runtime, version, architecture, data, devices } = self;
         let shim = format!("containerd-shim-{runtime}-v1");
         let program = format!("{runtime}-tiny");
         let seed = version.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
@@ -84,6 +92,9 @@ impl<'a> Tiny<'a> {
                 "name": "debug", "kind": "bool", "config": config, "key": "options.debug",
             }],
         });
+        if !devices.is_empty() {
+            description["needs"] = devices.iter().map(|path| json!({"device": path})).collect();
+        }
         if let Some(architecture) = architecture {
             description["architecture"] = json!(architecture);
         }

@@ -170,6 +170,8 @@ impl Kubelet {
             ("--ca-file", path(machine.volumes.join("ca.crt"))),
             ("--token-file", path(machine.volumes.join("token"))),
             ("--host-root", path(machine.root.clone())),
+            // Nothing that is simulated crashes a while after it came up.
+            ("--settle-seconds", "0".to_owned()),
         ] {
             arguments.extend([flag.to_owned(), value]);
         }

@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rootstock_agent::containerd;
-use rootstock_agent::host::{Containerd, Host, HostError, HostFuture, Sandbox};
+use rootstock_agent::host::{
+    Containerd, Facts, Host, HostError, HostFuture, Installation, Proof, Sandbox, UnitState,
+};
+use rootstock_core::bundle::Need;
 use rootstock_core::desired::DesiredBundle;
+use rootstock_core::name::HandlerName;
 use rootstock_core::status::Phase;
 use rootstock_playground::host::SimulatedHost;
 use rootstock_playground::host::script::{CONFIG, Script};
@@ -48,6 +52,34 @@ impl Deadly {
 }
 
 impl Host for Deadly {
+    fn find(&self) -> HostFuture<'_, Result<Installation, HostError>> {
+        Box::pin(self.call("find", self.host.find()))
+    }
+
+    fn dump<'a>(&'a self, config: &'a str) -> HostFuture<'a, Result<String, HostError>> {
+        Box::pin(self.call("dump", self.host.dump(config)))
+    }
+
+    fn unit(&self) -> HostFuture<'_, Result<UnitState, HostError>> {
+        Box::pin(self.call("unit", self.host.unit()))
+    }
+
+    fn journal(&self) -> HostFuture<'_, Result<Vec<String>, HostError>> {
+        Box::pin(self.call("journal", self.host.journal()))
+    }
+
+    fn prove<'a>(&'a self, handler: &'a HandlerName) -> HostFuture<'a, Result<Proof, HostError>> {
+        Box::pin(self.call("prove", self.host.prove(handler)))
+    }
+
+    fn unmet<'a>(&'a self, need: &'a Need) -> HostFuture<'a, Result<Option<String>, HostError>> {
+        Box::pin(self.call("unmet", self.host.unmet(need)))
+    }
+
+    fn facts(&self) -> HostFuture<'_, Result<Facts, HostError>> {
+        Box::pin(self.call("facts", self.host.facts()))
+    }
+
     fn containerd(&self) -> HostFuture<'_, Result<Containerd, HostError>> {
         Box::pin(self.call("containerd", self.host.containerd()))
     }
@@ -88,8 +120,19 @@ async fn an_agent_that_dies_anywhere_takes_over_all_the_same() {
             }
             assert!(nth < 60, "no end");
         }
-        // Every call that the host knows, before and after it had its effect.
-        let all = ["containerd", "free_space", "restart_containerd", "sandboxes", "started_with"];
+        // Every call that a takeover makes, before and after it had its effect.
+        let all = [
+            "containerd",
+            "dump",
+            "facts",
+            "find",
+            "free_space",
+            "prove",
+            "restart_containerd",
+            "sandboxes",
+            "started_with",
+            "unit",
+        ];
         assert_eq!(calls, all.into(), "after the effect: {done}");
     }
 }

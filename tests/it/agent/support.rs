@@ -135,7 +135,8 @@ impl Agent {
         let watch = reports.watch();
         let architecture = Architecture::of_this_machine();
         let reconciler =
-            Reconciler::new(Arc::clone(&files), host, architecture, reports, Arc::clone(&retry));
+            Reconciler::new(Arc::clone(&files), host, architecture, reports, Arc::clone(&retry))
+                .with_settle(Duration::ZERO);
         let mut tasks = JoinSet::new();
         tasks.spawn(reconciler.run(Shutdown::new()));
         Self { files, reports: watch, retry, _tasks: tasks }

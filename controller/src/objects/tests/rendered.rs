@@ -183,6 +183,8 @@ fn folders_are_mounted_and_sockets_never() {
         ("/run/containerd", true),
         ("/run/dbus", true),
         ("/run/systemd", true),
+        ("/dev", true),
+        ("/lib/modules", true),
     ];
     assert_eq!(seen, want.map(|(path, read_only)| (path.to_owned(), read_only)));
 }

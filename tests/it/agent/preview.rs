@@ -1,0 +1,63 @@
+//! What would be done is said, and nothing is done.
+
+use std::sync::Arc;
+
+use rootstock_agent::args::{NodeArgs, Output};
+use rootstock_agent::preview::{preview, support};
+use rootstock_core::status::Phase;
+use rootstock_playground::host::{HostFaults, SimulatedHost};
+use serde_json::Value;
+
+use super::support::*;
+
+fn args(world: &World, output: Output) -> NodeArgs {
+    NodeArgs {
+        host_root: world.root(),
+        state_dir: "/var/lib/rootstock".parse().unwrap(),
+        binary_roots: vec!["/var/bin".parse().unwrap()],
+        output,
+    }
+}
+
+async fn plan(world: &World, output: Output) -> String {
+    let host = Arc::new(SimulatedHost::new(&world.root()));
+    preview(args(world, output), host).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_plan_is_printed_beside_a_running_agent_and_changes_nothing() {
+    let world = World::start().await;
+    let before = tree(&world.root());
+    assert!(plan(&world, Output::Text).await.contains("No desired state"));
+    assert_eq!(tree(&world.root()), before, "not even a folder is made");
+
+    let gvisor = world.gvisor().await;
+    // What is in its way: the plan is the same before and after it failed.
+    let touchy = HostFaults { touchy_key: Some("x".to_owned()), ..HostFaults::default() };
+    world.faults(touchy).await;
+    let mut agent = Agent::start(&world);
+    agent.take(world.held(1, &[&gvisor]));
+    agent.until("gvisor", Phase::Blocked).await;
+    let text = plan(&world, Output::Text).await;
+    for line in ["set      table gvisor in containerd", "restart  containerd: it lacks gvisor"] {
+        assert!(text.contains(line), "{text}");
+    }
+    agent.stop().await;
+    let before = tree(&world.root());
+    let json: Value = serde_json::from_str(&plan(&world, Output::Json).await).unwrap();
+    assert_eq!(json["bundles"][0]["phase"], "Verified", "{json:#}");
+    assert_eq!(json["changes"].as_array().unwrap().len(), 4, "{json:#}");
+    assert_eq!(tree(&world.root()), before);
+
+    world.faults(HostFaults::default()).await;
+    let mut agent = Agent::start(&world);
+    agent.until("gvisor", Phase::Loaded).await;
+    let text = plan(&world, Output::Text).await;
+    assert!(text.contains("Nothing would change."), "{text}");
+    let host = Arc::new(SimulatedHost::new(&world.root()));
+    let report = support(args(&world, Output::Text), host).await.unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["journal"]["owned"]["gvisor"], "gvisor");
+    assert_eq!(report["tables"]["gvisor"]["runtime_type"], "io.containerd.gvisor.v1");
+    assert_eq!(report["plan"]["changes"], Value::Array(Vec::new()));
+}
