@@ -1,0 +1,115 @@
+//! `cargo lab`: the real agent on real worker nodes.
+//!
+//! ```text
+//!  cache: base image, containerd of four generations, images ─▶ node: systemd in a container
+//!     └ registry with gVisor bundles ─▶ agent in the node ─▶ scenario: what a pod and containerd say
+//! ```
+
+mod cache;
+mod cri;
+mod images;
+mod node;
+mod scenario;
+mod world;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use cache::{Cache, Generation};
+use clap::Parser;
+use scenario::Scenario;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo lab                               # two generations of containerd, install and upgrade
+  cargo lab --all                         # every generation, every scenario
+  cargo lab --only rollback --containerd 2.4
+
+Needs root, systemd-nspawn, debootstrap, busybox-static, and gVisor and containerd 2.4
+in $ROOTSTOCK_PARTS/bin. What is built once is kept in $ROOTSTOCK_LAB_CACHE
+(~/.cache/rootstock-lab without it).";
+
+/// Boots worker nodes and runs the agent on them.
+#[derive(Debug, Parser)]
+#[command(name = "cargo lab", after_help = EXAMPLES)]
+struct Args {
+    /// Every scenario on every generation of containerd.
+    #[arg(long)]
+    all: bool,
+
+    /// These scenarios alone.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Scenario>,
+
+    /// These generations of containerd alone.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    containerd: Vec<Generation>,
+
+    /// Succeeds, and says why, where the machine lacks what the lab needs.
+    #[arg(long)]
+    skip_if_missing: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let missing = cache::missing();
+    if !missing.is_empty() {
+        eprintln!("lab: SKIPPED, this machine lacks:");
+        missing.iter().for_each(|what| eprintln!("  {what}"));
+        return if args.skip_if_missing { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    match run(&args).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything went well.
+async fn run(args: &Args) -> anyhow::Result<bool> {
+    let generations = match (args.containerd.is_empty(), args.all) {
+        (false, _) => args.containerd.clone(),
+        (true, true) => Generation::ALL.to_vec(),
+        (true, false) => vec![Generation::V1_7, Generation::V2_4],
+    };
+    let scenarios = match (args.only.is_empty(), args.all) {
+        (false, _) => args.only.clone(),
+        (true, true) => Scenario::ALL.to_vec(),
+        (true, false) => vec![Scenario::Install, Scenario::Upgrade],
+    };
+    let cache = Cache::prepare(&generations)?;
+    let agent = world::build_agent()?;
+    let mut rows = Vec::new();
+    for generation in generations {
+        for scenario in &scenarios {
+            let begun = Instant::now();
+            eprintln!("lab: {scenario} on containerd {generation}");
+            let outcome = tokio::select! {
+                // Cancel-safe: dropping a scenario stops its node.
+                outcome = scenario.run(&cache, generation, &agent) => outcome,
+                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            };
+            let seconds = begun.elapsed().as_secs_f64();
+            let said = match &outcome {
+                Ok(said) => said.clone(),
+                Err(error) => format!("FAILED: {error:#}"),
+            };
+            eprintln!("lab:   {said} ({seconds:.1} s)");
+            rows.push((generation, *scenario, outcome.is_ok(), seconds, said));
+        }
+    }
+    eprintln!(
+        "\n{:<11} {:<16} {:<7} {:>7}  WHAT WAS SEEN",
+        "CONTAINERD", "SCENARIO", "", "SECONDS"
+    );
+    for (generation, scenario, ok, seconds, said) in &rows {
+        let verdict = if *ok { "ok" } else { "FAILED" };
+        let (generation, scenario) = (generation.to_string(), scenario.to_string());
+        eprintln!("{generation:<11} {scenario:<16} {verdict:<7} {seconds:>7.1}  {said}");
+    }
+    Ok(rows.iter().all(|row| row.2))
+}

@@ -1,0 +1,241 @@
+//! What is tried on a node, and what has to be seen.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::ensure;
+use clap::ValueEnum;
+use rootstock_core::desired::DesiredBundle;
+use serde_json::{Value, json};
+
+use crate::cache::{Cache, Generation};
+use crate::cri::Pod;
+use crate::images::write;
+use crate::world::{BINARY_PATH, World};
+
+/// The kernel that gVisor shows its pods.
+const GVISOR: &str = "gvisor";
+
+/// A scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// A new node gets gVisor, and a pod runs in it.
+    Install,
+    /// A pod keeps the version that it started with, a new one gets the new one.
+    Upgrade,
+    /// A version that does not work is taken back.
+    Rollback,
+    /// What is no longer wanted goes, and never from under a pod.
+    Uninstall,
+    /// What the gVisor extension's script left becomes ours.
+    Takeover,
+    /// Another program rewrites containerd's configuration.
+    ForeignRewrite,
+}
+
+impl Scenario {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Install,
+        Self::Upgrade,
+        Self::Rollback,
+        Self::Uninstall,
+        Self::Takeover,
+        Self::ForeignRewrite,
+    ];
+
+    /// Runs it on a node of its own; what was seen.
+    pub(crate) async fn run(
+        self,
+        cache: &Cache,
+        generation: Generation,
+        agent: &Path,
+    ) -> anyhow::Result<String> {
+        let mut world = World::start(cache, generation, agent).await?;
+        if generation == Generation::V1_6 {
+            return unsupported(&mut world).await;
+        }
+        match self {
+            Self::Install => install(&mut world).await,
+            Self::Upgrade => upgrade(&mut world).await,
+            Self::Rollback => rollback(&mut world).await,
+            Self::Uninstall => uninstall(&mut world).await,
+            Self::Takeover => takeover(&mut world).await,
+            Self::ForeignRewrite => foreign_rewrite(&mut world).await,
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Install => "install",
+            Self::Upgrade => "upgrade",
+            Self::Rollback => "rollback",
+            Self::Uninstall => "uninstall",
+            Self::Takeover => "takeover",
+            Self::ForeignRewrite => "foreign-rewrite",
+        })
+    }
+}
+
+async fn installed(world: &mut World) -> anyhow::Result<DesiredBundle> {
+    let bundle = world.bundle("1", |_| {}).await?;
+    world.want(&[&bundle])?;
+    world.until("Proven").await?;
+    Ok(bundle)
+}
+
+/// The kernel that a pod sees.
+async fn kernel(pod: &Pod) -> anyhow::Result<String> {
+    let release = pod.exec(&["/bin/uname", "-r"]).await?;
+    ensure!(release.contains(GVISOR), "a pod sees kernel {release}");
+    Ok(release)
+}
+
+/// The shim that a pod was started with.
+fn shim(world: &World, pod: &Pod) -> anyhow::Result<String> {
+    let task = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
+    let path = world.node.path(&format!("{task}/{}/shim-binary-path", pod.sandbox()));
+    Ok(std::fs::read_to_string(path)?)
+}
+
+async fn unsupported(world: &mut World) -> anyhow::Result<String> {
+    let (before, start) = (world.node.config()?, world.node.start()?);
+    let bundle = world.bundle("1", |_| {}).await?;
+    world.want(&[&bundle])?;
+    let plan = world.until("Unsupported").await?;
+    ensure!(plan["bundles"][0]["reason"] == "PreflightUnmet", "{plan}");
+    ensure!(world.node.config()? == before && world.node.start()? == start, "the node was changed");
+    Ok(format!("Unsupported: {}", plan["bundles"][0]["message"].as_str().unwrap_or_default()))
+}
+
+async fn install(world: &mut World) -> anyhow::Result<String> {
+    let before = world.node.config()?;
+    installed(world).await?;
+    let after = world.node.config()?;
+    for line in before.lines() {
+        ensure!(after.lines().any(|there| there == line), "{line:?} is gone");
+    }
+    let pod = world.cri.pod("one", "runsc").await?;
+    let release = kernel(&pod).await?;
+    pod.end().await?;
+    // A second start of the agent changes nothing.
+    let start = world.node.start()?;
+    world.stop_agent()?;
+    world.start_agent()?;
+    world.until("Proven").await?;
+    ensure!(world.node.start()? == start, "containerd restarted without need");
+    Ok(format!("Proven, uname -r says {release}"))
+}
+
+async fn upgrade(world: &mut World) -> anyhow::Result<String> {
+    let first = installed(world).await?;
+    let old = world.cri.pod("old", "runsc").await?;
+    let second = world.bundle("2", |_| {}).await?;
+    world.want(&[&second])?;
+    world.until("Proven").await?;
+    kernel(&old).await?;
+    old.start("later").await?;
+    ensure!(shim(world, &old)?.contains(&first.digest.hex()), "the old pod moved");
+    let new = world.cri.pod("new", "runsc").await?;
+    kernel(&new).await?;
+    ensure!(shim(world, &new)?.contains(&second.digest.hex()), "the new pod is old");
+    let tree = |bundle: &DesiredBundle| {
+        world.node.path(&format!("{BINARY_PATH}/.rootstock/gvisor/{}", bundle.digest.hex()))
+    };
+    ensure!(tree(&first).exists(), "the old version is gone under its pod");
+    old.end().await?;
+    let gone = tree(&first);
+    world.wait("collection of the old version", |_| !gone.exists()).await?;
+    kernel(&new).await?;
+    Ok("old pod kept exec and a further container, new pod has the new digest, old one collected"
+        .to_owned())
+}
+
+async fn rollback(world: &mut World) -> anyhow::Result<String> {
+    let first = installed(world).await?;
+    let pod = world.cri.pod("steady", "runsc").await?;
+    let before = world.node.config()?;
+    // Its shim is there and starts no pod: this is found by the proof alone.
+    let broken = world
+        .bundle("2", |bundle| {
+            bundle["configs"][0]["template"]["binary_name"] = json!("/nonexistent")
+        })
+        .await?;
+    world.want(&[&broken])?;
+    let plan = world.until("RolledBack").await?;
+    ensure!(world.node.config()? == before, "the configuration is not what it was");
+    kernel(&pod).await?;
+    let new = world.cri.pod("new", "runsc").await?;
+    ensure!(shim(world, &new)?.contains(&first.digest.hex()), "the new pod is broken");
+    Ok(format!("RolledBack: {}", plan["bundles"][0]["reason"].as_str().unwrap_or_default()))
+}
+
+async fn uninstall(world: &mut World) -> anyhow::Result<String> {
+    installed(world).await?;
+    let pod = world.cri.pod("last", "runsc").await?;
+    let start = world.node.start()?;
+    world.want(&[])?;
+    world.wait("InUse", |plan| plan["bundles"][0]["phase"] == "InUse").await?;
+    kernel(&pod).await?;
+    pod.end().await?;
+    let said = |plan: &Value| plan["bundles"][0]["phase"] == "Removed";
+    world.wait("Removed", said).await?;
+    ensure!(!world.node.config()?.contains("runsc"), "the table is still there");
+    ensure!(world.node.start()? == start, "containerd was restarted for it");
+    world.node.run(&["systemctl", "restart", "containerd"])?;
+    let left = world.node.path(&format!("{BINARY_PATH}/.rootstock"));
+    world.wait("an empty folder", |_| !left.exists()).await?;
+    Ok("InUse, then gone without a restart of ours; files after containerd's next start".to_owned())
+}
+
+async fn takeover(world: &mut World) -> anyhow::Result<String> {
+    let parts = crate::cache::parts().unwrap_or_default();
+    for name in ["runsc", "containerd-shim-runsc-v1"] {
+        std::fs::copy(parts.join(name), world.node.path(&format!("{BINARY_PATH}/{name}")))?;
+    }
+    write(
+        &world.node.path("/etc/containerd/runsc.toml"),
+        b"[runsc_config]\n  net-raw = \"true\"\n",
+    )?;
+    let plugin = match world.node.generation.config() {
+        2 => "io.containerd.grpc.v1.cri",
+        _ => "io.containerd.cri.v1.runtime",
+    };
+    let table = format!(
+        "[plugins.\"{plugin}\".containerd.runtimes.runsc]\n  runtime_type = \"io.containerd.runsc.v1\"\n\
+         [plugins.\"{plugin}\".containerd.runtimes.runsc.options]\n  TypeUrl = \"io.containerd.runsc.v1.options\"\n  \
+         ConfigPath = \"/etc/containerd/runsc.toml\"\n"
+    );
+    let config = world.node.config()? + &table;
+    write(&world.node.path("/etc/containerd/config.toml"), config.as_bytes())?;
+    world.node.run(&["systemctl", "restart", "containerd"])?;
+    let old = world.cri.pod("old", "runsc").await?;
+    kernel(&old).await?;
+    installed(world).await?;
+    kernel(&old).await?;
+    let script = world.node.path("/etc/containerd/runsc.toml");
+    ensure!(script.exists(), "its file went from under its pod");
+    let new = world.cri.pod("new", "runsc").await?;
+    kernel(&new).await?;
+    old.end().await?;
+    world.wait("the script's files to go", |_| !script.exists()).await?;
+    Ok("the script's pod lived on, its files went with it".to_owned())
+}
+
+async fn foreign_rewrite(world: &mut World) -> anyhow::Result<String> {
+    installed(world).await?;
+    // As gardener-node-agent does it: without comments, without our table, in place.
+    let config = world.node.config()?;
+    let ours = config.find("runsc").and_then(|at| config[..at].rfind('[')).unwrap_or(config.len());
+    let theirs = config[..ours].replace("# someone's comment\n", "oom_score = 1\n");
+    write(&world.node.path("/etc/containerd/config.toml"), theirs.as_bytes())?;
+    world.stop_agent()?;
+    world.start_agent()?;
+    world.until("Proven").await?;
+    let now = world.node.config()?;
+    ensure!(now.contains("oom_score = 1") && now.contains("runsc"), "{now}");
+    let pod = world.cri.pod("after", "runsc").await?;
+    kernel(&pod).await?;
+    Ok("its keys stayed, our table came back".to_owned())
+}

@@ -1,0 +1,213 @@
+//! A registry with bundles, a node, and the real agent on it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rootstock_bundle::{Client, Version};
+use rootstock_core::desired::{Desired, DesiredBundle, DesiredContent, Generation as Number};
+use rootstock_core::name::Architecture;
+use rootstock_playground::registry::Registry;
+use rootstock_playground::samples::{Places, gvisor};
+use serde_json::{Map, Value, json};
+
+use crate::cache::{self, Cache, Generation};
+use crate::cri::Cri;
+use crate::images::write;
+use crate::node::Node;
+
+/// Where bundles are installed.
+pub(crate) const BINARY_PATH: &str = "/var/bin/containerruntimes";
+/// How long an activation may take, with a settle window of two seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Builds the agent, and says where it is.
+pub(crate) fn build_agent() -> anyhow::Result<PathBuf> {
+    eprintln!("lab: building the agent");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    cache::run(Command::new(cargo).args(["build", "--quiet", "-p", "rootstock-agent"]))?;
+    let lab = std::env::current_exe()?;
+    let folder = lab.parent().context("this program is in no folder")?;
+    Ok(folder.join("rootstock-agent"))
+}
+
+/// Everything of one scenario.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) node: Node,
+    pub(crate) cri: Cri,
+    registry: Registry,
+    dir: tempfile::TempDir,
+    agent: Option<Child>,
+    generation: u64,
+}
+
+impl World {
+    /// A registry, and a node with the agent's program on it.
+    pub(crate) async fn start(
+        cache: &Cache,
+        generation: Generation,
+        agent: &Path,
+    ) -> anyhow::Result<Self> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir()?;
+        let registry = Registry::start(&dir.path().join("registry")).await?;
+        let node = Node::boot(cache, generation).await?;
+        std::fs::copy(agent, node.path("/usr/local/bin/rootstock-agent"))?;
+        for (name, text) in [("endpoint", "https://127.0.0.1:9"), ("ca", ""), ("token", "")] {
+            write(&node.path(&format!("/etc/rootstock-{name}")), text.as_bytes())?;
+        }
+        let cri = Cri(node.path("/run/containerd/containerd.sock"));
+        Ok(Self { node, cri, registry, dir, agent: None, generation: 0 })
+    }
+
+    /// gVisor as a bundle. Another `version` has another digest.
+    pub(crate) async fn bundle(
+        &self,
+        version: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> anyhow::Result<DesiredBundle> {
+        let work = self.dir.path().join(format!("work-{version}"));
+        let mut sample = gvisor(&Places::of_environment(None), &work).await?;
+        anyhow::ensure!(sample.is_real, "no real gVisor: {}", sample.origin);
+        let mut description = serde_json::to_value(&sample.description)?;
+        description["version"] = json!(version);
+        description["minContainerd"] = json!("1.7.0");
+        change(&mut description);
+        sample.description = serde_json::from_value(description)?;
+        let built = sample.build(&self.dir.path().join("blobs")).await?;
+        let client = Client::new(&self.registry.as_desired("main"))?;
+        let architecture = Architecture::of_this_machine().context("an unknown architecture")?;
+        let (repository, tag) = ("rootstock/gvisor".parse()?, version.parse()?);
+        client.push(&repository, &tag, &[built]).await?;
+        let resolved = client.resolve(&repository, &Version::Tag(tag), architecture).await?;
+        Ok(DesiredBundle {
+            digest: resolved.manifest,
+            binary_path: BINARY_PATH.parse()?,
+            registry: "main".to_owned(),
+            repository: repository.to_string(),
+            config: resolved.config,
+            settings: Map::new(),
+        })
+    }
+
+    /// Makes this the node's desired state, and starts the agent anew with it.
+    pub(crate) fn want(&mut self, bundles: &[&DesiredBundle]) -> anyhow::Result<()> {
+        self.stop_agent()?;
+        self.generation += 1;
+        let content = DesiredContent {
+            bundles: bundles.iter().map(|bundle| (*bundle).clone()).collect(),
+            registries: vec![self.registry.as_desired("main")],
+            ..DesiredContent::default()
+        };
+        let hash = rootstock_core::digest::Digest::of(serde_json::to_string(&content)?.as_bytes());
+        let desired = Desired { generation: Number(self.generation), content };
+        let mut ledger = serde_json::to_value(&desired)?;
+        ledger["version"] = json!(1);
+        ledger["contentHash"] = json!(hash);
+        write(&self.node.path("/var/lib/rootstock/ledger.json"), ledger.to_string().as_bytes())?;
+        self.start_agent()
+    }
+
+    /// Starts the agent.
+    pub(crate) fn start_agent(&mut self) -> anyhow::Result<()> {
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.dir.path().join("agent.log"))?;
+        let child = self
+            .node
+            .command(&[
+                "/usr/local/bin/rootstock-agent",
+                "run",
+                "--host-root=/",
+                "--endpoint=/etc/rootstock-endpoint",
+                "--ca-file=/etc/rootstock-ca",
+                "--token-file=/etc/rootstock-token",
+                "--settle-seconds=2",
+            ])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        self.agent = Some(child);
+        Ok(())
+    }
+
+    /// Kills the agent where it stands.
+    pub(crate) fn stop_agent(&mut self) -> anyhow::Result<()> {
+        if let Some(mut agent) = self.agent.take() {
+            // nsenter waits for it and would leave it behind.
+            let _ = self.node.run(&["sh", "-c", "kill -9 $(pidof rootstock-agent)"]);
+            agent.wait()?;
+        }
+        Ok(())
+    }
+
+    /// What `rootstock-agent plan` says.
+    pub(crate) fn plan(&self) -> anyhow::Result<Value> {
+        let program = "/usr/local/bin/rootstock-agent";
+        let text = self.node.run(&[program, "plan", "--host-root=/", "--output=json"])?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Waits until the type is in this phase and nothing is left to do.
+    pub(crate) async fn until(&self, phase: &str) -> anyhow::Result<Value> {
+        let what = format!("{phase} of gvisor");
+        let plan = self
+            .wait(&what, |plan| {
+                let now = plan["bundles"][0]["phase"].as_str().unwrap_or_default();
+                let last = ["RolledBack", "Degraded", "Unsupported", "Failed"].contains(&now);
+                let rests = plan["changes"].as_array().is_some_and(Vec::is_empty);
+                last || (rests && now == phase)
+            })
+            .await?;
+        anyhow::ensure!(
+            plan["bundles"][0]["phase"] == phase,
+            "no {what}: {}",
+            cut(&plan.to_string())
+        );
+        Ok(plan)
+    }
+
+    /// Waits until the plan is so.
+    pub(crate) async fn wait(
+        &self,
+        what: &str,
+        is: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let plan = self.plan();
+            match &plan {
+                Ok(plan) if is(plan) => return Ok(plan.clone()),
+                _ if Instant::now() < until => {}
+                Ok(plan) => bail!("no {what}: {}; log: {}", cut(&plan.to_string()), self.log()),
+                Err(error) => bail!("no {what}: {error:#}; log: {}", self.log()),
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// The end of the agent's log.
+    pub(crate) fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.dir.path().join("agent.log")).unwrap_or_default();
+        let tail: Vec<&str> =
+            text.lines().rev().filter(|line| !line.contains("no stream")).take(12).collect();
+        tail.into_iter().rev().map(cut).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+/// A text that a table has room for.
+fn cut(text: &str) -> String {
+    text.chars().take(600).collect()
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_agent() {
+            eprintln!("lab: the agent is not stopped: {error:#}");
+        }
+    }
+}
