@@ -67,7 +67,10 @@ impl Node {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bail!("the node does not boot: see {}", node.dir.join("console").display())
+        let console = std::fs::read_to_string(node.dir.join("console")).unwrap_or_default();
+        let tail: Vec<&str> = console.lines().rev().take(5).collect();
+        let unit = node.run(&["journalctl", "-u", "containerd", "-n", "5", "-o", "cat"]);
+        bail!("the node does not boot: {} | {unit:?}", tail.join(" | "))
     }
 
     /// The container's PID 1 is nspawn's only child.
@@ -108,7 +111,10 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // nspawn takes its container with it.
+        // What runs in the container ends with its first process, and not with nspawn.
+        if self.pid > 1 {
+            let _ = run(Command::new("kill").args(["-9", &self.pid.to_string()]));
+        }
         let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
         let root = self.dir.join("root");
