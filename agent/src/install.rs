@@ -175,7 +175,6 @@ struct Begun {
 /// Opens the folder, sweeps it, and says which files are not there.
 fn begin(rootfs: &Rootfs, tree: &TreeId, bundle: &BundleConfig) -> Result<Begun, FsError> {
     let top = rootfs.make_binary_path(&tree.binary_path)?;
-    top.sweep()?;
     let parent = top.make(&tree.parent())?;
     parent.sweep()?;
     let (folder, temporary) = match parent.open(&tree.name())? {

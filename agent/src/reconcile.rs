@@ -15,6 +15,7 @@ mod failure;
 mod ladder;
 mod node;
 mod observe;
+mod pace;
 mod report;
 mod rollback;
 mod takeover;
@@ -26,8 +27,9 @@ use std::time::Duration;
 
 use failure::Failures;
 use futures_util::{StreamExt as _, stream};
-use node::{DriftWatch, NodeKind, Refused};
+use node::{DriftWatch, InPlace, NodeKind, Refused};
 use observe::Seen;
+pub use pace::Pace;
 pub use report::{NodeReport, Reports};
 use rootstock_core::desired::{DesiredBundle, DesiredContent};
 use rootstock_core::layout::{Layout, TreeId};
@@ -46,22 +48,12 @@ use crate::install::{self, InstallError, Progress};
 use crate::rootfs::{FsError, OnlyLooks, Rootfs};
 use crate::store::{Held, Journal, Ledger, Record, Step, Store, StoreError, TreeRecord};
 
-/// How often every byte of every file is looked at again.
-const DRIFT: Duration = Duration::from_secs(3600);
-/// How often the rest is: sizes, links, tables, the running containerd. That
-/// costs some milliseconds and finds what others changed.
-const LOOK: Duration = Duration::from_secs(60);
-/// The same while something waits for a pod to end or for containerd to start.
-const WAITING: Duration = Duration::from_secs(10);
 /// Bundles that are pulled at a time. Each may hold a window of zstd and some
 /// chunks in memory, and one fills most links.
 const SIDE_BY_SIDE: usize = 4;
 /// Rounds without a rest. Pull, change and a look afterwards are three; more
 /// means that something changes the node against us.
 const ROUNDS: usize = 8;
-/// How long containerd has to stay up after a restart: its plugins load in
-/// milliseconds, and what makes it crash later is found within this time.
-pub const SETTLE: Duration = Duration::from_secs(10);
 /// The rest after that.
 const REST: Duration = Duration::from_secs(10);
 
@@ -154,8 +146,7 @@ pub struct Reconciler {
     verified: BTreeMap<TreeId, Instant>,
     /// What is known of the node.
     node: NodeKind,
-    /// How long containerd has to stay up before an activation is over.
-    settle: Duration,
+    pace: Pace,
     /// When pod sandboxes are tried next, where they could not be before.
     prove_at: Option<Instant>,
     drift: DriftWatch,
@@ -183,16 +174,16 @@ impl Reconciler {
             again: false,
             verified,
             node: NodeKind::default(),
-            settle: SETTLE,
+            pace: Pace::default(),
             prove_at: None,
             drift: DriftWatch::default(),
         }
     }
 
-    /// The same with another time for which containerd has to stay up.
+    /// The same with other times.
     #[must_use]
-    pub fn with_settle(self, settle: Duration) -> Self {
-        Self { settle, ..self }
+    pub fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// Runs until the shutdown begins.
@@ -246,7 +237,7 @@ impl Reconciler {
 
     /// Does what can be done now, and says when to look again.
     pub async fn round(&mut self, held: Option<Arc<Held>>) -> Duration {
-        let Some(held) = held else { return LOOK };
+        let Some(held) = held else { return self.pace.look };
         // What a round that was dropped began is at its end before this one looks.
         self.files.downloads.quiet().await;
         let generation = held.desired.generation;
@@ -257,7 +248,7 @@ impl Reconciler {
             // Until what was before is back, nothing else is begun.
             if self.going_back() {
                 self.reports.failed(generation, &held.desired.content, &self.failures);
-                return self.failures.rest(LOOK);
+                return self.failures.rest(self.pace.look);
             }
         }
         self.know(&held.desired.content).await;
@@ -270,7 +261,7 @@ impl Reconciler {
                 Err(error) => {
                     self.failures.node(Phase::Blocked, error.reason(), Chain(&error).to_string());
                     self.reports.failed(generation, &held.desired.content, &self.failures);
-                    return self.failures.rest(LOOK);
+                    return self.failures.rest(self.pace.look);
                 }
             };
             let whole = plan(&content, &seen.observed);
@@ -291,21 +282,23 @@ impl Reconciler {
             }
             let mut work = self.without_failed(&content, &seen, whole);
             work.pulls.clear();
+            let without = refused.keys().cloned().collect();
+            let in_place = InPlace { content: held.content_hash, without };
             if work.is_empty() {
                 self.failures.settle();
                 self.again = false;
-                self.drift.settled(held.content_hash);
+                self.drift.settled(in_place);
                 if self.prove_later(&layouts, &seen).await {
                     continue;
                 }
-            } else if let Some(rest) = self.drifted(held.content_hash, &work).await {
+            } else if let Some(rest) = self.drifted(&in_place, &work).await {
                 return self.failures.rest(rest);
             }
             if work.is_empty() || self.failures.node_waits() {
                 // What nobody wants any more waits for its pods or for containerd.
                 let waits = seen.observed.trees.len() > layouts.len()
                     || !seen.observed.inherited.files.is_empty();
-                return self.failures.rest(if waits { WAITING } else { LOOK });
+                return self.failures.rest(if waits { self.pace.waiting } else { self.pace.look });
             }
             self.change(&work, &layouts, &seen).await;
         }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::args::RunArgs;
 use crate::host::Host;
 use crate::link::{Link, LinkSettings};
-use crate::reconcile::{Files, Reconciler, Reports};
+use crate::reconcile::{Files, Pace, Reconciler, Reports};
 
 /// How long the tasks may take to end. What they write is whole at any moment.
 const GRACE: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub async fn run(args: RunArgs, host: Arc<dyn Host>) -> anyhow::Result<()> {
         reports.clone(),
         Arc::clone(&retry),
     )
-    .with_settle(Duration::from_secs(args.settle_seconds.into()));
+    .with_pace(Pace { settle: Duration::from_secs(args.settle_seconds.into()), ..Pace::default() });
     let settings = LinkSettings {
         endpoint: args.endpoint,
         ca_file: args.ca_file,

@@ -9,6 +9,7 @@ mod journal;
 mod ledger;
 
 use std::fs::TryLockError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use journal::{
     Activation, BundleKey, Drift, Failed, Journal, Loaded, Previous, Record, Rejected, Step,
@@ -22,12 +23,17 @@ use crate::rootfs::{Folder, FsError, Rootfs};
 /// The folder of blobs that are not complete yet.
 pub const PARTIAL: &str = "partial";
 
-/// The agent's own folder, which is held for as long as this lives.
+/// The agent's own folder, which is held for as long as a clone of this lives.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Own>);
+
 #[derive(Debug)]
-pub struct Store {
+struct Own {
     folder: Folder,
     /// None for who only looks.
     lock: Option<std::fs::File>,
+    /// Held while a file is replaced: whoever sweeps takes no other's file away.
+    replaces: Mutex<()>,
 }
 
 /// Why the agent's own folder can't be used.
@@ -97,27 +103,41 @@ impl Store {
         }
         folder.sweep()?;
         folder.make(PARTIAL)?.sweep()?;
-        Ok(Self { folder, lock: Some(lock) })
+        Ok(Self::of(folder, Some(lock)))
     }
 
     /// Opens the folder to look at it: nothing is made, swept or locked. None
     /// where no agent ever worked on this node.
     pub fn peek(rootfs: &Rootfs, path: &str) -> Result<Option<Self>, StoreError> {
-        Ok(rootfs.folder(path)?.map(|folder| Self { folder, lock: None }))
+        Ok(rootfs.folder(path)?.map(|folder| Self::of(folder, None)))
+    }
+
+    fn of(folder: Folder, lock: Option<std::fs::File>) -> Self {
+        Self(Arc::new(Own { folder, lock, replaces: Mutex::default() }))
     }
 
     /// Whether this is who only looks.
     pub fn is_peek(&self) -> bool {
-        self.lock.is_none()
+        self.0.lock.is_none()
     }
 
     /// The folder.
     pub fn folder(&self) -> &Folder {
-        &self.folder
+        &self.0.folder
+    }
+
+    /// Puts a file of the folder in place of what is there (mode 0600: a
+    /// credential may be in it). It is on disk when this returns. Blocking.
+    pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), FsError> {
+        // Nothing is kept under the lock that a panic could leave half done.
+        let _one = self.0.replaces.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a disk that refused everything left behind.
+        self.folder().sweep()?;
+        self.folder().replace(name, bytes, 0o600)
     }
 
     /// The folder of blobs that are not complete yet.
     pub fn partial(&self) -> Result<Folder, FsError> {
-        self.folder.make(PARTIAL)
+        self.folder().make(PARTIAL)
     }
 }

@@ -1,7 +1,9 @@
 //! The agent against a real registry and a simulated host.
 
 mod deaths;
+mod effects;
 mod lifecycle;
+mod mortal;
 mod preview;
 mod rollback;
 mod support;

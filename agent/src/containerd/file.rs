@@ -83,8 +83,6 @@ fn put_between(
     others: &mut dyn FnMut(),
 ) -> Result<Put, FsError> {
     let folder = rootfs.make_folder(FOLDER)?;
-    // An agent that was killed while it wrote left a file here.
-    folder.sweep()?;
     let mode = match folder.entry(FILE)? {
         Some(Entry::File { mode, .. }) => mode,
         Some(Entry::Folder | Entry::Link(_) | Entry::Other) | None => 0o644,

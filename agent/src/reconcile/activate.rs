@@ -155,7 +155,7 @@ fn begin(
         && !open
         && let Some(text) = before
     {
-        files.store.folder().replace(PREVIOUS, text.as_bytes(), 0o600)?;
+        files.store.replace(PREVIOUS, text.as_bytes())?;
     }
     files.journal(|journal| {
         let step = if plan.restart.is_some() { Step::Activate } else { Step::Change };
@@ -255,7 +255,6 @@ fn path_of(link: &Link) -> String {
 fn put_links(files: &Files, plan: &Plan) -> Result<(), FsError> {
     for (link, target) in &plan.set_links {
         let folder = files.rootfs.make_binary_path(&link.binary_path)?;
-        folder.sweep()?;
         // A file that someone put there since it was looked at stays.
         match folder.link(&link.name, target) {
             Ok(()) => {}

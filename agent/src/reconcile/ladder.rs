@@ -177,7 +177,7 @@ impl Reconciler {
     async fn stays_up(&self, first: Option<UnitState>) -> Result<(), String> {
         // Without systemd's word there is nothing to go by; the next look asks again.
         let Some(mut first) = first else { return Ok(()) };
-        let mut until = Instant::now() + self.settle;
+        let mut until = Instant::now() + self.pace.settle;
         loop {
             match self.host.unit().await {
                 Ok(now) if now.restarts > first.restarts || (now.result != "success") => {
@@ -185,7 +185,7 @@ impl Reconciler {
                 }
                 Ok(now) if now.start != first.start => {
                     first = now;
-                    until = Instant::now() + self.settle;
+                    until = Instant::now() + self.pace.settle;
                 }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(error = %Chain(&error), "the unit can't be seen"),

@@ -1,6 +1,6 @@
 //! What kind of node this is: which bundles it can take, and what others do to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,11 +53,19 @@ impl NodeKind {
     }
 }
 
+/// A desired state and what of it was left out: a bundle that is tried again
+/// was not in place before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InPlace {
+    pub(super) content: Digest,
+    pub(super) without: BTreeSet<RuntimeType>,
+}
+
 /// When others changed what was in place.
 #[derive(Debug, Default)]
 pub(super) struct DriftWatch {
-    /// The desired state that was last in place as a whole.
-    settled: Option<Digest>,
+    /// What was last in place as a whole.
+    settled: Option<InPlace>,
     /// When it was repaired.
     repairs: Vec<Instant>,
     /// How often in a row the agent gave way.
@@ -68,16 +76,16 @@ pub(super) struct DriftWatch {
 
 impl DriftWatch {
     /// Everything is in place.
-    pub(super) fn settled(&mut self, content: Digest) {
-        self.settled = Some(content);
+    pub(super) fn settled(&mut self, all: InPlace) {
+        self.settled = Some(all);
         if self.repairs.last().is_none_or(|last| last.elapsed() > FIGHT_TIME) {
             self.gave_way = 0;
         }
     }
 
     /// Whether what has to be done now was in place before.
-    fn is_drift(&self, content: Digest) -> bool {
-        self.settled == Some(content)
+    fn is_drift(&self, all: &InPlace) -> bool {
+        self.settled.as_ref() == Some(all)
     }
 
     /// Counts a repair. How long to give way, if others repeat what they do.
@@ -191,8 +199,8 @@ impl Reconciler {
     }
 
     /// Counts what others changed. How long to leave it so, if they do it again and again.
-    pub(super) async fn drifted(&mut self, content: Digest, work: &Plan) -> Option<Duration> {
-        if !self.drift.is_drift(content) || !work.mends() {
+    pub(super) async fn drifted(&mut self, all: &InPlace, work: &Plan) -> Option<Duration> {
+        if !self.drift.is_drift(all) || !work.mends() {
             return None;
         }
         let what = work.describe();

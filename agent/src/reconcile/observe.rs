@@ -14,15 +14,12 @@ use rootstock_core::plan::{LinkState, Observed, Rendered, Tree, TreeState};
 use rootstock_core::status::Reason;
 use tokio::time::Instant;
 
-use super::{DRIFT, Files, Reconciler, takeover};
+use super::{Files, Reconciler, takeover};
 use crate::containerd::{self, ConfigError, file};
 use crate::host::{Containerd, HostError};
 use crate::install::is_intact;
 use crate::rootfs::{Entry, FsError};
 use crate::store::{Drift, Record};
-
-/// How long containerd's configuration must not have changed before it is edited.
-const STILL: Duration = Duration::from_secs(3);
 
 /// Why the node can't be looked at as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -93,14 +90,15 @@ pub(super) async fn look(
     reconciler: &mut Reconciler,
     layouts: &Layouts,
 ) -> Result<Seen, LookError> {
-    let now = Instant::now();
+    let (now, pace) = (Instant::now(), reconciler.pace);
     let due: BTreeSet<TreeId> = layouts
         .values()
         .map(|(_, layout)| layout.tree.clone())
-        .filter(|tree| reconciler.verified.get(tree).is_none_or(|at| now - *at >= DRIFT))
+        .filter(|tree| reconciler.verified.get(tree).is_none_or(|at| now - *at >= pace.bytes))
         .collect();
     let (files, wanted, deep) = (Arc::clone(&reconciler.files), layouts.clone(), due.clone());
-    let disk = tokio::task::spawn_blocking(move || disk(&files, &wanted, &deep)).await?;
+    let disk =
+        tokio::task::spawn_blocking(move || disk(&files, &wanted, &deep, pace.still)).await?;
     let Disk { mut observed, config, unsettled, record, stale, stale_rendered } = disk;
     for tree in due {
         if observed.trees.get(&tree).is_some_and(|tree| tree.state == TreeState::Complete) {
@@ -190,13 +188,19 @@ struct Disk {
 
 /// Looks at the files. What can't be read of a desired bundle counts as not
 /// there: installing it then says why. Blocking.
-fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>) -> Disk {
+fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>, still: Duration) -> Disk {
     let record = files.journal(|journal| journal.state().clone());
     if !files.store.is_peek()
-        && let Err(error) = file::settle_displaced(&files.rootfs, &record, STILL)
+        && let Err(error) = file::settle_displaced(&files.rootfs, &record, still)
     {
         // It stays where it is, and is looked at again.
         tracing::warn!(error = chain(&error), "the displaced configuration can't be looked at");
+    }
+    if !files.store.is_peek()
+        && let Err(error) = sweep(files, &record, layouts)
+    {
+        // They do no harm, and the next look finds them again.
+        tracing::debug!(error = chain(&error), "temporary files stay");
     }
     let mut observed = Observed {
         owned: record.owned.clone(),
@@ -266,13 +270,29 @@ fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>) -> Disk {
     let wanted = layouts.values().map(|(_, layout)| layout);
     observed.inherited.files = takeover::look(files, &record, wanted, &observed);
     let text = config.as_ref().ok().and_then(Option::as_deref);
-    let unsettled = text.map_or(Duration::ZERO, |text| unsettled(files, text));
+    let unsettled = text.map_or(Duration::ZERO, |text| unsettled(files, text, still));
     Disk { observed, config, unsettled, record, stale, stale_rendered }
+}
+
+/// Takes away temporary files that an agent left which was killed, or refused
+/// by the disk, while it put something in place.
+fn sweep(files: &Files, record: &Record, layouts: &Layouts) -> Result<(), FsError> {
+    let of_trees = record.trees.iter().map(|tree| &tree.id.binary_path);
+    let wanted = layouts.values().map(|(_, layout)| &layout.tree.binary_path);
+    for path in of_trees.chain(wanted).collect::<BTreeSet<_>>() {
+        if let Some(folder) = files.rootfs.binary_path(path)? {
+            folder.sweep()?;
+        }
+    }
+    match files.rootfs.folder(containerd::FOLDER)? {
+        Some(folder) => folder.sweep(),
+        None => Ok(()),
+    }
 }
 
 /// Others truncate the file and write it in place: what is read in between
 /// looks whole and is not. What we wrote ourselves appeared at once.
-fn unsettled(files: &Files, text: &str) -> Duration {
+fn unsettled(files: &Files, text: &str, still: Duration) -> Duration {
     let written = files.journal(|journal| journal.state().config);
     if written == Some(Digest::of(text.as_bytes())) {
         return Duration::ZERO;
@@ -282,8 +302,8 @@ fn unsettled(files: &Files, text: &str) -> Duration {
         None => Ok(None),
     });
     match age {
-        Ok(age) => age.map_or(Duration::ZERO, |age| STILL.saturating_sub(age)),
-        Err(_) => STILL,
+        Ok(age) => age.map_or(Duration::ZERO, |age| still.saturating_sub(age)),
+        Err(_) => still,
     }
 }
 

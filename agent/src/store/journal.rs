@@ -13,7 +13,7 @@ pub use record::{
 };
 
 use super::{Store, StoreError};
-use crate::rootfs::{Folder, FsError, Output};
+use crate::rootfs::{FsError, Output};
 
 const FILE: &str = "journal.jsonl";
 const VERSION: u32 = 1;
@@ -27,7 +27,7 @@ const MAX_SIZE: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Journal {
     state: Record,
-    folder: Folder,
+    store: Store,
     /// None for who only looks.
     file: Option<Output>,
     /// Bytes in the file.
@@ -60,11 +60,11 @@ impl Journal {
         let path = format!("{}/{FILE}", folder.path());
         let bytes = folder.read(FILE, MAX_SIZE)?.unwrap_or_default();
         let state = last(&bytes, &path)?;
-        let folder = again(folder)?;
         let file = Some(folder.append_to(FILE)?);
         folder.sync()?;
         let torn = bytes.last().is_some_and(|byte| *byte != b'\n');
-        let mut journal = Self { state, folder, file, size: bytes.len() as u64, torn, path };
+        let store = store.clone();
+        let mut journal = Self { state, store, file, size: bytes.len() as u64, torn, path };
         if journal.torn || journal.size > COMPACT_AT {
             journal.compact(&line(&journal.state)?)?;
         }
@@ -73,11 +73,11 @@ impl Journal {
 
     /// Reads the journal to look at it: nothing can be written.
     pub fn peek(store: &Store) -> Result<Self, StoreError> {
-        let folder = again(store.folder())?;
+        let (store, folder) = (store.clone(), store.folder());
         let path = format!("{}/{FILE}", folder.path());
         let bytes = folder.read(FILE, MAX_SIZE)?.unwrap_or_default();
         let state = last(&bytes, &path)?;
-        Ok(Self { state, folder, file: None, size: bytes.len() as u64, torn: false, path })
+        Ok(Self { state, store, file: None, size: bytes.len() as u64, torn: false, path })
     }
 
     /// The state after the last step.
@@ -124,17 +124,12 @@ impl Journal {
     fn compact(&mut self, text: &[u8]) -> Result<(), StoreError> {
         // Until the new file is open, nothing must be appended to the old one.
         self.torn = true;
-        self.folder.replace(FILE, text, 0o600)?;
-        self.file = Some(self.folder.append_to(FILE)?);
+        self.store.replace(FILE, text)?;
+        self.file = Some(self.store.folder().append_to(FILE)?);
         self.size = text.len() as u64;
         self.torn = false;
         Ok(())
     }
-}
-
-fn again(folder: &Folder) -> Result<Folder, FsError> {
-    let path = folder.path().to_owned();
-    folder.open("")?.ok_or(FsError::Refused { path, why: "it vanished while it was opened" })
 }
 
 fn line(record: &Record) -> Result<Vec<u8>, StoreError> {

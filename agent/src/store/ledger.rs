@@ -75,8 +75,7 @@ impl Ledger {
         if verdict == Offer::Newer {
             let text = serde_json::to_vec(&OnDiskRef { version: VERSION, held: &offered })
                 .map_err(|source| StoreError::Json { what: FILE, source })?;
-            // A credential may be in it.
-            store.folder().replace(FILE, &text, 0o600)?;
+            store.replace(FILE, &text)?;
             self.held.send_replace(Some(Arc::new(offered)));
         }
         Ok(verdict)

@@ -6,105 +6,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rootstock_agent::containerd;
-use rootstock_agent::host::{
-    Containerd, Facts, Host, HostError, HostFuture, Installation, Proof, Sandbox, UnitState,
-};
-use rootstock_core::bundle::Need;
 use rootstock_core::desired::DesiredBundle;
-use rootstock_core::name::HandlerName;
 use rootstock_core::status::Phase;
 use rootstock_playground::host::SimulatedHost;
 use rootstock_playground::host::script::{CONFIG, Script};
-use tokio::sync::watch;
 
+use super::mortal::{Fate, Mortal};
 use super::support::*;
 use super::takeover::{Watch, files, left, pods, runsc, until_taken_over};
 
-/// At which of its calls of the host an agent dies: it is never answered.
+/// At which of its calls of the host an agent dies.
 #[derive(Clone, Copy, Debug)]
 struct Death {
     nth: usize,
     /// Whether the host still does what it was asked for.
     done: bool,
-}
-
-/// A host on which the agent dies.
-#[derive(Debug)]
-struct Deadly {
-    host: SimulatedHost,
-    calls: AtomicUsize,
-    death: Death,
-    /// The call at which it died.
-    died: watch::Sender<Option<&'static str>>,
-}
-
-impl Deadly {
-    async fn call<T>(&self, name: &'static str, answer: impl Future<Output = T>) -> T {
-        if self.calls.fetch_add(1, Ordering::SeqCst) != self.death.nth {
-            return answer.await;
-        }
-        if self.death.done {
-            drop(answer.await);
-        }
-        self.died.send_replace(Some(name));
-        std::future::pending().await
-    }
-}
-
-impl Host for Deadly {
-    fn find(&self) -> HostFuture<'_, Result<Installation, HostError>> {
-        Box::pin(self.call("find", self.host.find()))
-    }
-
-    fn dump<'a>(&'a self, config: &'a str) -> HostFuture<'a, Result<String, HostError>> {
-        Box::pin(self.call("dump", self.host.dump(config)))
-    }
-
-    fn unit(&self) -> HostFuture<'_, Result<UnitState, HostError>> {
-        Box::pin(self.call("unit", self.host.unit()))
-    }
-
-    fn journal(&self) -> HostFuture<'_, Result<Vec<String>, HostError>> {
-        Box::pin(self.call("journal", self.host.journal()))
-    }
-
-    fn prove<'a>(&'a self, handler: &'a HandlerName) -> HostFuture<'a, Result<Proof, HostError>> {
-        Box::pin(self.call("prove", self.host.prove(handler)))
-    }
-
-    fn unmet<'a>(&'a self, need: &'a Need) -> HostFuture<'a, Result<Option<String>, HostError>> {
-        Box::pin(self.call("unmet", self.host.unmet(need)))
-    }
-
-    fn facts(&self) -> HostFuture<'_, Result<Facts, HostError>> {
-        Box::pin(self.call("facts", self.host.facts()))
-    }
-
-    fn containerd(&self) -> HostFuture<'_, Result<Containerd, HostError>> {
-        Box::pin(self.call("containerd", self.host.containerd()))
-    }
-
-    fn restart_containerd(&self) -> HostFuture<'_, Result<(), HostError>> {
-        Box::pin(self.call("restart_containerd", self.host.restart_containerd()))
-    }
-
-    fn sandboxes(&self) -> HostFuture<'_, Result<Vec<Sandbox>, HostError>> {
-        Box::pin(self.call("sandboxes", self.host.sandboxes()))
-    }
-
-    fn started_with<'a>(
-        &'a self,
-        sandbox: &'a Sandbox,
-    ) -> HostFuture<'a, Result<Option<BTreeSet<String>>, HostError>> {
-        Box::pin(self.call("started_with", self.host.started_with(sandbox)))
-    }
-
-    fn free_space<'a>(
-        &'a self,
-        path: &'a std::path::Path,
-    ) -> HostFuture<'a, Result<u64, HostError>> {
-        Box::pin(self.call("free_space", self.host.free_space(path)))
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,8 +88,13 @@ async fn survived(world: &World, bundle: &DesiredBundle, death: Death) -> Vec<&'
 /// Runs an agent until it dies or has nothing to do any more. Where it died.
 async fn dying(world: &World, bundle: &DesiredBundle, death: Death) -> Option<&'static str> {
     let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(1));
-    let (died, mut dead) = watch::channel(None);
-    let host = Deadly { host, calls: AtomicUsize::new(0), death, died };
+    let calls = AtomicUsize::new(0);
+    let fate = move |_: &str| match calls.fetch_add(1, Ordering::SeqCst) == death.nth {
+        false => Fate::Live,
+        true if death.done => Fate::DieAfter,
+        true => Fate::DieBefore,
+    };
+    let (host, mut dead) = Mortal::new(host, fate);
     let mut agent = Agent::with_host(world, Arc::new(host));
     agent.take(world.held(1, &[bundle]));
     let at = tokio::select! {

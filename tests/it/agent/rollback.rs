@@ -61,6 +61,7 @@ async fn whatever_breaks_the_node_is_as_it_was_before() {
         agent.retry.notify_one();
         agent.until("gvisor", Phase::Loaded).await;
         assert_eq!(world.restarts().await, 3, "{reason}");
+        assert_eq!(agent.files.record().drift.repaired, 0, "{reason}: nobody else changed it");
         assert_installed(&world, &[&gvisor]);
     }
 }

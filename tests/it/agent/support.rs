@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rootstock_agent::host::Host;
-use rootstock_agent::reconcile::{Files, NodeReport, Reconciler, Reports};
-use rootstock_agent::store::Held;
+use rootstock_agent::reconcile::{Files, NodeReport, Pace, Reconciler, Reports};
+use rootstock_agent::store::{Held, StoreError};
 use rootstock_bundle::{Built, Client, Version};
 use rootstock_core::desired::{Desired, DesiredBundle, DesiredContent, Generation};
 use rootstock_core::digest::Digest;
@@ -128,18 +128,22 @@ impl Agent {
     }
 
     pub(super) fn with_host(world: &World, host: Arc<dyn Host>) -> Self {
-        let files =
-            Files::open(&world.root(), "/var/lib/rootstock", BinaryRoots::default()).unwrap();
+        let pace = Pace { settle: Duration::ZERO, ..Pace::default() };
+        Self::open(&world.root(), host, pace).unwrap()
+    }
+
+    pub(super) fn open(root: &Path, host: Arc<dyn Host>, pace: Pace) -> Result<Self, StoreError> {
+        let files = Files::open(root, "/var/lib/rootstock", BinaryRoots::default())?;
         let files = Arc::new(files);
         let (reports, retry) = (Reports::default(), Arc::new(Notify::new()));
         let watch = reports.watch();
         let architecture = Architecture::of_this_machine();
         let reconciler =
             Reconciler::new(Arc::clone(&files), host, architecture, reports, Arc::clone(&retry))
-                .with_settle(Duration::ZERO);
+                .with_pace(pace);
         let mut tasks = JoinSet::new();
         tasks.spawn(reconciler.run(Shutdown::new()));
-        Self { files, reports: watch, retry, _tasks: tasks }
+        Ok(Self { files, reports: watch, retry, _tasks: tasks })
     }
 
     pub(super) fn take(&self, held: Held) {
