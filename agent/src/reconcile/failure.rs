@@ -54,15 +54,30 @@ impl Failures {
 
     /// Nothing can be changed on this node.
     pub(super) fn node(&mut self, phase: Phase, reason: Reason, message: String) {
+        // What is in the way is only looked at; all else restarts containerd each
+        // time, which takes its time with many pods.
+        let restarts = phase != Phase::Blocked;
+        let (first, most) = if restarts { (30, 600) } else { (2, 60) };
+        let (first, most) = (Duration::from_secs(first), Duration::from_secs(most));
+        self.node_fails(phase, reason, message, (first, most));
+    }
+
+    /// What was before can't be put back. Nothing is as urgent, and containerd
+    /// was not restarted for it.
+    pub(super) fn not_put_back(&mut self, reason: Reason, message: String) {
+        let (first, most) = (Duration::from_secs(1), Duration::from_secs(30));
+        self.node_fails(Phase::Degraded, reason, message, (first, most));
+    }
+
+    fn node_fails(
+        &mut self,
+        phase: Phase,
+        reason: Reason,
+        message: String,
+        (first, most): (Duration, Duration),
+    ) {
         tracing::warn!(%reason, why = message, "the node can't be changed");
         let before = self.node.as_ref().map_or(0, |failure| failure.count);
-        let (first, most) = if phase == Phase::Blocked {
-            // What is in the way is only looked at.
-            (Duration::from_secs(2), Duration::from_secs(60))
-        } else {
-            // Each attempt restarts containerd, which takes its time with many pods.
-            (Duration::from_secs(30), Duration::from_secs(600))
-        };
         self.node = Some(Failure::new(phase, reason, message, before, first, most));
     }
 

@@ -89,7 +89,7 @@ impl Reconciler {
         if let Err(error) = put {
             let message =
                 format!("{}; and it is not taken back: {}", failed.message, Chain(&error));
-            return self.failures.node(Phase::Degraded, error.reason(), message);
+            return self.failures.not_put_back(error.reason(), message);
         }
         let restarted = match self.host.restart_containerd().await {
             Ok(()) => self.answers(&start).await,

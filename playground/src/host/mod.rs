@@ -198,7 +198,7 @@ impl SimulatedHost {
         let starts = before.starts + 1;
         let version = faults.version.clone().unwrap_or_else(|| "2.1.4".to_owned());
         let mut running = Running { version, starts, ..Running::default() };
-        let config = tokio::fs::read_to_string(config_path(&self.root)).await;
+        let config = text_of(&config_path(&self.root)).await;
         // What containerd can't read, it does not start with.
         if let Ok(text) = config
             && let Ok(tables) = containerd::tables(&text)
@@ -241,6 +241,15 @@ fn config_path(root: &Path) -> PathBuf {
     root.join(containerd::FOLDER.trim_start_matches('/')).join(containerd::FILE)
 }
 
+/// The text of a regular file: a pipe would keep whoever reads it waiting.
+async fn text_of(path: &Path) -> io::Result<String> {
+    if tokio::fs::metadata(path).await?.is_file() {
+        tokio::fs::read_to_string(path).await
+    } else {
+        Err(io::Error::other("it is no regular file"))
+    }
+}
+
 fn simulated(root: &Path, name: &str) -> PathBuf {
     root.join("run/simulated").join(format!("{name}.json"))
 }
@@ -276,7 +285,7 @@ impl Host for SimulatedHost {
         Box::pin(async move {
             let faults = self.faults("dump the configuration").await?;
             let path = self.root.join(config.trim_start_matches('/'));
-            let text = match tokio::fs::read_to_string(path).await {
+            let text = match text_of(&path).await {
                 Ok(text) => text,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
                 Err(error) => return Err(unavailable("dump the configuration")(error)),

@@ -209,6 +209,9 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, String> {
             } else if meta.is_dir() {
                 out.insert(format!("{name}/"), String::new());
                 walk(root, &path, out);
+            } else if !meta.is_file() {
+                // A pipe would keep whoever reads it waiting.
+                out.insert(name, format!("{:?}", meta.file_type()));
             } else {
                 let Ok(bytes) = std::fs::read(&path) else { continue };
                 let digest = Digest::of(&bytes);

@@ -28,6 +28,7 @@ pub(super) struct Killer {
     life: Life,
     eye: Arc<Eye>,
     count: AtomicUsize,
+    all: Mutex<Vec<Effect>>,
     /// The effect after which it ends.
     last: Mutex<Option<Effect>>,
     /// Where it ended.
@@ -41,13 +42,10 @@ impl Killer {
             life: life.clone(),
             eye: Arc::clone(eye),
             count: AtomicUsize::new(0),
+            all: Mutex::default(),
             last: Mutex::default(),
             end: Mutex::default(),
         })
-    }
-
-    pub(super) fn effects(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
     }
 
     fn kill(&self, effect: &Effect) -> io::Error {
@@ -67,6 +65,7 @@ impl Watcher for Killer {
             return Err(dead());
         }
         let nth = self.count.fetch_add(1, Ordering::SeqCst);
+        self.all.lock().unwrap().push(effect.clone());
         if At::Before(nth) == self.at {
             return Err(self.kill(effect));
         }
@@ -84,14 +83,14 @@ impl Watcher for Killer {
     }
 }
 
-/// How many effects a change has on a node where nothing happens to the agent.
-pub(super) async fn effects(change: &Change) -> usize {
+/// The effects of a change on a node where nothing happens to the agent.
+pub(super) async fn effects(change: &Change) -> Vec<Effect> {
     let node = Node::new(change);
     let (life, eye) = (Life::new(), node.eye());
     let killer = Killer::new(At::Never, &life, &eye);
     assert_eq!(node.live(Arc::clone(&killer) as Arc<dyn Watcher>, &life).await, Lived::Done);
     eye.saw_nothing_wrong();
-    killer.effects()
+    std::mem::take(&mut *killer.all.lock().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,7 +98,7 @@ async fn an_agent_that_is_killed_at_any_effect_leaves_nothing_torn() {
     let changes = Changes::new().await;
     let mut kinds = BTreeSet::new();
     for change in &changes.all {
-        let effects = effects(change).await;
+        let effects = effects(change).await.len();
         assert!(effects > 20, "{}: {effects}", change.name);
         let points = (0..effects).flat_map(|nth| [At::Before(nth), At::After(nth)]);
         let tries = points.map(|at| async move {
@@ -150,7 +149,7 @@ pub(super) fn mixed(seed: usize) -> usize {
 async fn an_agent_that_is_killed_again_and_again_comes_to_the_same_end() {
     let changes = Changes::new().await;
     for change in &changes.all {
-        let effects = effects(change).await;
+        let effects = effects(change).await.len();
         let tries = (0..24).map(|seed| async move {
             let node = Node::new(change);
             for life in 0.. {

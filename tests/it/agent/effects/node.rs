@@ -157,7 +157,9 @@ impl<'a> Node<'a> {
 
     /// What others do in the course of time.
     async fn help(&self, agent: &Agent, report: &NodeReport) {
-        if report.generation != self.change.wish.desired.generation || !report.settled {
+        let failed = report.bundles.values().any(|bundle| bundle.reason.is_some());
+        let rests = report.settled || failed;
+        if report.generation != self.change.wish.desired.generation || !rests {
             return;
         }
         if self.change.phase == Phase::Removed && sound::is_untouched(&self.root()) {

@@ -81,8 +81,7 @@ fn seen(root: &Path) -> BTreeMap<String, String> {
 /// names, what the running containerd starts pods with, what pods were started
 /// with, and what the links in binaryPath lead to.
 pub(super) fn sound(root: &Path, known: &[DesiredBundle]) -> Result<(), String> {
-    let text = fs::read_to_string(root.join("etc/containerd/config.toml"))
-        .map_err(|error| format!("the configuration: {error}"))?;
+    let text = config(root)?;
     let tables = containerd::tables(&text).map_err(|error| format!("{error}: {text}"))?;
     if let Some(line) = CONFIG.lines().find(|line| !text.lines().any(|there| there == *line)) {
         return Err(format!("the configuration lost {line:?}"));
@@ -170,7 +169,7 @@ pub(super) fn ended(root: &Path, change: &Change) -> Result<(), String> {
                 return Err(format!("{entry} is {there:?}"));
             }
         }
-        let text = fs::read_to_string(root.join("etc/containerd/config.toml")).unwrap_or_default();
+        let text = config(root)?;
         let running = simulated(root, "running").to_string();
         if !text.contains(&folder) || !running.contains(&folder) {
             return Err(format!("containerd does not have {folder}"));
@@ -201,7 +200,16 @@ pub(super) fn ended(root: &Path, change: &Change) -> Result<(), String> {
 
 /// containerd's configuration is as it was before Rootstock.
 pub(super) fn is_untouched(root: &Path) -> bool {
-    fs::read_to_string(root.join("etc/containerd/config.toml")).is_ok_and(|text| text == CONFIG)
+    config(root).is_ok_and(|text| text == CONFIG)
+}
+
+fn config(root: &Path) -> Result<String, String> {
+    let path = root.join("etc/containerd/config.toml");
+    // A pipe would keep whoever reads it waiting.
+    if !path.is_file() {
+        return Err("containerd's configuration is no file".to_owned());
+    }
+    fs::read_to_string(path).map_err(|error| format!("the configuration: {error}"))
 }
 
 fn simulated(root: &Path, name: &str) -> Value {
