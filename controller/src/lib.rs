@@ -40,3 +40,4 @@ mod status;
 
 pub use app::{run, runtime};
 pub use args::{Args, ClusterKind, ProviderConfig, Types};
+pub use objects::agent_daemonset;

@@ -74,7 +74,7 @@ impl HostFolder {
 /// Its template has nothing that changes with endpoint or authorities: the
 /// agent reads both again before each connection, and a new one must not
 /// restart agents. So there is no checksum of the ConfigMap.
-pub(super) fn render(image: &str, roots: &BinaryRoots, types: &BTreeSet<RuntimeType>) -> Value {
+pub fn render(image: &str, roots: &BinaryRoots, types: &BTreeSet<RuntimeType>) -> Value {
     let labels = labels();
     json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",

@@ -34,6 +34,7 @@ use tokio::time::Instant;
 
 use crate::api::Cluster;
 use crate::shoot::secrets::{self, ACCESS_SECRET, CA_SECRET, SecretError};
+pub use daemonset::render as agent_daemonset;
 use plain::{Plain, PlainError};
 use recent::Basis;
 pub(crate) use recent::Recent;

@@ -7,6 +7,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
+/// The release of gVisor whose shim an older containerd understands, as its Go
+/// module has it, and the Go that builds it.
+const OLD_GVISOR: (&str, &str) = ("v0.0.0-20240722211153-64c016c92987", "go1.22.5");
 const MIRROR: &str = "http://deb.debian.org/debian";
 /// What a worker node has beside the minimal system.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,iproute2,iptables,runc,\
@@ -122,6 +125,11 @@ impl Cache {
             .then(|| self.folder.join(format!("containerd-{generation}")))
     }
 
+    /// The gVisor that works with a containerd; none for the newest one.
+    pub(crate) fn gvisor(&self, generation: Generation) -> Option<PathBuf> {
+        (generation == Generation::V1_6).then(|| self.folder.join("gvisor-old"))
+    }
+
     /// The images that nodes start pods of.
     pub(crate) fn images(&self) -> PathBuf {
         self.folder.join("images.tar")
@@ -158,7 +166,7 @@ impl Cache {
     fn containerd(&self, generation: Generation) -> anyhow::Result<()> {
         let name = format!("containerd-{generation}");
         match generation {
-            Generation::V1_6 => Ok(()),
+            Generation::V1_6 => self.once("gvisor-old", old_gvisor),
             Generation::V1_7 => self.once(&name, |to| self.package("trixie", to)),
             Generation::V2_1 => self.once(&name, |to| self.package("sid", to)),
             Generation::V2_4 => self.once(&name, |to| {
@@ -204,6 +212,28 @@ impl Cache {
             .context("apt-get download left no package")?;
         run(Command::new("dpkg").arg("-x").arg(package).arg(to))
     }
+}
+
+/// Builds gVisor and its shim from their Go module.
+fn old_gvisor(to: &Path) -> anyhow::Result<()> {
+    let (version, toolchain) = OLD_GVISOR;
+    let work = tempfile::tempdir()?;
+    crate::images::write(&work.path().join("go.mod"), b"module lab\n\ngo 1.22\n")?;
+    let go = || {
+        let mut go = Command::new("go");
+        go.current_dir(&work).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", toolchain);
+        go
+    };
+    let programs = [("runsc", "runsc"), ("containerd-shim-runsc-v1", "shim")];
+    let packages = programs.map(|(_, package)| format!("gvisor.dev/gvisor/{package}"));
+    let wanted = packages.iter().map(|package| format!("{package}@{version}"));
+    run(go().arg("get").args(wanted)).context("go")?;
+    for ((program, _), package) in programs.iter().zip(&packages) {
+        let flags = "-s -w -X gvisor.dev/gvisor/runsc/version.version=release-20240722.0";
+        let build = ["build", "-buildvcs=false", "-trimpath", "-ldflags", flags, "-o"];
+        run(go().args(build).arg(to.join(program)).arg(package))?;
+    }
+    Ok(())
 }
 
 /// Runs a program to its end; its last words are the error.

@@ -9,6 +9,7 @@ mod cache;
 mod cri;
 mod images;
 mod node;
+mod pod;
 mod scenario;
 mod world;
 

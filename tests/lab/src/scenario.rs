@@ -13,8 +13,9 @@ use crate::cri::Pod;
 use crate::images::write;
 use crate::world::{BINARY_PATH, World};
 
-/// The kernel that gVisor shows its pods.
-const GVISOR: &str = "gvisor";
+/// What the kernel is called that gVisor shows its pods, and what it was called
+/// in older releases.
+const GVISOR: [&str; 2] = ["gvisor", "4.4.0"];
 
 /// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -51,10 +52,11 @@ impl Scenario {
         agent: &Path,
     ) -> anyhow::Result<String> {
         let mut world = World::start(cache, generation, agent).await?;
-        if generation == Generation::V1_6 {
-            return unsupported(&mut world).await;
-        }
         match self {
+            Self::Install if generation == Generation::V1_6 => {
+                let unsupported = unsupported(&mut world).await?;
+                Ok(format!("{unsupported}; an older one: {}", install(&mut world).await?))
+            }
             Self::Install => install(&mut world).await,
             Self::Upgrade => upgrade(&mut world).await,
             Self::Rollback => rollback(&mut world).await,
@@ -88,7 +90,7 @@ async fn installed(world: &mut World) -> anyhow::Result<DesiredBundle> {
 /// The kernel that a pod sees.
 async fn kernel(pod: &Pod) -> anyhow::Result<String> {
     let release = pod.exec(&["/bin/uname", "-r"]).await?;
-    ensure!(release.contains(GVISOR), "a pod sees kernel {release}");
+    ensure!(GVISOR.iter().any(|name| release.contains(name)), "a pod sees kernel {release}");
     Ok(release)
 }
 
@@ -101,7 +103,7 @@ fn shim(world: &World, pod: &Pod) -> anyhow::Result<String> {
 
 async fn unsupported(world: &mut World) -> anyhow::Result<String> {
     let (before, start) = (world.node.config()?, world.node.start()?);
-    let bundle = world.bundle("1", |_| {}).await?;
+    let bundle = world.newest_bundle().await?;
     world.want(&[&bundle])?;
     let plan = world.until("Unsupported").await?;
     ensure!(plan["bundles"][0]["reason"] == "PreflightUnmet", "{plan}");
@@ -190,14 +192,16 @@ async fn uninstall(world: &mut World) -> anyhow::Result<String> {
 }
 
 async fn takeover(world: &mut World) -> anyhow::Result<String> {
-    let parts = crate::cache::parts().unwrap_or_default();
+    let parts = world.programs();
     for name in ["runsc", "containerd-shim-runsc-v1"] {
         std::fs::copy(parts.join(name), world.node.path(&format!("{BINARY_PATH}/{name}")))?;
     }
-    write(
-        &world.node.path("/etc/containerd/runsc.toml"),
-        b"[runsc_config]\n  net-raw = \"true\"\n",
-    )?;
+    let network = match world.node.generation {
+        Generation::V1_6 => "  network = \"none\"\n",
+        Generation::V1_7 | Generation::V2_1 | Generation::V2_4 => "",
+    };
+    let flags = format!("[runsc_config]\n  net-raw = \"true\"\n{network}");
+    write(&world.node.path("/etc/containerd/runsc.toml"), flags.as_bytes())?;
     let plugin = match world.node.generation.config() {
         2 => "io.containerd.grpc.v1.cri",
         _ => "io.containerd.cri.v1.runtime",

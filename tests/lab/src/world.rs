@@ -16,6 +16,7 @@ use crate::cache::{self, Cache, Generation};
 use crate::cri::Cri;
 use crate::images::write;
 use crate::node::Node;
+use crate::pod;
 
 /// Where bundles are installed.
 pub(crate) const BINARY_PATH: &str = "/var/bin/containerruntimes";
@@ -41,6 +42,8 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     agent: Option<Child>,
     generation: u64,
+    /// The gVisor that the node's containerd works with; none for the newest one.
+    gvisor: Option<PathBuf>,
 }
 
 impl World {
@@ -54,26 +57,48 @@ impl World {
         let dir = tempfile::tempdir()?;
         let registry = Registry::start(&dir.path().join("registry")).await?;
         let node = Node::boot(cache, generation).await?;
-        std::fs::copy(agent, node.path("/usr/local/bin/rootstock-agent"))?;
-        for (name, text) in [("endpoint", "https://127.0.0.1:9"), ("ca", ""), ("token", "")] {
-            write(&node.path(&format!("/etc/rootstock-{name}")), text.as_bytes())?;
-        }
+        std::fs::copy(agent, node.path(pod::PROGRAM))?;
         let cri = Cri(node.path("/run/containerd/containerd.sock"));
-        Ok(Self { node, cri, registry, dir, agent: None, generation: 0 })
+        let gvisor = cache.gvisor(generation);
+        Ok(Self { node, cri, registry, dir, agent: None, generation: 0, gvisor })
     }
 
-    /// gVisor as a bundle. Another `version` has another digest.
+    /// A gVisor that works on the node as a bundle. Another `version` has another digest.
     pub(crate) async fn bundle(
         &self,
         version: &str,
         change: impl FnOnce(&mut Value),
     ) -> anyhow::Result<DesiredBundle> {
+        let old = self.gvisor.is_some();
+        let place = Places::of_environment(self.gvisor.clone());
+        let least = if old { "1.6.0" } else { "1.7.0" };
+        self.bundle_of(&place, version, |description| {
+            description["minContainerd"] = json!(least);
+            if old {
+                // It takes every network namespace of a newer kernel for the machine's own.
+                description["configs"][0]["template"]["runsc_config"]["network"] = json!("none");
+            }
+            change(description);
+        })
+        .await
+    }
+
+    /// The newest gVisor as a bundle, whether it works on the node or not.
+    pub(crate) async fn newest_bundle(&self) -> anyhow::Result<DesiredBundle> {
+        self.bundle_of(&Places::of_environment(None), "newest", |_| {}).await
+    }
+
+    async fn bundle_of(
+        &self,
+        place: &Places,
+        version: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> anyhow::Result<DesiredBundle> {
         let work = self.dir.path().join(format!("work-{version}"));
-        let mut sample = gvisor(&Places::of_environment(None), &work).await?;
+        let mut sample = gvisor(place, &work).await?;
         anyhow::ensure!(sample.is_real, "no real gVisor: {}", sample.origin);
         let mut description = serde_json::to_value(&sample.description)?;
         description["version"] = json!(version);
-        description["minContainerd"] = json!("1.7.0");
         change(&mut description);
         sample.description = serde_json::from_value(description)?;
         let built = sample.build(&self.dir.path().join("blobs")).await?;
@@ -90,6 +115,11 @@ impl World {
             config: resolved.config,
             settings: Map::new(),
         })
+    }
+
+    /// Where the programs of that gVisor are.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.gvisor.clone().or_else(cache::parts).unwrap_or_default()
     }
 
     /// Makes this the node's desired state, and starts the agent anew with it.
@@ -110,7 +140,7 @@ impl World {
         self.start_agent()
     }
 
-    /// Starts the agent.
+    /// Starts the agent, in namespaces of its own as its Pod has them.
     pub(crate) fn start_agent(&mut self) -> anyhow::Result<()> {
         let log = std::fs::File::options()
             .append(true)
@@ -118,15 +148,8 @@ impl World {
             .open(self.dir.path().join("agent.log"))?;
         let child = self
             .node
-            .command(&[
-                "/usr/local/bin/rootstock-agent",
-                "run",
-                "--host-root=/",
-                "--endpoint=/etc/rootstock-endpoint",
-                "--ca-file=/etc/rootstock-ca",
-                "--token-file=/etc/rootstock-token",
-                "--settle-seconds=2",
-            ])
+            .command(&["unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts"])
+            .args(["sh", "-c", &pod::script(&["--settle-seconds=2"])?])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -147,8 +170,7 @@ impl World {
 
     /// What `rootstock-agent plan` says.
     pub(crate) fn plan(&self) -> anyhow::Result<Value> {
-        let program = "/usr/local/bin/rootstock-agent";
-        let text = self.node.run(&[program, "plan", "--host-root=/", "--output=json"])?;
+        let text = self.node.run(&[pod::PROGRAM, "plan", "--host-root=/", "--output=json"])?;
         Ok(serde_json::from_str(&text)?)
     }
 
