@@ -200,7 +200,9 @@ impl Reconciler {
 
     /// Counts what others changed. How long to leave it so, if they do it again and again.
     pub(super) async fn drifted(&mut self, all: &InPlace, work: &Plan) -> Option<Duration> {
-        if !self.drift.is_drift(all) || !work.mends() {
+        // Links that take the place of inherited files had to wait for them.
+        let waited = !work.remove_files.is_empty();
+        if !self.drift.is_drift(all) || !work.mends() || waited {
             return None;
         }
         let what = work.describe();

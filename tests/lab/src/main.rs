@@ -8,6 +8,7 @@
 mod cache;
 mod cri;
 mod images;
+mod kills;
 mod node;
 mod pod;
 mod scenario;
@@ -25,6 +26,7 @@ Examples:
   cargo lab                               # two generations of containerd, install and upgrade
   cargo lab --all                         # every generation, every scenario
   cargo lab --only rollback --containerd 2.4
+  cargo lab --kills 200 --containerd 2.4  # takes a quarter of an hour
 
 Needs root, systemd-nspawn, debootstrap, busybox-static, and gVisor and containerd 2.4
 in $ROOTSTOCK_PARTS/bin. What is built once is kept in $ROOTSTOCK_LAB_CACHE
@@ -45,6 +47,11 @@ struct Args {
     /// These generations of containerd alone.
     #[arg(long, value_enum, value_delimiter = ',')]
     containerd: Vec<Generation>,
+
+    /// Kills the agent this often while it changes a node and a pod runs there,
+    /// and does nothing else.
+    #[arg(long, value_name = "ROUNDS")]
+    kills: Option<u32>,
 
     /// Succeeds, and says why, where the machine lacks what the lab needs.
     #[arg(long)]
@@ -84,6 +91,13 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     };
     let cache = Cache::prepare(&generations)?;
     let agent = world::build_agent()?;
+    if let Some(rounds) = args.kills {
+        for generation in generations {
+            let said = kills::run(&cache, generation, &agent, rounds).await?;
+            eprintln!("lab: containerd {generation}: {said}");
+        }
+        return Ok(true);
+    }
     let mut rows = Vec::new();
     for generation in generations {
         for scenario in &scenarios {

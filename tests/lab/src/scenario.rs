@@ -88,17 +88,23 @@ async fn installed(world: &mut World) -> anyhow::Result<DesiredBundle> {
 }
 
 /// The kernel that a pod sees.
-async fn kernel(pod: &Pod) -> anyhow::Result<String> {
+pub(crate) async fn kernel(pod: &Pod) -> anyhow::Result<String> {
     let release = pod.exec(&["/bin/uname", "-r"]).await?;
     ensure!(GVISOR.iter().any(|name| release.contains(name)), "a pod sees kernel {release}");
     Ok(release)
 }
 
-/// The shim that a pod was started with.
-fn shim(world: &World, pod: &Pod) -> anyhow::Result<String> {
-    let task = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
-    let path = world.node.path(&format!("{task}/{}/shim-binary-path", pod.sandbox()));
-    Ok(std::fs::read_to_string(path)?)
+/// The runsc that a pod runs in. Not its shim: containerd 1.6 does not know
+/// `runtime_path` and finds that one by its name.
+fn program(world: &World, pod: &Pod) -> anyhow::Result<String> {
+    let id = pod.sandbox();
+    let find = format!(
+        "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline | grep -q '^runsc-sandbox.*{id}' \
+         && readlink $p/exe; done 2>/dev/null; true"
+    );
+    let found = world.node.run(&["sh", "-c", &find])?;
+    ensure!(!found.trim().is_empty(), "pod {id} has no process");
+    Ok(found.trim().to_owned())
 }
 
 async fn unsupported(world: &mut World) -> anyhow::Result<String> {
@@ -121,6 +127,10 @@ async fn install(world: &mut World) -> anyhow::Result<String> {
     let pod = world.cri.pod("one", "runsc").await?;
     let release = kernel(&pod).await?;
     pod.end().await?;
+    let program = "cat /proc/$(pidof rootstock-agent)/status";
+    let status = world.node.run(&["sh", "-c", program])?;
+    let none = |set: &str| status.contains(&format!("{set}:\t0000000000000000"));
+    ensure!(["CapEff", "CapPrm", "CapBnd"].iter().all(|set| none(set)), "{status}");
     // A second start of the agent changes nothing.
     let start = world.node.start()?;
     world.stop_agent()?;
@@ -138,10 +148,11 @@ async fn upgrade(world: &mut World) -> anyhow::Result<String> {
     world.until("Proven").await?;
     kernel(&old).await?;
     old.start("later").await?;
-    ensure!(shim(world, &old)?.contains(&first.digest.hex()), "the old pod moved");
+    let at = program(world, &old)?;
+    ensure!(at.contains(&first.digest.hex()), "the old pod moved to {at}");
     let new = world.cri.pod("new", "runsc").await?;
     kernel(&new).await?;
-    ensure!(shim(world, &new)?.contains(&second.digest.hex()), "the new pod is old");
+    ensure!(program(world, &new)?.contains(&second.digest.hex()), "the new pod is old");
     let tree = |bundle: &DesiredBundle| {
         world.node.path(&format!("{BINARY_PATH}/.rootstock/gvisor/{}", bundle.digest.hex()))
     };
@@ -169,7 +180,7 @@ async fn rollback(world: &mut World) -> anyhow::Result<String> {
     ensure!(world.node.config()? == before, "the configuration is not what it was");
     kernel(&pod).await?;
     let new = world.cri.pod("new", "runsc").await?;
-    ensure!(shim(world, &new)?.contains(&first.digest.hex()), "the new pod is broken");
+    ensure!(program(world, &new)?.contains(&first.digest.hex()), "the new pod is broken");
     Ok(format!("RolledBack: {}", plan["bundles"][0]["reason"].as_str().unwrap_or_default()))
 }
 
@@ -223,7 +234,15 @@ async fn takeover(world: &mut World) -> anyhow::Result<String> {
     let new = world.cri.pod("new", "runsc").await?;
     kernel(&new).await?;
     old.end().await?;
-    world.wait("the script's files to go", |_| !script.exists()).await?;
+    if world.node.generation == Generation::V1_6 {
+        // It finds the shim by its name, and while pods run that is the script's.
+        new.end().await?;
+    }
+    let runsc = world.node.path(&format!("{BINARY_PATH}/runsc"));
+    let old_gvisor = world.node.generation == Generation::V1_6;
+    // Flags that the script never writes are somebody's own, and stay.
+    let gone = |_: &Value| runsc.is_symlink() && (old_gvisor || !script.exists());
+    world.wait("the script's files to go", gone).await?;
     Ok("the script's pod lived on, its files went with it".to_owned())
 }
 
