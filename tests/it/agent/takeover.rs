@@ -181,6 +181,7 @@ async fn what_containerd_does_not_tell_counts_as_used() {
     world.faults(HostFaults::default()).await;
     agent.retry.notify_one();
     until_taken_over(&world).await;
+    assert_eq!(agent.files.record().drift.repaired, 0, "the links waited, nobody changed them");
     agent.stop().await;
 }
 

@@ -42,35 +42,45 @@ impl Node {
         let root = dir.join("root");
         run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&root))?;
         prepare(&root, generation, &cache.images())?;
-        let log = std::fs::File::create(dir.join("console"))?;
-        let machine = format!("--machine=lab-{now}");
-        let nspawn = Command::new("systemd-nspawn")
-            .args(["--quiet", "--register=no", "--keep-unit", "--boot", "--private-network"])
-            .args(["--private-users=identity", "--capability=all", "--bind=/dev/fuse"])
-            .args(["--system-call-filter=@keyring bpf add_key keyctl", &machine])
-            // Images are overlays too, and those can't lie on an overlay.
-            .arg(format!("--bind={}:/var/lib/containerd", dir.join("containerd").display()))
-            .arg("--directory")
-            .arg(&root)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
+        let nspawn = spawn(&dir)?;
         let mut node = Self { dir, nspawn, pid: 0, generation };
+        node.until_up().await?;
+        node.run(&["ctr", "-n", "k8s.io", "images", "import", "/var/lib/images.tar"])?;
+        Ok(node)
+    }
+
+    /// Ends everything on the node where it stands, and boots it again.
+    pub(crate) async fn reboot(&mut self) -> anyhow::Result<()> {
+        self.end();
+        self.pid = 0;
+        self.nspawn = spawn(&self.dir)?;
+        self.until_up().await
+    }
+
+    /// Waits until systemd has started containerd.
+    async fn until_up(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + BOOT;
         while Instant::now() < until {
-            if node.pid == 0 {
-                node.pid = node.first_process().unwrap_or_default();
-            } else if node.run(&["systemctl", "is-active", "--quiet", "containerd"]).is_ok() {
-                node.run(&["ctr", "-n", "k8s.io", "images", "import", "/var/lib/images.tar"])?;
-                return Ok(node);
+            if self.pid == 0 {
+                self.pid = self.first_process().unwrap_or_default();
+            } else if self.run(&["systemctl", "is-active", "--quiet", "containerd"]).is_ok() {
+                return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let console = std::fs::read_to_string(node.dir.join("console")).unwrap_or_default();
+        let console = std::fs::read_to_string(self.dir.join("console")).unwrap_or_default();
         let tail: Vec<&str> = console.lines().rev().take(5).collect();
-        let unit = node.run(&["journalctl", "-u", "containerd", "-n", "5", "-o", "cat"]);
+        let unit = self.run(&["journalctl", "-u", "containerd", "-n", "5", "-o", "cat"]);
         bail!("the node does not boot: {} | {unit:?}", tail.join(" | "))
+    }
+
+    fn end(&mut self) {
+        // What runs in the container ends with its first process, and not with nspawn.
+        if self.pid > 1 {
+            let _ = run(Command::new("kill").args(["-9", &self.pid.to_string()]));
+        }
+        let _ = self.nspawn.kill();
+        let _ = self.nspawn.wait();
     }
 
     /// The container's PID 1 is nspawn's only child.
@@ -111,16 +121,30 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // What runs in the container ends with its first process, and not with nspawn.
-        if self.pid > 1 {
-            let _ = run(Command::new("kill").args(["-9", &self.pid.to_string()]));
-        }
-        let _ = self.nspawn.kill();
-        let _ = self.nspawn.wait();
+        self.end();
         let root = self.dir.join("root");
         let _ = run(Command::new("umount").arg("--lazy").arg(&root));
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+fn spawn(dir: &Path) -> anyhow::Result<Child> {
+    let log = std::fs::File::options().append(true).create(true).open(dir.join("console"))?;
+    let name = dir.file_name().context("a node's folder has a name")?.to_string_lossy();
+    Command::new("systemd-nspawn")
+        .args(["--quiet", "--register=no", "--keep-unit", "--boot", "--private-network"])
+        .args(["--private-users=identity", "--capability=all", "--bind=/dev/fuse"])
+        .args(["--system-call-filter=@keyring bpf add_key keyctl"])
+        .arg(format!("--machine={}", name.trim_start_matches("rootstock-")))
+        // Images are overlays too, and those can't lie on an overlay.
+        .arg(format!("--bind={}:/var/lib/containerd", dir.join("containerd").display()))
+        .arg("--directory")
+        .arg(dir.join("root"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("systemd-nspawn")
 }
 
 /// What a node has that no package brings.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use rootstock_core::desired::DesiredBundle;
 use serde_json::{Value, json};
@@ -32,16 +32,22 @@ pub(crate) enum Scenario {
     Takeover,
     /// Another program rewrites containerd's configuration.
     ForeignRewrite,
+    /// The node boots anew in the middle of a change, and nobody tells it anything.
+    Reboot,
+    /// containerd is replaced by another generation, and put back.
+    Swap,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Install,
         Self::Upgrade,
         Self::Rollback,
         Self::Uninstall,
         Self::Takeover,
         Self::ForeignRewrite,
+        Self::Reboot,
+        Self::Swap,
     ];
 
     /// Runs it on a node of its own; what was seen.
@@ -63,6 +69,8 @@ impl Scenario {
             Self::Uninstall => uninstall(&mut world).await,
             Self::Takeover => takeover(&mut world).await,
             Self::ForeignRewrite => foreign_rewrite(&mut world).await,
+            Self::Reboot => reboot(&mut world).await,
+            Self::Swap => swap(&mut world, cache).await,
         }
     }
 }
@@ -76,6 +84,8 @@ impl fmt::Display for Scenario {
             Self::Uninstall => "uninstall",
             Self::Takeover => "takeover",
             Self::ForeignRewrite => "foreign-rewrite",
+            Self::Reboot => "reboot",
+            Self::Swap => "swap",
         })
     }
 }
@@ -261,4 +271,51 @@ async fn foreign_rewrite(world: &mut World) -> anyhow::Result<String> {
     let pod = world.cri.pod("after", "runsc").await?;
     kernel(&pod).await?;
     Ok("its keys stayed, our table came back".to_owned())
+}
+
+async fn reboot(world: &mut World) -> anyhow::Result<String> {
+    installed(world).await?;
+    let bundles = [world.bundle("2", |_| {}).await?, world.bundle("3", |_| {}).await?];
+    // In the middle of the pull, of the restart, of the proof, and of the time after it.
+    let moments = [0.3, 1.0, 1.6, 2.4, 3.5, 5.0];
+    for (at, seconds) in moments.into_iter().enumerate() {
+        let wish = &bundles[at % 2];
+        world.want(&[wish])?;
+        tokio::time::sleep(std::time::Duration::from_secs_f64(seconds)).await;
+        world.reboot().await?;
+        world.until("Proven").await.with_context(|| format!("after a boot at {seconds} s"))?;
+        let pod = world.cri.pod(&format!("after-{at}"), "runsc").await?;
+        kernel(&pod).await?;
+        ensure!(program(world, &pod)?.contains(&wish.digest.hex()), "the pod has another version");
+        pod.end().await?;
+    }
+    Ok(format!("{} boots in the middle of a change, each time the new version", moments.len()))
+}
+
+async fn swap(world: &mut World, cache: &Cache) -> anyhow::Result<String> {
+    let own = world.node.generation;
+    // What reads the node's configuration: none reads one of a later version.
+    let Some(other) = (match own {
+        Generation::V1_6 => None,
+        Generation::V1_7 | Generation::V2_1 => Some(Generation::V2_4),
+        Generation::V2_4 => None,
+    }) else {
+        return Ok("nothing to swap with".to_owned());
+    };
+    installed(world).await?;
+    let pod = world.cri.pod("steady", "runsc").await?;
+    for (at, generation) in [other, own].into_iter().enumerate() {
+        world.swap(cache, generation)?;
+        let version = generation.to_string();
+        let proven = |plan: &Value| {
+            plan["bundles"][0]["phase"] == "Proven"
+                && plan["containerd"].as_str().is_some_and(|there| there.starts_with(&version))
+        };
+        world.wait(&format!("Proven with containerd {version}"), proven).await?;
+        kernel(&pod).await.with_context(|| format!("the old pod with containerd {version}"))?;
+        let new = world.cri.pod(&format!("new-{at}"), "runsc").await?;
+        kernel(&new).await?;
+        new.end().await?;
+    }
+    Ok(format!("to {other} and back, a pod lived through both and new ones start"))
 }

@@ -158,12 +158,40 @@ impl World {
         Ok(())
     }
 
+    /// Boots the node anew with everything on it, and the agent after it.
+    pub(crate) async fn reboot(&mut self) -> anyhow::Result<()> {
+        self.stop_agent()?;
+        self.node.reboot().await?;
+        self.cri = Cri(self.node.path("/run/containerd/containerd.sock"));
+        self.start_agent()
+    }
+
+    /// Puts another containerd in place of the node's and restarts it, as a
+    /// package does.
+    pub(crate) fn swap(&self, cache: &Cache, to: Generation) -> anyhow::Result<()> {
+        let from = cache.containerd_root(to).unwrap_or_else(|| cache.base_root());
+        for program in ["containerd", "ctr", "containerd-shim-runc-v2"] {
+            let place = self.node.path(&format!("/usr/bin/{program}"));
+            cache::run(
+                Command::new("cp")
+                    .arg("--remove-destination")
+                    .arg(from.join("usr/bin").join(program))
+                    .arg(place),
+            )?;
+        }
+        self.node.run(&["systemctl", "restart", "containerd"]).map(drop)
+    }
+
     /// Kills the agent where it stands.
     pub(crate) fn stop_agent(&mut self) -> anyhow::Result<()> {
         if let Some(mut agent) = self.agent.take() {
-            // nsenter waits for it and would leave it behind.
-            let _ = self.node.run(&["sh", "-c", "kill -9 $(pidof rootstock-agent)"]);
-            agent.wait()?;
+            // nsenter waits for it and would leave it behind; and a Pod that is
+            // just being made has no agent yet.
+            let until = Instant::now() + PATIENCE;
+            while agent.try_wait()?.is_none() {
+                let _ = self.node.run(&["sh", "-c", "kill -9 $(pidof rootstock-agent)"]);
+                anyhow::ensure!(Instant::now() < until, "the agent does not end: {}", self.log());
+            }
         }
         Ok(())
     }

@@ -176,7 +176,7 @@ async fn no_link_pipe_or_second_name_leads_out_of_the_node() {
         });
         let met: Vec<_> = stream::iter(tries).buffer_unordered(4).collect().await;
         let met = met.into_iter().filter(|met| *met).count();
-        println!("{}: {met} attacks on {} effects", change.name, effects.len());
+        eprintln!("{}: {met} attacks on {} effects", change.name, effects.len());
         assert!(met * 2 > count, "{}: {met} of {count}", change.name);
     }
 }

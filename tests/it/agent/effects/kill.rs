@@ -115,7 +115,7 @@ async fn an_agent_that_is_killed_at_any_effect_leaves_nothing_torn() {
         let ends: Vec<_> = stream::iter(tries).buffer_unordered(4).collect().await;
         // Threads may do one effect more or less; nearly all points were met.
         let met = ends.iter().flatten().count();
-        println!("{}: killed at {met} points of {effects} effects", change.name);
+        eprintln!("{}: killed at {met} points of {effects} effects", change.name);
         assert!(met + 8 > 2 * effects, "{}: {met} of {effects}", change.name);
         kinds.extend(ends.into_iter().flatten().map(|kind| format!("{kind:?}")));
     }
@@ -155,7 +155,7 @@ async fn an_agent_that_is_killed_again_and_again_comes_to_the_same_end() {
             for life in 0.. {
                 let nth = mixed(seed * 1000 + life) % (effects / 2);
                 let (mortal, eye) = (Life::new(), node.eye());
-                let at = if nth % 2 == 0 { At::Before(nth) } else { At::After(nth) };
+                let at = if nth.is_multiple_of(2) { At::Before(nth) } else { At::After(nth) };
                 let killer = Killer::new(at, &mortal, &eye);
                 let lived = node.live(killer, &mortal).await;
                 eye.saw_nothing_wrong();

@@ -57,7 +57,7 @@ async fn refused(node: &Node<'_>, refuser: Arc<Refuser>) -> Option<Reason> {
         let mut agent = match node.start(watcher, &life).await {
             Ok(agent) => agent,
             Err(error) => {
-                said = said.or(Some(error.reason()));
+                said = said.or_else(|| Some(error.reason()));
                 refuser.healed.store(true, Ordering::SeqCst);
                 continue;
             }
@@ -114,7 +114,7 @@ async fn a_disk_that_refuses_an_effect_leaves_nothing_torn() {
             });
             let said: Vec<_> = stream::iter(tries).buffer_unordered(4).collect().await;
             let reasons: BTreeSet<_> = said.iter().flatten().map(ToString::to_string).collect();
-            println!("{}: {} refusals, told as {reasons:?}", change.name, said.len());
+            eprintln!("{}: {} refusals, told as {reasons:?}", change.name, said.len());
             if lasting {
                 let silent = said.iter().filter(|said| said.is_none()).count();
                 assert!(silent * 2 < said.len(), "{}: {silent} of {}", change.name, said.len());
