@@ -2,7 +2,6 @@
 //! work there. Nothing is changed: no folder is made, no lock is taken, so it
 //! also runs beside the agent.
 
-mod records;
 mod text;
 
 use std::collections::BTreeMap;
@@ -15,6 +14,7 @@ use serde::Serialize;
 use crate::args::{NodeArgs, Output};
 use crate::containerd;
 use crate::host::{Host, Installation};
+use crate::reconcile::Files;
 use crate::rootfs::{FsError, Rootfs};
 use crate::store::{Held, Record};
 
@@ -226,12 +226,13 @@ fn on_disk(rootfs: &Rootfs, state: &str) -> Disk {
         Ok(version) => disk.config_version = version,
         Err(why) => disk.obstacles.push(why),
     }
-    match records::journal(rootfs, state) {
-        Ok(record) => disk.record = record.unwrap_or_default(),
-        Err(error) => disk.obstacles.push(chain(&error)),
-    }
-    match records::ledger(rootfs, state) {
-        Ok(held) => disk.held = held,
+    match Files::peek(rootfs.host(), state, rootfs.binary_roots().clone()) {
+        Ok(Some(files)) => {
+            disk.record = files.record();
+            disk.held = files.ledger.held().map(|held| (*held).clone());
+        }
+        // No agent ever worked here.
+        Ok(None) => {}
         Err(error) => disk.obstacles.push(chain(&error)),
     }
     disk

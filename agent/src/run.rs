@@ -92,3 +92,54 @@ async fn settle(
     shutdown.begun().await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rootstock_core::desired::{Desired, DesiredContent, Generation};
+    use rootstock_core::digest::Digest;
+    use rootstock_core::path::BinaryRoots;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::reconcile::NodeReport;
+    use crate::store::Held;
+
+    /// When an agent that holds this generation says that it is ready.
+    async fn ready_after(held: u64, reported: NodeReport) -> Duration {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::open(root.path(), "/var/lib/rootstock", BinaryRoots::default()).unwrap();
+        let (generation, content) = (Generation(held), DesiredContent::default());
+        let desired = Desired { generation, content };
+        let held = Held { content_hash: Digest::of(b"x"), desired };
+        files.ledger.take(&files.store, held).unwrap();
+        let (reports, readiness) = (Reports::default(), Readiness::new());
+        readiness.await_for("runtimes", "not every desired runtime is settled");
+        let (begun, shutdown) = (Instant::now(), Shutdown::new());
+        reports.say(reported);
+        let settle = settle(Arc::new(files), reports, readiness.clone(), shutdown);
+        let mut settle = std::pin::pin!(settle);
+        while !readiness.missing().is_empty() {
+            let step = Duration::from_secs(1);
+            assert!(tokio::time::timeout(step, &mut settle).await.is_err(), "it goes on");
+        }
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_node_waits_for_its_runtimes_and_not_for_ever() {
+        let report = |generation, settled| NodeReport {
+            generation: Generation(generation),
+            settled,
+            bundles: BTreeMap::new(),
+            ..NodeReport::default()
+        };
+        let soon = Duration::from_secs(1);
+        assert!(ready_after(2, report(2, true)).await <= soon);
+        for reported in [report(2, false), report(1, true), NodeReport::default()] {
+            let after = ready_after(2, reported).await;
+            assert!(after >= READY_AT_LAST && after <= READY_AT_LAST + soon, "{after:?}");
+        }
+    }
+}

@@ -55,6 +55,12 @@ impl Reports {
         self.0.subscribe()
     }
 
+    /// Says this, whatever was said before.
+    #[cfg(test)]
+    pub(crate) fn say(&self, report: NodeReport) {
+        self.0.send_replace(report);
+    }
+
     /// How everything stands, after a look at the node.
     pub(super) fn outlook(
         &self,

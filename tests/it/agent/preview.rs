@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use rootstock_agent::args::{NodeArgs, Output};
+use rootstock_agent::preflight::survey;
 use rootstock_agent::preview::{preview, support};
 use rootstock_core::status::Phase;
 use rootstock_playground::host::{HostFaults, SimulatedHost};
+use rootstock_playground::samples::tiny::Tiny;
 use serde_json::Value;
 
 use super::support::*;
@@ -22,6 +24,42 @@ fn args(world: &World, output: Output) -> NodeArgs {
 async fn plan(world: &World, output: Output) -> String {
     let host = Arc::new(SimulatedHost::new(&world.root()));
     preview(args(world, output), host).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_survey_says_what_is_in_the_way_and_changes_nothing() {
+    let world = World::start().await;
+    let host = SimulatedHost::new(&world.root());
+    let before = tree(&world.root());
+    let survey = async || survey(&args(&world, Output::Json), &host).await;
+    let seen = survey().await;
+    assert!(seen.supported() && seen.bundles.is_empty(), "{seen:?}");
+    assert_eq!(seen.containerd.version.as_deref(), Some("2.1.4"));
+    assert_eq!(tree(&world.root()), before, "not even a folder is made");
+
+    let needs = world.bundle(&Tiny::new("kata", "1").with_needs(&["/dev/kvm"])).await;
+    let mut agent = Agent::start(&world);
+    agent.take(world.held(1, &[&world.gvisor().await, &needs]));
+    agent.until("gvisor", Phase::Loaded).await;
+    let lacks = ["/dev/kvm".to_owned()].into();
+    world.faults(HostFaults { lacks, ..HostFaults::default() }).await;
+    agent.stop().await;
+    let before = tree(&world.root());
+    let seen = survey().await;
+    assert!(seen.supported(), "{:?}", seen.obstacles);
+    let text = seen.print(Output::Text).unwrap();
+    assert!(text.contains("/dev/kvm") && text.contains("gvisor"), "{text}");
+    assert_eq!(tree(&world.root()), before);
+
+    let why = "the containerd of k3s is not supported".to_owned();
+    world.faults(HostFaults { unsupported: Some(why), ..HostFaults::default() }).await;
+    let seen = survey().await;
+    assert!(!seen.supported() && seen.obstacles.iter().any(|o| o.contains("k3s")), "{seen:?}");
+    // A later agent's records are not guessed at.
+    let journal = world.root().join("var/lib/rootstock/journal.jsonl");
+    std::fs::write(journal, "{\"version\":2}\n").unwrap();
+    let seen = survey().await;
+    assert!(seen.obstacles.iter().any(|o| o.contains("use a newer agent")), "{seen:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! An agent that is killed again and again while a pod runs.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rootstock_agent::containerd;
@@ -18,6 +18,9 @@ use crate::world::{BINARY_PATH, World};
 const REST: u32 = 20;
 /// The longest time that an agent lives. A change with its proof takes as long.
 const LONGEST: Duration = Duration::from_secs(6);
+
+/// How long containerd may take to start.
+const START: Duration = Duration::from_secs(30);
 
 /// So many rounds: another bundle, an agent, and its end at some moment.
 pub(crate) async fn run(
@@ -70,6 +73,12 @@ fn life(round: u32) -> Duration {
 /// The pod lives, containerd answers and takes its configuration, and what
 /// that leads to is there with every byte.
 async fn sound(world: &World, pod: &Pod, all: &[&DesiredBundle]) -> anyhow::Result<()> {
+    // The agent may have died after it had asked for a restart.
+    let until = Instant::now() + START;
+    while let Err(error) = world.node.run(&["ctr", "version"]) {
+        ensure!(Instant::now() < until, "containerd does not come up: {error:#}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     kernel(pod).await.context("the pod is lost")?;
     world.node.run(&["containerd", "config", "dump"]).context("torn configuration")?;
     let tables = containerd::tables(&world.node.config()?)?;
