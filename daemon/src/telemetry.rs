@@ -2,8 +2,11 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How a daemon logs.
 #[derive(Clone, Debug, clap::Args)]
@@ -38,16 +41,52 @@ pub enum Format {
 /// # Errors
 /// When the filter can't be read.
 pub fn init(args: &Args, quiet: &[&str]) -> anyhow::Result<()> {
-    let filters: Vec<&str> = quiet.iter().copied().chain([args.log_level.as_str()]).collect();
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(filters.join(","))
-        .map_err(|error| anyhow::anyhow!("--log-level {:?}: {error}", args.log_level))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // It fails only where a subscriber is there already, as in tests.
-    let _ = match args.log_format {
-        Format::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        Format::Json => subscriber.json().flatten_event(true).try_init(),
+    let filter = filter(args, quiet)?;
+    let ansi = std::io::stderr().is_terminal();
+    let lines = match args.log_format {
+        Format::Text => layer().with_writer(std::io::stderr).with_ansi(ansi).boxed(),
+        Format::Json => layer().with_writer(std::io::stderr).json().flatten_event(true).boxed(),
     };
+    // It fails only where a subscriber is there already, as in tests.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
     Ok(())
+}
+
+/// What is logged: `info`, without what is quiet, and then what the user says.
+fn filter(args: &Args, quiet: &[&str]) -> anyhow::Result<Targets> {
+    let filters = ["info"].iter().chain(quiet).copied().chain([args.log_level.as_str()]);
+    let filters: Vec<&str> = filters.filter(|filter| !filter.is_empty()).collect();
+    filters
+        .join(",")
+        .parse()
+        .map_err(|error| anyhow::anyhow!("--log-level {:?}: {error}", args.log_level))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn the_users_words_come_last() {
+        let of = |level: &str| {
+            let args = Args { log_level: level.to_owned(), log_format: Format::Text };
+            filter(&args, &["noisy=warn"])
+        };
+        let table = [
+            ("info", "noisy::inside", Level::INFO, false),
+            ("info", "rootstock", Level::INFO, true),
+            ("rootstock=debug", "other", Level::INFO, true),
+            ("rootstock=debug", "rootstock::inside", Level::DEBUG, true),
+            ("warn", "rootstock", Level::INFO, false),
+            ("debug,noisy=trace", "noisy", Level::TRACE, true),
+            ("", "rootstock", Level::INFO, true),
+        ];
+        for (level, target, at, enabled) in table {
+            assert_eq!(of(level).unwrap().would_enable(target, &at), enabled, "{level} {target}");
+        }
+        let error = of("rootstock=loud").unwrap_err().to_string();
+        assert!(error.contains("--log-level \"rootstock=loud\""), "{error}");
+    }
 }
