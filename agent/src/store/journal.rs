@@ -12,6 +12,8 @@ pub use record::{
     Activation, BundleKey, Drift, Failed, Loaded, Previous, Record, Rejected, Step, TreeRecord,
 };
 
+use serde::Deserialize;
+
 use super::{Store, StoreError};
 use crate::rootfs::{FsError, Output};
 
@@ -37,14 +39,22 @@ pub struct Journal {
     path: String,
 }
 
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 /// The last line that is whole.
 fn last(bytes: &[u8], path: &str) -> Result<Record, StoreError> {
     for line in bytes.split(|byte| *byte == b'\n').rev().filter(|line| !line.is_empty()) {
+        // A later form may have anything else in it.
+        if let Ok(Versioned { version }) = serde_json::from_slice(line)
+            && version > VERSION
+        {
+            let path = path.to_owned();
+            return Err(StoreError::Version { path, version, known: VERSION });
+        }
         match serde_json::from_slice::<Record>(line) {
-            Ok(record) if record.version > VERSION => {
-                let (path, version) = (path.to_owned(), record.version);
-                return Err(StoreError::Version { path, version, known: VERSION });
-            }
             Ok(record) => return Ok(record),
             // The last line is torn when the power went while it was written.
             Err(error) => tracing::warn!(path, %error, "a journal line can't be read"),

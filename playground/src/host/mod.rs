@@ -30,6 +30,7 @@ use rootstock_core::bundle::Need;
 use rootstock_core::layout::HandlerTable;
 use rootstock_core::name::HandlerName;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
 
 /// How long a containerd of an ordinary node takes to start.
 const START: Duration = Duration::from_millis(300);
@@ -241,13 +242,13 @@ fn config_path(root: &Path) -> PathBuf {
     root.join(containerd::FOLDER.trim_start_matches('/')).join(containerd::FILE)
 }
 
-/// The text of a regular file: a pipe would keep whoever reads it waiting.
+/// The text of a file. A pipe that somebody put in its place keeps nobody waiting.
 async fn text_of(path: &Path) -> io::Result<String> {
-    if tokio::fs::metadata(path).await?.is_file() {
-        tokio::fs::read_to_string(path).await
-    } else {
-        Err(io::Error::other("it is no regular file"))
-    }
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let flags = i32::try_from(flags).map_err(io::Error::other)?;
+    let mut file = tokio::fs::File::options().read(true).custom_flags(flags).open(path).await?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).await.map(|_| text)
 }
 
 fn simulated(root: &Path, name: &str) -> PathBuf {

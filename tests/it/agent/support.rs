@@ -1,7 +1,8 @@
 //! A registry, a node, and an agent between them.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Read as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,6 +196,14 @@ pub(super) async fn until_gone(path: &Path) {
     tokio::time::timeout(LIMIT, gone).await.expect("it goes");
 }
 
+/// The bytes of a file. A pipe that was put in its place keeps nobody waiting.
+pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
+    let mut file = std::fs::File::options().read(true).custom_flags(flags).open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map(|_| bytes)
+}
+
 /// Every path below a folder with its kind, mode and bytes.
 pub(super) fn tree(root: &Path) -> BTreeMap<String, String> {
     fn walk(root: &Path, at: &Path, out: &mut BTreeMap<String, String>) {
@@ -210,10 +219,9 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, String> {
                 out.insert(format!("{name}/"), String::new());
                 walk(root, &path, out);
             } else if !meta.is_file() {
-                // A pipe would keep whoever reads it waiting.
                 out.insert(name, format!("{:?}", meta.file_type()));
             } else {
-                let Ok(bytes) = std::fs::read(&path) else { continue };
+                let Ok(bytes) = read(&path) else { continue };
                 let digest = Digest::of(&bytes);
                 out.insert(name, format!("{:o} {digest}", meta.permissions().mode() & 0o7777));
             }

@@ -14,7 +14,7 @@ use rootstock_core::digest::Digest;
 use rootstock_core::layout::{HandlerTable, TEMP_PREFIX};
 use serde_json::Value;
 
-use super::super::support::{BINARY_PATH, tree};
+use super::super::support::{BINARY_PATH, read, tree};
 use super::Change;
 
 pub(super) const CONFIG: &str = include_str!("../../../../playground/src/host/config.toml");
@@ -136,8 +136,8 @@ fn right(root: &Path, known: &[DesiredBundle], path: &str) -> Result<(), String>
     if !known.iter().any(|bundle| bundle.digest.hex() == digest) {
         return Err(format!("{path}: nobody knows this bundle"));
     }
-    let text =
-        fs::read_to_string(root.join(&path[1..])).map_err(|error| format!("{path}: {error}"))?;
+    let bytes = read(&root.join(&path[1..])).map_err(|error| format!("{path}: {error}"))?;
+    let text = String::from_utf8(bytes).map_err(|error| format!("{path}: {error}"))?;
     let table: toml_edit::DocumentMut = text.parse().map_err(|error| format!("{path}: {error}"))?;
     let binary = table.get("binary").and_then(|binary| binary.as_str());
     if binary.is_none_or(|binary| !binary.contains(digest)) {
@@ -149,7 +149,7 @@ fn right(root: &Path, known: &[DesiredBundle], path: &str) -> Result<(), String>
 fn whole(folder: &Path, file: &BundleFile) -> Result<(), String> {
     let path = folder.join(file.path.as_str());
     let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
-    let bytes = fs::read(&path).map_err(wrong)?;
+    let bytes = read(&path).map_err(wrong)?;
     let mode = path.symlink_metadata().map_err(wrong)?.permissions().mode() & 0o7777;
     if (Digest::of(&bytes), mode) != (file.sha256, file.mode.bits()) {
         return Err(format!("{} has {} bytes and mode {mode:o}", path.display(), bytes.len()));
@@ -205,16 +205,13 @@ pub(super) fn is_untouched(root: &Path) -> bool {
 
 fn config(root: &Path) -> Result<String, String> {
     let path = root.join("etc/containerd/config.toml");
-    // A pipe would keep whoever reads it waiting.
-    if !path.is_file() {
-        return Err("containerd's configuration is no file".to_owned());
-    }
-    fs::read_to_string(path).map_err(|error| format!("the configuration: {error}"))
+    let bytes = read(&path).map_err(|error| format!("the configuration: {error}"))?;
+    String::from_utf8(bytes).map_err(|error| format!("the configuration: {error}"))
 }
 
 fn simulated(root: &Path, name: &str) -> Value {
     let path = root.join("run/simulated").join(format!("{name}.json"));
-    match fs::read(path) {
+    match read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap(),
         Err(_) => Value::Null,
     }
