@@ -234,7 +234,7 @@ async fn a_configuration_that_is_broken_is_left_as_it_is() {
     agent.take(world.held(1, &[&gvisor]));
     agent.fails(Phase::Blocked, Reason::ContainerdConfigInvalid).await;
     assert_eq!(world.config(), "version = [");
-    std::fs::write(&path, include_str!("../../playground/src/host/config.toml")).unwrap();
+    std::fs::write(&path, CONFIG).unwrap();
     agent.until("gvisor", Phase::Loaded).await;
     assert_installed(&world, &[&gvisor]);
 }
@@ -263,11 +263,7 @@ async fn nothing_counts_as_removed_while_containerd_does_not_answer() {
     agent.until("gvisor", Phase::Loaded).await;
     world.pods(&["gvisor"]).await;
     // Someone takes the table out and containerd goes down with the pod still there.
-    std::fs::write(
-        world.root().join("etc/containerd/config.toml"),
-        include_str!("../../playground/src/host/config.toml"),
-    )
-    .unwrap();
+    std::fs::write(world.root().join("etc/containerd/config.toml"), CONFIG).unwrap();
     let down = HostFaults { start_fails: true, ..HostFaults::default() };
     world.faults(down).await;
     SimulatedHost::restart(&world.root()).await.unwrap();

@@ -57,9 +57,18 @@ async fn a_survey_says_what_is_in_the_way_and_changes_nothing() {
     assert!(!seen.supported() && seen.obstacles.iter().any(|o| o.contains("k3s")), "{seen:?}");
     // A later agent's records are not guessed at.
     let journal = world.root().join("var/lib/rootstock/journal.jsonl");
-    std::fs::write(journal, "{\"version\":2}\n").unwrap();
+    std::fs::write(&journal, "{\"version\":2}\n").unwrap();
     let seen = survey().await;
+    assert!(seen.obstacles.iter().any(|o| o.contains("has version 2")), "{seen:?}");
     assert!(seen.obstacles.iter().any(|o| o.contains("use a newer agent")), "{seen:?}");
+    std::fs::remove_file(journal).unwrap();
+    let ledger = world.root().join("var/lib/rootstock/ledger.json");
+    for (text, says) in [("{", "counts as empty"), ("{\"version\":2}", "use a newer agent")] {
+        std::fs::write(&ledger, text).unwrap();
+        let seen = survey().await;
+        let told = seen.obstacles.iter().any(|o| o.contains("ledger.json") && o.contains(says));
+        assert!(told, "{seen:?}");
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 pub(super) const BINARY_PATH: &str = "/var/bin/containerruntimes";
+/// The configuration of a new node's containerd.
+pub(super) const CONFIG: &str = include_str!("../../../playground/src/host/config.toml");
 /// Far beyond what anything here takes, also on a busy machine.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -253,7 +255,7 @@ pub(super) fn assert_installed(world: &World, bundles: &[&DesiredBundle]) {
     }
     files.retain(|name, _| !name.ends_with('/'));
     assert_eq!(files, BTreeMap::new(), "nothing else is there");
-    for line in include_str!("../../../playground/src/host/config.toml").lines() {
+    for line in CONFIG.lines() {
         assert!(world.config().lines().any(|there| there == line), "{line:?} is gone");
     }
 }
@@ -265,5 +267,5 @@ pub(super) fn assert_untouched(world: &World) {
     files.retain(|name, _| !name.starts_with(".rootstock/gvisor/.rootstock-tmp-"));
     files.retain(|name, _| !name.ends_with('/'));
     assert_eq!(files, BTreeMap::new());
-    assert_eq!(world.config(), include_str!("../../../playground/src/host/config.toml"));
+    assert_eq!(world.config(), CONFIG);
 }

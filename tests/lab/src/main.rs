@@ -98,13 +98,16 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         (true, true) => Scenario::ALL.to_vec(),
         (true, false) => vec![Scenario::Install, Scenario::Upgrade],
     };
-    let cache = match ready(&generations).await {
-        Ok(cache) => cache,
-        Err(error) if args.skip_if_missing => {
-            eprintln!("lab: SKIPPED, this machine boots no node: {error:#}");
-            return Ok(true);
+    let cache = if args.skip_if_missing {
+        match ready(&generations).await {
+            Ok(cache) => cache,
+            Err(error) => {
+                eprintln!("lab: SKIPPED, this machine boots no node: {error:#}");
+                return Ok(true);
+            }
         }
-        Err(error) => return Err(error),
+    } else {
+        Cache::prepare(&generations)?
     };
     let agent = world::build_agent()?;
     if let Some(rounds) = args.kills {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use rootstock_core::desired::DesiredBundle;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cache::{Cache, Generation};
 use crate::cri::Pod;
@@ -179,12 +179,7 @@ async fn rollback(world: &mut World) -> anyhow::Result<String> {
     let first = installed(world).await?;
     let pod = world.cri.pod("steady", "runsc").await?;
     let before = world.node.config()?;
-    // Its shim is there and starts no pod: this is found by the proof alone.
-    let broken = world
-        .bundle("2", |bundle| {
-            bundle["configs"][0]["template"]["binary_name"] = json!("/nonexistent")
-        })
-        .await?;
+    let broken = world.broken_bundle("2").await?;
     world.want(&[&broken])?;
     let plan = world.until("RolledBack").await?;
     ensure!(world.node.config()? == before, "the configuration is not what it was");
@@ -217,10 +212,8 @@ async fn takeover(world: &mut World) -> anyhow::Result<String> {
     for name in ["runsc", "containerd-shim-runsc-v1"] {
         std::fs::copy(parts.join(name), world.node.path(&format!("{BINARY_PATH}/{name}")))?;
     }
-    let network = match world.node.generation {
-        Generation::V1_6 => "  network = \"none\"\n",
-        Generation::V1_7 | Generation::V2_1 | Generation::V2_4 => "",
-    };
+    let old_gvisor = world.node.generation == Generation::V1_6;
+    let network = if old_gvisor { "  network = \"none\"\n" } else { "" };
     let flags = format!("[runsc_config]\n  net-raw = \"true\"\n{network}");
     write(&world.node.path("/etc/containerd/runsc.toml"), flags.as_bytes())?;
     let plugin = match world.node.generation.config() {
@@ -244,12 +237,11 @@ async fn takeover(world: &mut World) -> anyhow::Result<String> {
     let new = world.cri.pod("new", "runsc").await?;
     kernel(&new).await?;
     old.end().await?;
-    if world.node.generation == Generation::V1_6 {
-        // It finds the shim by its name, and while pods run that is the script's.
+    if old_gvisor {
+        // containerd 1.6 finds the shim by its name, and while pods run that is the script's.
         new.end().await?;
     }
     let runsc = world.node.path(&format!("{BINARY_PATH}/runsc"));
-    let old_gvisor = world.node.generation == Generation::V1_6;
     // Flags that the script never writes are somebody's own, and stay.
     let gone = |_: &Value| runsc.is_symlink() && (old_gvisor || !script.exists());
     world.wait("the script's files to go", gone).await?;
@@ -294,13 +286,11 @@ async fn reboot(world: &mut World) -> anyhow::Result<String> {
 
 async fn swap(world: &mut World, cache: &Cache) -> anyhow::Result<String> {
     let own = world.node.generation;
-    // What reads the node's configuration: none reads one of a later version.
-    let Some(other) = (match own {
-        Generation::V1_6 => None,
-        Generation::V1_7 | Generation::V2_1 => Some(Generation::V2_4),
-        Generation::V2_4 => None,
-    }) else {
-        return Ok("nothing to swap with".to_owned());
+    let other = match own {
+        Generation::V1_7 | Generation::V2_1 => Generation::V2_4,
+        // None of the others reads the newest configuration, and a 1.6 that is
+        // replaced has its own gVisor: that is not tried.
+        Generation::V1_6 | Generation::V2_4 => return Ok("nothing to swap with".to_owned()),
     };
     installed(world).await?;
     let pod = world.cri.pod("steady", "runsc").await?;

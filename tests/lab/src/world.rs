@@ -83,6 +83,14 @@ impl World {
         .await
     }
 
+    /// A bundle whose shim is there and starts no pod: only the proof finds that.
+    pub(crate) async fn broken_bundle(&self, version: &str) -> anyhow::Result<DesiredBundle> {
+        let nowhere = |bundle: &mut Value| {
+            bundle["configs"][0]["template"]["binary_name"] = json!("/nonexistent");
+        };
+        self.bundle(version, nowhere).await
+    }
+
     /// The newest gVisor as a bundle, whether it works on the node or not.
     pub(crate) async fn newest_bundle(&self) -> anyhow::Result<DesiredBundle> {
         self.bundle_of(&Places::of_environment(None), "newest", |_| {}).await

@@ -4,19 +4,17 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt as _, stream};
 use rootstock_agent::rootfs::{Effect, Watcher};
 use tokio::sync::watch;
 
-use super::super::support::{LIMIT, tree};
+use super::super::support::{CONFIG, LIMIT, tree};
 use super::Changes;
 use super::kill::effects;
 use super::node::{Life, Node, copy};
-use super::sound;
 
 /// What is put in place of a part of an effect's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +92,7 @@ impl Attacker {
     fn mend(&self) {
         let config = self.root.join("etc/containerd/config.toml");
         if config.symlink_metadata().is_err() {
-            fs::write(config, sound::CONFIG).unwrap();
+            fs::write(config, CONFIG).unwrap();
         }
     }
 
@@ -148,7 +146,7 @@ async fn no_link_pipe_or_second_name_leads_out_of_the_node() {
         let count = points.len();
         let victims = victims.path();
         let tries = points.into_iter().map(|(nth, depth, trick)| async move {
-            let node = Node::new(change);
+            let node = Node::new(change).with_retries();
             let victim = tempfile::tempdir_in(victims).unwrap();
             copy(&node.root(), victim.path());
             fs::write(victim.path().join("precious"), "bytes of somebody else").unwrap();

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,27 +33,26 @@ pub(super) struct Node<'a> {
     dir: tempfile::TempDir,
     /// What happened to it, for whoever reads why a test failed.
     pub(super) story: Mutex<String>,
+    /// Whether somebody asks the agent to try again: what a kill or a power cut
+    /// leaves is put right without that.
+    retries: bool,
 }
 
 /// Whether the agent lives. Once dead it has no effect and no answer any more.
 #[derive(Clone, Debug)]
-pub(super) struct Life {
-    dead: Arc<AtomicBool>,
-    died: watch::Sender<bool>,
-}
+pub(super) struct Life(watch::Sender<bool>);
 
 impl Life {
     pub(super) fn new() -> Self {
-        Self { dead: Arc::default(), died: watch::Sender::new(false) }
+        Self(watch::Sender::new(false))
     }
 
     pub(super) fn end(&self) {
-        self.dead.store(true, Ordering::SeqCst);
-        self.died.send_replace(true);
+        self.0.send_replace(true);
     }
 
     pub(super) fn ended(&self) -> bool {
-        self.dead.load(Ordering::SeqCst)
+        *self.0.borrow()
     }
 }
 
@@ -70,9 +68,14 @@ pub(super) enum Lived {
 impl<'a> Node<'a> {
     pub(super) fn new(change: &'a Change) -> Self {
         let dir = tempfile::tempdir_in(change.before.parent().unwrap()).unwrap();
-        let node = Self { change, dir, story: Mutex::default() };
+        let node = Self { change, dir, story: Mutex::default(), retries: false };
         copy(&change.before, &node.root());
         node
+    }
+
+    /// The same where somebody asks for another try of what did not work.
+    pub(super) fn with_retries(self) -> Self {
+        Self { retries: true, ..self }
     }
 
     pub(super) fn root(&self) -> PathBuf {
@@ -91,8 +94,8 @@ impl<'a> Node<'a> {
         life: &Life,
     ) -> Result<Agent, StoreError> {
         let host = SimulatedHost::new(&self.root()).with_start(Duration::from_millis(1));
-        let dead = Arc::clone(&life.dead);
-        let fate = move |_: &str| match dead.load(Ordering::SeqCst) {
+        let life = life.clone();
+        let fate = move |_: &str| match life.ended() {
             true => Fate::DieBefore,
             false => Fate::Live,
         };
@@ -112,7 +115,7 @@ impl<'a> Node<'a> {
 
     /// Lets an agent work until it dies or has made the change.
     pub(super) async fn live(&self, watcher: Arc<dyn Watcher>, life: &Life) -> Lived {
-        let mut died = life.died.subscribe();
+        let mut died = life.0.subscribe();
         let mut agent = match self.start(watcher, life).await {
             Ok(agent) => agent,
             Err(error) if life.ended() => {
@@ -167,7 +170,7 @@ impl<'a> Node<'a> {
             SimulatedHost::restart(&self.root()).await.unwrap();
         }
         let back = report.bundles.values().any(|bundle| bundle.phase == Phase::RolledBack);
-        if !(back && self.change.phase == Phase::RolledBack) {
+        if self.retries && !(back && self.change.phase == Phase::RolledBack) {
             // What was not made is tried again at once.
             agent.retry.notify_one();
         }

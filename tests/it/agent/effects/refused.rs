@@ -93,7 +93,7 @@ async fn a_disk_that_refuses_an_effect_leaves_nothing_torn() {
             let of = |nth| ERRORS[(nth + at + usize::from(lasting)) % 4];
             let points = (0..effects).map(|nth| (nth, of(nth)));
             let tries = points.map(|(nth, errno)| async move {
-                let node = Node::new(change);
+                let node = Node::new(change).with_retries();
                 let (healed, count) = (AtomicBool::new(false), AtomicUsize::new(0));
                 let eye = node.eye();
                 *node.story.lock().unwrap() = format!("{nth} {errno} lasting {lasting}");

@@ -14,10 +14,8 @@ use rootstock_core::digest::Digest;
 use rootstock_core::layout::{HandlerTable, TEMP_PREFIX};
 use serde_json::Value;
 
-use super::super::support::{BINARY_PATH, read, tree};
+use super::super::support::{BINARY_PATH, CONFIG, read, tree};
 use super::Change;
-
-pub(super) const CONFIG: &str = include_str!("../../../../playground/src/host/config.toml");
 
 /// Looks at a node after each effect, and keeps the first thing that was wrong.
 #[derive(Debug)]
