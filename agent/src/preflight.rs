@@ -230,6 +230,7 @@ fn on_disk(rootfs: &Rootfs, state: &str) -> Disk {
         Ok(Some(files)) => {
             disk.record = files.record();
             disk.held = files.ledger.held().map(|held| (*held).clone());
+            disk.obstacles.extend(files.ledger.damage().map(str::to_owned));
         }
         // No agent ever worked here.
         Ok(None) => {}

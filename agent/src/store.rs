@@ -27,6 +27,12 @@ pub const PARTIAL: &str = "partial";
 #[derive(Clone, Debug)]
 pub struct Store(Arc<Own>);
 
+/// What every file here says of its form, whatever else is in it.
+#[derive(serde::Deserialize)]
+struct Version {
+    version: u32,
+}
+
 #[derive(Debug)]
 struct Own {
     folder: Folder,

@@ -190,17 +190,15 @@ struct Disk {
 /// there: installing it then says why. Blocking.
 fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>, still: Duration) -> Disk {
     let record = files.journal(|journal| journal.state().clone());
-    if !files.store.is_peek()
-        && let Err(error) = file::settle_displaced(&files.rootfs, &record, still)
-    {
-        // It stays where it is, and is looked at again.
-        tracing::warn!(error = chain(&error), "the displaced configuration can't be looked at");
-    }
-    if !files.store.is_peek()
-        && let Err(error) = sweep(files, &record, layouts)
-    {
-        // They do no harm, and the next look finds them again.
-        tracing::debug!(error = chain(&error), "temporary files stay");
+    if !files.store.is_peek() {
+        if let Err(error) = file::settle_displaced(&files.rootfs, &record, still) {
+            // It stays where it is, and is looked at again.
+            tracing::warn!(error = chain(&error), "the displaced configuration can't be looked at");
+        }
+        if let Err(error) = sweep(files, &record, layouts) {
+            // They do no harm, and the next look finds them again.
+            tracing::debug!(error = chain(&error), "temporary files stay");
+        }
     }
     let mut observed = Observed {
         owned: record.owned.clone(),

@@ -12,9 +12,7 @@ pub use record::{
     Activation, BundleKey, Drift, Failed, Loaded, Previous, Record, Rejected, Step, TreeRecord,
 };
 
-use serde::Deserialize;
-
-use super::{Store, StoreError};
+use super::{Store, StoreError, Version};
 use crate::rootfs::{FsError, Output};
 
 const FILE: &str = "journal.jsonl";
@@ -39,16 +37,11 @@ pub struct Journal {
     path: String,
 }
 
-#[derive(Deserialize)]
-struct Versioned {
-    version: u32,
-}
-
 /// The last line that is whole.
 fn last(bytes: &[u8], path: &str) -> Result<Record, StoreError> {
     for line in bytes.split(|byte| *byte == b'\n').rev().filter(|line| !line.is_empty()) {
         // A later form may have anything else in it.
-        if let Ok(Versioned { version }) = serde_json::from_slice(line)
+        if let Ok(Version { version }) = serde_json::from_slice(line)
             && version > VERSION
         {
             let path = path.to_owned();

@@ -9,7 +9,7 @@ use rootstock_core::digest::Digest;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, Version};
 
 const FILE: &str = "ledger.json";
 const VERSION: u32 = 1;
@@ -34,26 +34,34 @@ struct OnDiskRef<'a> {
     held: &'a Held,
 }
 
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
 /// The ledger: one writer, any number of watchers.
 #[derive(Debug)]
 pub struct Ledger {
     held: watch::Sender<Option<Arc<Held>>>,
+    damage: Option<String>,
 }
 
 impl Ledger {
     /// Reads the ledger. One that can't be read counts as empty: the controller
     /// sends its content again, and an empty ledger changes nothing on the node.
     pub fn open(store: &Store) -> Result<Self, StoreError> {
-        let held = match store.folder().read(FILE, MAX_SIZE)? {
-            None => None,
-            Some(bytes) => read(store, &bytes)?,
+        let read = match store.folder().read(FILE, MAX_SIZE)? {
+            None => Ok(None),
+            Some(bytes) => read(store, &bytes)?.map(Some),
         };
-        Ok(Self { held: watch::Sender::new(held.map(Arc::new)) })
+        let (held, damage) = match read {
+            Ok(held) => (held, None),
+            Err(damage) => {
+                tracing::warn!(damage, "the ledger counts as empty");
+                (None, Some(damage))
+            }
+        };
+        Ok(Self { held: watch::Sender::new(held.map(Arc::new)), damage })
+    }
+
+    /// Why the file counted as empty when it was opened; none where it did not.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// What is held, and each time that it changes.
@@ -82,23 +90,16 @@ impl Ledger {
     }
 }
 
-fn read(store: &Store, bytes: &[u8]) -> Result<Option<Held>, StoreError> {
-    let path = || format!("{}/{FILE}", store.folder().path());
+/// What the ledger holds, or why it can't be read.
+fn read(store: &Store, bytes: &[u8]) -> Result<Result<Held, String>, StoreError> {
+    let path = format!("{}/{FILE}", store.folder().path());
+    let damaged = |error| format!("{path} can't be read as JSON and counts as empty: {error}");
     match serde_json::from_slice::<Version>(bytes) {
         Ok(Version { version }) if version > VERSION => {
-            Err(StoreError::Version { path: path(), version, known: VERSION })
+            Err(StoreError::Version { path, version, known: VERSION })
         }
-        Ok(_) => match serde_json::from_slice(bytes) {
-            Ok(held) => Ok(Some(held)),
-            Err(error) => {
-                tracing::warn!(path = path(), %error, "the ledger can't be read and counts as empty");
-                Ok(None)
-            }
-        },
-        Err(error) => {
-            tracing::warn!(path = path(), %error, "the ledger can't be read and counts as empty");
-            Ok(None)
-        }
+        Ok(_) => Ok(serde_json::from_slice(bytes).map_err(damaged)),
+        Err(error) => Ok(Err(damaged(error))),
     }
 }
 
