@@ -248,7 +248,7 @@ async fn stalled<T>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(FetchError::Broken {
             url: origin.to_string(),
-            early: error.is_incomplete_message(),
+            early: ended_early(&error),
             source: Box::new(error),
         }),
         Err(_) => Err(FetchError::Broken {
@@ -257,6 +257,20 @@ async fn stalled<T>(
             source: format!("no byte for {STALL:?}").into(),
         }),
     }
+}
+
+/// hyper calls a head that ends early incomplete; a body that does is an end of
+/// file to it, as a TLS connection's that was not closed in order is to rustls.
+fn ended_early(error: &hyper::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
+            return true;
+        }
+        cause = error.source();
+    }
+    error.is_incomplete_message()
 }
 
 fn number(

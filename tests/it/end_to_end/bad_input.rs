@@ -66,10 +66,11 @@ async fn is_named_with_what_to_do_and_the_rest_goes_on() {
     let world = world().await;
     world.node_has(ONE, "good-1", &["gvisor"]).await;
 
-    let table: [(&str, &str, &[&str]); 8] = [
+    let table: [(&str, &str, &[&str]); 9] = [
         ("nonsense-unknown", "TypeUnknown", &["nonsense", "catalog"]),
         ("absent-missing", "BundleNotFound", &["rootstock/absent", "push the bundle"]),
         ("corrupt-corrupt", "DigestMismatch", &["corrupt-1", "push the bundle again"]),
+        ("truncated-truncated", "Truncated", &["truncated-1", "push the bundle again"]),
         ("larger-larger", "SizeExceeded", &["larger-1", "push the bundle again"]),
         ("escape-escape", "PathRefused", &["build the bundle again"]),
         ("foreign-foreign", "ArchitectureMismatch", &["foreign-1", this_architecture()]),
@@ -79,9 +80,6 @@ async fn is_named_with_what_to_do_and_the_rest_goes_on() {
     for (name, reason, words) in table {
         world.complains(name, reason, words).await;
     }
-    // A connection that is cut is the network's fault until it looks like the blob's.
-    let cut = ["Truncated", "RegistryUnreachable"];
-    world.complains_of_one("truncated-truncated", &cut, &["truncated-1", "check"]).await;
     nothing_is_half_done(&world);
     a_malformed_selector_is_refused_and_corrected(&world).await;
     a_registry_that_heals_needs_no_hand(&world).await;

@@ -190,18 +190,13 @@ impl Fixture {
     /// Waits until a ContainerRuntime has a condition that is not well for this
     /// reason, and whose message has all these words.
     pub(super) async fn complains(&self, name: &str, reason: &str, words: &[&str]) {
-        self.complains_of_one(name, &[reason], words).await;
-    }
-
-    /// The same where one of several reasons will do.
-    pub(super) async fn complains_of_one(&self, name: &str, reasons: &[&str], words: &[&str]) {
-        self.until(&format!("{name} complains of {reasons:?}"), async |world: &World| {
+        self.until(&format!("{name} complains of {reason}"), async |world: &World| {
             let resources = world.container_runtimes().await.map_err(|e| e.to_string())?;
             let resource = resources.into_iter().find(|resource| resource.name == name);
             let resource = resource.ok_or("it is not there")?;
             let fits = resource.conditions.iter().any(|condition| {
                 condition.status != "True"
-                    && reasons.contains(&condition.reason.as_str())
+                    && condition.reason == reason
                     && words.iter().all(|word| condition.message.contains(word))
             });
             if fits { Ok(()) } else { Err(format!("{:#?}", resource.conditions)) }

@@ -69,6 +69,18 @@ async fn a_blob_that_ends_before_what_is_here_already_is_truncated() {
 }
 
 #[tokio::test]
+async fn an_answer_that_ends_early_each_time_is_truncated() {
+    let (bytes, wanted) = blob(&noise(2 << 20));
+    let half = &bytes[..bytes.len() / 2];
+    let ends = [half, &bytes[..0]]
+        .map(|body| answer(&format!("200 OK\r\ncontent-length: {}", bytes.len()), body));
+    for cut in ends {
+        let (error, requests) = refused(vec![cut; 9], &wanted, b"").await;
+        assert_eq!((error.reason(), requests), (Reason::Truncated, 5), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_length_that_changes_in_the_middle_is_seen() {
     let (bytes, wanted) = blob(&noise(2 << 20));
     let at = bytes.len() / 2;
