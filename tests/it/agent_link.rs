@@ -1,172 +1,27 @@
 //! The whole agent against the controller's own server: it enrols with a
 //! token, takes what it is sent, reports, and comes back after each break.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+pub(crate) mod controller;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use jiff::Timestamp;
-use kube::client::Body;
 use rootstock_agent::args::{Cli, Command};
 use rootstock_bundle::{Client, Version};
-use rootstock_controller::grpc::{Directory, Hello, Refused, RefusedItem, ShootEndpoint, serve};
-use rootstock_controller::identity::NodeId;
-use rootstock_controller::identity::ca::ShootCa;
 use rootstock_core::desired::{Desired, DesiredBundle, DesiredContent, Generation};
 use rootstock_core::name::Architecture;
-use rootstock_core::status::{BundleReport, Phase};
+use rootstock_core::status::Phase;
 use rootstock_playground::host::SimulatedHost;
 use rootstock_playground::registry::Registry;
 use rootstock_playground::samples::tiny::Tiny;
-use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
+use serde_json::Map;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
-const HOST: &str = "rs-garden--one.seed.localhost";
+use controller::{HOST, Seen, Server, World, token};
+
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// What the controller's other half would know: one shoot, one node.
-struct World {
-    shoot: Arc<ShootEndpoint>,
-    desired: watch::Sender<Option<Arc<Desired>>>,
-    seen: watch::Sender<Seen>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    hellos: Vec<(String, Generation, usize)>,
-    reports: BTreeMap<String, BundleReport>,
-    accepted: Vec<u64>,
-    refused: Vec<(u64, String)>,
-    disconnects: u64,
-}
-
-impl Directory for World {
-    fn shoot_by_host(&self, host: &str) -> Option<Arc<ShootEndpoint>> {
-        (host == HOST).then(|| Arc::clone(&self.shoot))
-    }
-
-    fn connect(
-        &self,
-        node: &NodeId,
-        hello: Hello,
-    ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
-        self.seen.send_modify(|seen| {
-            seen.hellos.push((node.to_spiffe(), hello.generation, hello.installed.len()));
-        });
-        Ok(self.desired.subscribe())
-    }
-
-    fn report(&self, _: &NodeId, _: Generation, reports: Vec<BundleReport>) {
-        self.seen.send_modify(|seen| {
-            seen.reports = reports.into_iter().map(|r| (r.runtime.to_string(), r)).collect();
-        });
-    }
-
-    fn accepted(&self, _: &NodeId, generation: Generation) {
-        self.seen.send_modify(|seen| seen.accepted.push(generation.0));
-    }
-
-    fn refused(&self, _: &NodeId, generation: Generation, items: Vec<RefusedItem>) {
-        self.seen.send_modify(|seen| {
-            seen.refused.push((generation.0, format!("{items:?}")));
-        });
-    }
-
-    fn disconnect(&self, _: &NodeId) {
-        self.seen.send_modify(|seen| seen.disconnects += 1);
-    }
-}
-
-/// A shoot's API that knows one token of one Pod on one node.
-#[derive(Clone)]
-struct ShootApi(Arc<Mutex<Vec<String>>>);
-
-impl ShootApi {
-    fn answer(&self, path: &str, body: &[u8]) -> Value {
-        self.0.lock().unwrap().push(path.to_owned());
-        let extra = |name: &str| format!("authentication.kubernetes.io/{name}");
-        match path {
-            "/apis/authentication.k8s.io/v1/tokenreviews" => {
-                let mut review: Value = serde_json::from_slice(body).unwrap();
-                review["status"] = json!({
-                    "authenticated": review["spec"]["token"].as_str().unwrap().starts_with("ey"),
-                    "audiences": ["rootstock"],
-                    "user": {
-                        "username": "system:serviceaccount:kube-system:rootstock-agent",
-                        "extra": {
-                            extra("pod-name"): ["rootstock-agent-x"], extra("pod-uid"): ["pod-uid-1"],
-                            extra("node-name"): ["node-1"], extra("node-uid"): ["node-uid-1"],
-                        },
-                    },
-                });
-                review
-            }
-            "/api/v1/namespaces/kube-system/pods/rootstock-agent-x" => json!({
-                "metadata": {
-                    "name": "rootstock-agent-x", "namespace": "kube-system", "uid": "pod-uid-1",
-                    "ownerReferences": [{
-                        "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "rootstock-agent",
-                        "uid": "ds-uid-1", "controller": true,
-                    }],
-                },
-                "spec": {"nodeName": "node-1", "containers": []},
-            }),
-            "/api/v1/nodes/node-1" => json!({"metadata": {"name": "node-1", "uid": "node-uid-1"}}),
-            _ => panic!("not asked for: {path}"),
-        }
-    }
-}
-
-impl tower::Service<http::Request<Body>> for ShootApi {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let api = self.clone();
-        Box::pin(async move {
-            let path = request.uri().path().to_owned();
-            let body = request.into_body().collect_bytes().await.unwrap();
-            let body = Body::from(api.answer(&path, &body).to_string().into_bytes());
-            Ok(http::Response::new(body))
-        })
-    }
-}
-
-/// A server that can be stopped and started again where it was.
-struct Server {
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
-    port: u16,
-}
-
-impl Server {
-    async fn start(world: &Arc<World>, port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        let (world, token) = (Arc::clone(world), stop.clone());
-        tasks.spawn(async move { serve(listener, world, token).await.unwrap() });
-        Self { stop, tasks, port }
-    }
-
-    async fn stop(mut self) -> u16 {
-        self.stop.cancel();
-        self.tasks.join_next().await.unwrap().unwrap();
-        self.port
-    }
-}
 
 async fn bundle(registry: &Registry, work: &std::path::Path) -> DesiredBundle {
     let client = Client::new(&registry.as_desired("main")).unwrap();
@@ -202,13 +57,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     let registry = Registry::start(&dir.path().join("registry")).await.unwrap();
     let gvisor = bundle(&registry, &dir.path().join("work")).await;
 
-    let shoot = "shoot--garden--one".parse().unwrap();
-    let now = Timestamp::now();
-    let ca = Arc::new(ShootCa::generate(&shoot, now).unwrap());
-    let tls = ca.server_config(&[HOST.to_owned()], now).unwrap();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let client = kube::Client::new(ShootApi(Arc::clone(&asked)), "default");
-    let endpoint = ShootEndpoint { name: shoot, ca: Arc::clone(&ca), tls, client };
+    let (world, ca, asked) = World::new();
     let desired = |generation, bundles: Vec<DesiredBundle>| {
         let content = DesiredContent {
             bundles,
@@ -217,17 +66,12 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
         };
         Some(Arc::new(Desired { generation: Generation(generation), content }))
     };
-    let world = Arc::new(World {
-        shoot: Arc::new(endpoint),
-        desired: watch::Sender::new(None),
-        seen: watch::Sender::default(),
-    });
     let mut seen = world.seen.subscribe();
     let server = Server::start(&world, 0).await;
 
     let files = ["ca.crt", "token", "endpoint"].map(|name| dir.path().join(name));
     // The token is only there after a while, as a kubelet's volume may be.
-    std::fs::write(&files[0], ca.cert_pem()).unwrap();
+    std::fs::write(&files[0], ca).unwrap();
     std::fs::write(&files[2], format!("https://{HOST}:{}\n", server.port)).unwrap();
     let flags = |flag: &str, path: &std::path::Path| [flag.to_owned(), path.display().to_string()];
     let args = ["rootstock-agent".to_owned(), "run".to_owned()]
@@ -293,17 +137,4 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     agents.shutdown().await;
     until(&mut seen, "disconnected", |seen| seen.disconnects == 2).await;
     server.stop().await;
-}
-
-/// A token whose claims are right and whose signature nobody checks here.
-fn token() -> String {
-    use base64::Engine as _;
-    use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
-    let now = Timestamp::now().as_second();
-    let claims = json!({
-        "iss": "https://api.shoot", "aud": ["rootstock"], "exp": now + 3600, "iat": now, "nbf": now,
-        "sub": "system:serviceaccount:kube-system:rootstock-agent",
-    });
-    let part = |value: &Value| BASE64.encode(value.to_string());
-    format!("{}.{}.{}", part(&json!({"alg": "RS256"})), part(&claims), BASE64.encode("signature"))
 }

@@ -102,6 +102,22 @@ async fn everything_arrives(world: &Fixture) {
 async fn each_shoot_has_its_objects(world: &Fixture) {
     for (shoot, classes) in [(ONE, &["gvisor", "kata"][..]), (TWO, &["gvisor"])] {
         let access = world.shoot(shoot).access();
+        let mut wanted: Vec<_> =
+            classes.iter().map(|class| format!("extension-runtime-{class}")).collect();
+        wanted.insert(0, "extension-rootstock-agent".to_owned());
+        // Nodes may be ready before the resource manager is.
+        world
+            .until(&format!("{shoot}'s objects are applied"), async |_: &World| {
+                let resources = world.seed().within::<ManagedResource>(shoot);
+                let resources = resources.list(&ListParams::default()).await.unwrap().items;
+                let names: Vec<_> = resources.iter().map(|resource| resource.name_any()).collect();
+                if names == wanted && resources.iter().all(applied) {
+                    Ok(())
+                } else {
+                    Err(resources)
+                }
+            })
+            .await;
         let found = access.all::<RuntimeClass>().list(&ListParams::default()).await.unwrap();
         let names: Vec<_> = found.items.iter().map(|class| class.name_any()).collect();
         assert_eq!(names, classes);
@@ -114,19 +130,13 @@ async fn each_shoot_has_its_objects(world: &Fixture) {
         }
         let agent = access.within::<DaemonSet>("kube-system").get("rootstock-agent").await.unwrap();
         assert_eq!(agent.labels()["resources.gardener.cloud/managed-by"], "gardener");
-        let resources = world.seed().within::<ManagedResource>(shoot);
-        let mut wanted: Vec<_> =
-            classes.iter().map(|class| format!("extension-runtime-{class}")).collect();
-        wanted.insert(0, "extension-rootstock-agent".to_owned());
-        let resources = resources.list(&ListParams::default()).await.unwrap().items;
-        let names: Vec<_> = resources.iter().map(|resource| resource.name_any()).collect();
-        assert_eq!(names, wanted);
-        for resource in resources {
-            let conditions = resource.status.unwrap().conditions;
-            assert_eq!(conditions[0]["type"], "ResourcesApplied");
-            assert_eq!(conditions[0]["status"], "True", "{conditions:#?}");
-        }
     }
+}
+
+fn applied(resource: &ManagedResource) -> bool {
+    let conditions = resource.status.iter().flat_map(|status| &status.conditions);
+    let mut applied = conditions.filter(|condition| condition["type"] == "ResourcesApplied");
+    applied.any(|condition| condition["status"] == "True")
 }
 
 async fn nothing_of_one_shoot_is_in_the_other(world: &Fixture) {

@@ -26,6 +26,7 @@ Examples:
   cargo lab                               # two generations of containerd, install and upgrade
   cargo lab --all                         # every generation, every scenario
   cargo lab --only rollback --containerd 2.4
+  cargo lab --shipped --only install      # with the static program; says its memory
   cargo lab --kills 200 --containerd 2.4  # takes a quarter of an hour
 
 Needs root, systemd-nspawn, debootstrap, busybox-static, and gVisor and containerd 2.4
@@ -52,6 +53,10 @@ struct Args {
     /// and does nothing else.
     #[arg(long, value_name = "ROUNDS")]
     kills: Option<u32>,
+
+    /// With the agent as nodes run it, one small static program; its build takes minutes.
+    #[arg(long)]
+    shipped: bool,
 
     /// Succeeds, and says why, where the machine lacks what the lab needs.
     #[arg(long)]
@@ -109,7 +114,7 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     } else {
         Cache::prepare(&generations)?
     };
-    let agent = world::build_agent()?;
+    let agent = world::build_agent(args.shipped)?;
     if let Some(rounds) = args.kills {
         for generation in generations {
             let said = kills::run(&cache, generation, &agent, rounds).await?;

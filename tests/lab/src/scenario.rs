@@ -137,8 +137,7 @@ async fn install(world: &mut World) -> anyhow::Result<String> {
     let pod = world.cri.pod("one", "runsc").await?;
     let release = kernel(&pod).await?;
     pod.end().await?;
-    let program = "cat /proc/$(pidof rootstock-agent)/status";
-    let status = world.node.run(&["sh", "-c", program])?;
+    let (status, after) = (world.agent_status()?, world.agent_memory()?);
     let none = |set: &str| status.contains(&format!("{set}:\t0000000000000000"));
     ensure!(["CapEff", "CapPrm", "CapBnd"].iter().all(|set| none(set)), "{status}");
     // A second start of the agent changes nothing.
@@ -147,7 +146,8 @@ async fn install(world: &mut World) -> anyhow::Result<String> {
     world.start_agent()?;
     world.until("Proven").await?;
     ensure!(world.node.start()? == start, "containerd restarted without need");
-    Ok(format!("Proven, uname -r says {release}"))
+    let idle = world.agent_memory()?;
+    Ok(format!("Proven, uname -r says {release}; agent {after:.1} MB, started again {idle:.1} MB"))
 }
 
 async fn upgrade(world: &mut World) -> anyhow::Result<String> {

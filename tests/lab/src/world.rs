@@ -23,13 +23,22 @@ pub(crate) const BINARY_PATH: &str = "/var/bin/containerruntimes";
 /// How long an activation may take, with a settle window of two seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Builds the agent, and says where it is.
-pub(crate) fn build_agent() -> anyhow::Result<PathBuf> {
+/// Builds the agent, for tests or as nodes run it, and says where it is.
+pub(crate) fn build_agent(shipped: bool) -> anyhow::Result<PathBuf> {
     eprintln!("lab: building the agent");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    cache::run(Command::new(cargo).args(["build", "--quiet", "-p", "rootstock-agent"]))?;
+    let mut build = Command::new(cargo);
+    build.arg("--quiet");
+    if shipped {
+        build.arg("static-agent");
+    } else {
+        build.args(["build", "-p", "rootstock-agent"]);
+    }
+    cache::run(&mut build)?;
     let lab = std::env::current_exe()?;
     let folder = lab.parent().context("this program is in no folder")?;
+    // The folders of all profiles stand side by side.
+    let folder = if shipped { folder.with_file_name("agent") } else { folder.to_owned() };
     Ok(folder.join("rootstock-agent"))
 }
 
@@ -202,6 +211,19 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What the kernel says of the agent's process.
+    pub(crate) fn agent_status(&self) -> anyhow::Result<String> {
+        self.node.run(&["sh", "-c", "cat /proc/$(pidof rootstock-agent)/status"])
+    }
+
+    /// The agent's resident memory in MB.
+    pub(crate) fn agent_memory(&self) -> anyhow::Result<f64> {
+        let status = self.agent_status()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+        Ok(kib.parse::<f64>()? * 1024.0 / 1e6)
     }
 
     /// What `rootstock-agent plan` says.

@@ -8,29 +8,31 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods, reason = "nothing here is a node")]
 
-mod support;
+#[path = "../../../tests/it/agent_link/controller.rs"]
+#[allow(dead_code, reason = "a test looks at all that an agent says")]
+mod controller;
+mod idle;
+mod installer;
+mod serve;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rootstock_core::digest::Digest;
 
-use support::install::{self, Installer};
-use support::serve;
+use installer::Installer;
 
 /// Turns of each side; the fastest is what the machine can do, the median what it does.
 const TURNS: usize = 7;
 /// So many nodes at once.
 const MANY: usize = 8;
-/// How long the agent has to become idle.
-const SETTLE: Duration = Duration::from_secs(5);
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("serve") => serve::run(Path::new(&args[1])),
-        Some("install") => install::run(&args[1..]),
+        Some("install") => installer::run(&args[1..]),
         _ => measure(),
     }
 }
@@ -46,7 +48,7 @@ fn measure() {
     std::fs::write(dir.path().join("plain"), &plain).unwrap();
     std::fs::write(dir.path().join("empty"), b"").unwrap();
     std::fs::write(dir.path().join(format!("v2/bench/blobs/{blob_digest}")), &blob).unwrap();
-    let wanted = install::arguments(blob_digest, blob.len(), plain_digest, plain.len());
+    let wanted = installer::arguments(blob_digest, blob.len(), plain_digest, plain.len());
     let expected = plain_digest.hex();
     drop((plain, blob));
 
@@ -86,7 +88,7 @@ fn measure() {
     }
     server.child.kill().unwrap();
     server.child.wait().unwrap();
-    agent(dir.path());
+    idle::measure(dir.path());
 }
 
 /// The file that is installed.
@@ -137,50 +139,6 @@ fn installed(url: &str, wanted: &[String], node: &Path, count: usize) -> (f64, f
     all.iter_mut().for_each(Installer::go);
     let cpu = all.iter_mut().map(Installer::done).sum();
     (begun.elapsed().as_secs_f64(), cpu)
-}
-
-/// The real agent as nodes run it: one static program.
-fn agent(dir: &Path) {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a folder of targets");
-    eprintln!("building the agent as nodes run it; a first build takes minutes");
-    let built = Command::new(env!("CARGO"))
-        .args(["rustc", "--quiet", "--locked", "--profile", "agent"])
-        .args(["--package", "rootstock-agent", "--bin", "rootstock-agent"])
-        // Only the program itself is linked so: no other package is built twice.
-        .args(["--", "-C", "target-feature=+crt-static"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("CARGO_TARGET_DIR", target)
-        .status()
-        .expect("cargo runs");
-    assert!(built.success(), "the agent is not built");
-    let program = target.join("agent/rootstock-agent");
-    let root = dir.join("root");
-    std::fs::create_dir_all(&root).unwrap();
-    std::fs::write(dir.join("none"), b"").unwrap();
-    let mut child = Command::new(&program)
-        .args(["run", "--endpoint", "https://127.0.0.1:1", "--host-root"])
-        .arg(&root)
-        .arg("--ca-file")
-        .arg(dir.join("none"))
-        .arg("--token-file")
-        .arg(dir.join("none"))
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(SETTLE);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = |name: &str| {
-        let found = status.lines().find_map(|text| text.strip_prefix(name)).unwrap();
-        found.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0 / 1e6
-    };
-    let [rss, own, file] = ["VmRSS:", "RssAnon:", "RssFile:"].map(line);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    eprintln!("memory without a controller: {own:.2} MB its own, {file:.2} MB of its program");
-    println!("figure agent_idle_rss {rss:.3} MB goal <= 4");
-    let size = std::fs::metadata(&program).unwrap().len() as f64 / 1e6;
-    println!("figure agent_binary {size:.3} MB goal <= 6");
 }
 
 fn min(times: &[f64]) -> f64 {
