@@ -3,8 +3,9 @@
 //! Installing a zstd blob (both digests checked, fsynced, renamed) is held
 //! against `curl -s URL | openssl dgst -sha256` of the same plain file, which
 //! stores nothing. One server of its own process serves both sides, and they
-//! take turns, so that a busy machine slows both. `ROOTSTOCK_PARTS` names the
-//! file; without it, bytes that compress like a program's are made.
+//! take turns, so that a busy machine slows both. The file is the real
+//! `$ROOTSTOCK_PARTS/bin/runsc`; without it, bytes that compress like a
+//! program's are made.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods, reason = "nothing here is a node")]
 
@@ -93,9 +94,12 @@ fn measure() {
 
 /// The file that is installed.
 fn plain() -> Vec<u8> {
-    if let Ok(path) = std::env::var("ROOTSTOCK_PARTS") {
-        return std::fs::read(path).unwrap();
+    if let Ok(parts) = std::env::var("ROOTSTOCK_PARTS") {
+        let runsc = Path::new(&parts).join("bin/runsc");
+        eprintln!("{} is installed", runsc.display());
+        return std::fs::read(&runsc).expect("it can be read");
     }
+    eprintln!("bytes that compress as a program's are installed: $ROOTSTOCK_PARTS/bin has no runsc");
     // Words of which a third is new: zstd makes a third of it, as of a program.
     let mut state = 1u64;
     let mut bytes = Vec::with_capacity(80 << 20);
