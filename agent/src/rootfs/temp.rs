@@ -1,8 +1,10 @@
 //! Open files that are written: bytes go through the gate as all effects do.
 
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 
 use cap_std::fs::{File, PermissionsExt as _};
+use rustix::fs::Advice;
 
 use super::gate::{Effect, Gate, Kind};
 use super::{Entry, Folder, FsError};
@@ -24,6 +26,13 @@ impl Output {
     /// Its bytes and its size are on disk when this returns.
     pub fn sync_data(&self) -> io::Result<()> {
         self.effect(Kind::SyncFile, || self.file.sync_data())
+    }
+
+    /// Asks the kernel to begin with these bytes by itself, so that a later sync
+    /// finds little left. What is still on the way it keeps in memory, too.
+    pub fn begin_writeback(&self, from: u64, bytes: u64) {
+        // No effect of its own, and only a hint: the sync tells what went wrong.
+        let _ = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(bytes), Advice::DontNeed);
     }
 
     fn sync_all(&self) -> io::Result<()> {
