@@ -99,7 +99,9 @@ fn plain() -> Vec<u8> {
         eprintln!("{} is installed", runsc.display());
         return std::fs::read(&runsc).expect("it can be read");
     }
-    eprintln!("bytes that compress as a program's are installed: $ROOTSTOCK_PARTS/bin has no runsc");
+    eprintln!(
+        "bytes that compress as a program's are installed: $ROOTSTOCK_PARTS/bin has no runsc"
+    );
     // Words of which a third is new: zstd makes a third of it, as of a program.
     let mut state = 1u64;
     let mut bytes = Vec::with_capacity(80 << 20);

@@ -82,7 +82,7 @@ pub(crate) fn missing() -> Vec<String> {
     missing
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.exists())
 }

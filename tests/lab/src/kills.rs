@@ -1,7 +1,7 @@
 //! An agent that is killed again and again while a pod runs.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use rootstock_agent::containerd;
@@ -68,11 +68,7 @@ fn life(round: u32) -> Duration {
 /// that leads to is there with every byte.
 async fn sound(world: &World, pod: &Pod, all: &[DesiredBundle]) -> anyhow::Result<()> {
     // The agent may have died after it had asked for a restart.
-    let until = Instant::now() + START;
-    while let Err(error) = world.node.run(&["ctr", "version"]) {
-        ensure!(Instant::now() < until, "containerd does not come up: {error:#}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    world.cri.up(START).await?;
     kernel(pod).await.context("the pod is lost")?;
     world.node.run(&["containerd", "config", "dump"]).context("torn configuration")?;
     let tables = containerd::tables(&world.node.config()?)?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  cache: base image, containerd of four generations, images ─▶ node: systemd in a container
-//!     └ registry with gVisor bundles ─▶ agent in the node ─▶ scenario: what a pod and containerd say
+//!     └ docker-registry with gVisor bundles ─▶ agent in the node ─▶ scenario: what a pod and containerd say
 //! ```
 
 mod cache;
@@ -11,6 +11,7 @@ mod images;
 mod kills;
 mod node;
 mod pod;
+mod registry;
 mod scenario;
 mod world;
 
@@ -30,7 +31,7 @@ Examples:
   cargo lab --kills 200 --containerd 2.4  # takes a quarter of an hour
 
 Needs root, systemd-nspawn, debootstrap, busybox-static, and gVisor and containerd 2.4
-in $ROOTSTOCK_PARTS/bin. What is built once is kept in $ROOTSTOCK_LAB_CACHE
+in $ROOTSTOCK_PARTS/bin. Bundles come from docker-registry where it is installed. What is built once is kept in $ROOTSTOCK_LAB_CACHE
 (~/.cache/rootstock-lab without it).";
 
 /// Boots worker nodes and runs the agent on them.

@@ -47,6 +47,10 @@ pub(crate) fn script(flags: &[&str]) -> anyhow::Result<String> {
         arguments.push(argument);
     }
     arguments.extend(flags);
+    for variable in container["env"].as_array().into_iter().flatten() {
+        let part = |name: &str| variable[name].as_str().context("no text");
+        writeln!(script, "export {}={}", part("name")?, part("value")?)?;
+    }
     write!(
         script,
         "mount -o remount,ro $root\n\

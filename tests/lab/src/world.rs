@@ -8,7 +8,6 @@ use anyhow::{Context as _, bail};
 use rootstock_bundle::{Client, Version};
 use rootstock_core::desired::{Desired, DesiredBundle, DesiredContent, Generation as Number};
 use rootstock_core::name::Architecture;
-use rootstock_playground::registry::Registry;
 use rootstock_playground::samples::{Places, gvisor};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +16,7 @@ use crate::cri::Cri;
 use crate::images::write;
 use crate::node::Node;
 use crate::pod;
+use crate::registry::Registry;
 
 /// Where bundles are installed.
 pub(crate) const BINARY_PATH: &str = "/var/bin/containerruntimes";

@@ -79,7 +79,7 @@ async fn a_certificate_is_renewed_while_its_node_exists() {
 
 /// A stream that the handshake should not let through: with TLS 1.3 the
 /// client hears of it when it first reads.
-async fn refused_by_tls(agent: super::setup::Agent) {
+pub(super) async fn refused_by_tls(agent: super::setup::Agent) {
     let Ok(mut io) = soon(agent.tls()).await else { return };
     let read = soon(tokio::io::AsyncReadExt::read(&mut io, &mut [0; 16])).await;
     let error = read.unwrap_err().to_string();

@@ -16,6 +16,7 @@ use rootstock_core::status::BundleReport;
 use rootstock_proto::v1::enrollment_client::EnrollmentClient;
 use rootstock_proto::v1::fleet_client::FleetClient;
 use rootstock_proto::{PROTOCOL, v1};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
@@ -148,6 +149,11 @@ impl Seed {
         self.told.try_recv().is_err()
     }
 
+    /// A connection on which nothing was said yet.
+    pub(super) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
     /// An agent that calls `host` and trusts `ca`.
     pub(super) fn agent(&self, host: &str, ca: &ShootCa) -> Agent {
         Agent {
@@ -155,6 +161,7 @@ impl Seed {
             host: host.to_owned(),
             authority: ca.cert_der().clone(),
             identity: None,
+            chain: Vec::new(),
             version: &rustls::version::TLS13,
         }
     }
@@ -179,12 +186,19 @@ pub(super) struct Agent {
     host: String,
     authority: CertificateDer<'static>,
     identity: Option<Identity>,
+    /// Behind the certificate.
+    chain: Vec<CertificateDer<'static>>,
     version: &'static SupportedProtocolVersion,
 }
 
 impl Agent {
     pub(super) fn with(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    pub(super) fn with_chain(mut self, chain: Vec<CertificateDer<'static>>) -> Self {
+        self.chain = chain;
         self
     }
 
@@ -198,15 +212,19 @@ impl Agent {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut anchors = RootCertStore::empty();
         anchors.add(self.authority.clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[self.version])
             .unwrap()
             .with_root_certificates(anchors);
         let mut config = match &self.identity {
             None => config.with_no_client_auth(),
             Some((certificate, key)) => {
+                // Whether the two belong together is for the server to find out.
                 let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-                config.with_client_auth_cert(vec![certificate.clone()], key).unwrap()
+                let key = provider.key_provider.load_private_key(key).unwrap();
+                let chain = [std::slice::from_ref(certificate), &self.chain].concat();
+                let shown = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+                config.with_client_cert_resolver(Arc::new(shown))
             }
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
