@@ -188,7 +188,8 @@ impl Fetcher {
         fed: &mut Feed,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), FetchError> {
-        let mut cuts = 0;
+        // What broke for another reason once is the network's, not the blob's.
+        let (mut cuts, mut early) = (0, true);
         loop {
             if fed.at == fed.size {
                 return Ok(());
@@ -199,7 +200,8 @@ impl Fetcher {
                 return Err(error);
             }
             cuts += 1;
-            if cuts == CUTS && error.is_early_end() {
+            early &= error.is_early_end();
+            if cuts == CUTS && early {
                 let (blob, size, declared) = (wanted.blob, fed.at, fed.size);
                 return Err(FetchError::Truncated { blob, size, declared });
             }

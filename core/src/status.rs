@@ -193,7 +193,10 @@ impl Reason {
                 "push the bundle to the registry, or correct its reference in the catalog"
             }
             Self::BundleInvalid => "build and push the bundle again",
-            Self::DigestMismatch | Self::SizeExceeded | Self::Truncated => {
+            Self::Truncated => {
+                "the registry, a mirror or something on the way to it ends each answer early: check its storage and the network path, then push the bundle again"
+            }
+            Self::DigestMismatch | Self::SizeExceeded => {
                 "the registry or a mirror serves wrong bytes: check its storage, then push the bundle again"
             }
             Self::PathRefused => {

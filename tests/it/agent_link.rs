@@ -57,7 +57,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     let registry = Registry::start(&dir.path().join("registry")).await.unwrap();
     let gvisor = bundle(&registry, &dir.path().join("work")).await;
 
-    let (world, ca, asked) = World::new();
+    let world = World::new();
     let desired = |generation, bundles: Vec<DesiredBundle>| {
         let content = DesiredContent {
             bundles,
@@ -71,7 +71,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
 
     let files = ["ca.crt", "token", "endpoint"].map(|name| dir.path().join(name));
     // The token is only there after a while, as a kubelet's volume may be.
-    std::fs::write(&files[0], ca).unwrap();
+    std::fs::write(&files[0], &world.ca).unwrap();
     std::fs::write(&files[2], format!("https://{HOST}:{}\n", server.port)).unwrap();
     let flags = |flag: &str, path: &std::path::Path| [flag.to_owned(), path.display().to_string()];
     let args = ["rootstock-agent".to_owned(), "run".to_owned()]
@@ -127,7 +127,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     assert_eq!(registry.served_bytes(), served);
     assert_eq!(SimulatedHost::restarts(&root).await.unwrap(), 1);
     // The certificate was still good: one enrolment, one review.
-    let reviews = asked.lock().unwrap().iter().filter(|p| p.contains("tokenreviews")).count();
+    let reviews = world.asked.lock().unwrap().iter().filter(|p| p.contains("tokenreviews")).count();
     assert_eq!(reviews, 1);
 
     world.desired.send_replace(desired(8, vec![]));

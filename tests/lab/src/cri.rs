@@ -1,7 +1,7 @@
 //! Pods through containerd's CRI, as the kubelet starts them.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use http::uri::PathAndQuery;
@@ -144,13 +144,17 @@ impl Cri {
     /// Waits until containerd answers. Its plugins come up one by one: only a
     /// question about pods says that their part is there.
     pub(crate) async fn up(&self, limit: Duration) -> anyhow::Result<()> {
-        let until = Instant::now() + limit;
-        loop {
-            let answer: anyhow::Result<Nothing> = self.call("ListPodSandbox", Nothing {}).await;
-            let Err(error) = answer else { return Ok(()) };
-            anyhow::ensure!(Instant::now() < until, "containerd does not come up: {error:#}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let mut last = None;
+        let asking = async {
+            loop {
+                let answer: anyhow::Result<Nothing> = self.call("ListPodSandbox", Nothing {}).await;
+                let Err(error) = answer else { return };
+                last = Some(error);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let asked = tokio::time::timeout(limit, asking).await;
+        asked.with_context(|| format!("containerd does not come up: {last:?}"))
     }
 
     async fn call<A, B>(&self, method: &str, ask: A) -> anyhow::Result<B>

@@ -1,6 +1,5 @@
 //! An agent that is killed again and again while a pod runs.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -11,7 +10,7 @@ use rootstock_core::digest::Digest;
 use crate::cache::{Cache, Generation};
 use crate::cri::Pod;
 use crate::scenario::kernel;
-use crate::world::{BINARY_PATH, World};
+use crate::world::{BINARY_PATH, Program, World};
 
 /// Rounds between two looks whether the node comes to an end when it is let be.
 const REST: u32 = 20;
@@ -24,10 +23,10 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) async fn run(
     cache: &Cache,
     generation: Generation,
-    agent: &Path,
+    program: &Program,
     rounds: u32,
 ) -> anyhow::Result<String> {
-    let mut world = World::start(cache, generation, agent).await?;
+    let mut world = World::start(cache, generation, program).await?;
     let good = [world.bundle("1", |_| {}).await?, world.bundle("2", |_| {}).await?];
     world.want(&[&good[0]])?;
     world.until("Proven").await?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  cache: base image, containerd of four generations, images ─▶ node: systemd in a container
-//!     └ docker-registry with gVisor bundles ─▶ agent in the node ─▶ scenario: what a pod and containerd say
+//!     └ registry with gVisor bundles ─▶ agent in the node ─▶ scenario: what a pod and containerd say
 //! ```
 
 mod cache;

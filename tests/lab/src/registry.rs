@@ -3,8 +3,10 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rootstock_core::desired::Registry as Desired;
 use rootstock_playground::registry;
 
@@ -13,6 +15,8 @@ use crate::images::write;
 
 /// Debian's name of the reference implementation of the OCI distribution spec.
 const PROGRAM: &str = "docker-registry";
+/// How long it may take to listen.
+const START: Duration = Duration::from_secs(20);
 
 /// A registry on this machine, which the nodes share.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ pub(crate) enum Registry {
     Real {
         /// Its URL.
         url: String,
-        /// It ends with this.
+        /// Kept for its end alone.
         _process: Process,
     },
     /// The playground's.
@@ -35,8 +39,8 @@ impl Registry {
             eprintln!("lab: no {PROGRAM} here, the playground's registry has the bundles");
             return Ok(Self::Playground(registry::Registry::start(dir).await?));
         }
-        let (_process, address) = Process::start(dir).context(PROGRAM)?;
-        Ok(Self::Real { url: format!("http://{address}"), _process })
+        let (process, address) = Process::start(dir).context(PROGRAM)?;
+        Ok(Self::Real { url: format!("http://{address}"), _process: process })
     }
 
     /// It as the catalog names it.
@@ -54,7 +58,7 @@ impl Registry {
     }
 }
 
-/// Ends with its handle.
+/// A child that is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process(Child);
 
@@ -72,27 +76,30 @@ impl Process {
         let mut child = Command::new(PROGRAM)
             .arg("serve")
             .arg(&config)
+            // REGISTRY_* would go before what is in the file.
+            .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;
         let log = child.stderr.take().context("its log is piped")?;
         let process = Self(child);
-        let mut lines = BufReader::new(log).lines();
-        let mut said = Vec::new();
-        for line in lines.by_ref() {
-            let line = line?;
-            let address =
-                line.split("listening on ").nth(1).and_then(|rest| rest.split('"').next());
+        let (tell, told) = mpsc::channel();
+        // It reads to the end: a pipe that nobody reads would hold the registry up.
+        std::thread::spawn(move || {
+            let lines = BufReader::new(log).lines().map_while(Result::ok);
+            // Nobody listens any more once the address is known.
+            lines.for_each(|line| drop(tell.send(line)));
+        });
+        let (until, mut said) = (Instant::now() + START, Vec::new());
+        while let Ok(line) = told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            let address = line.split("listening on ").nth(1).and_then(|at| at.split('"').next());
             if let Some(address) = address {
-                let address = address.trim().to_owned();
-                // A pipe that nobody reads would hold it up.
-                std::thread::spawn(move || lines.for_each(drop));
-                return Ok((process, address));
+                return Ok((process, address.trim().to_owned()));
             }
             said.push(line);
         }
-        anyhow::bail!("it ended: {}", said.join("; "))
+        bail!("it does not listen: {}", said.join("; "))
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is tried on a node, and what has to be seen.
 
 use std::fmt;
-use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
@@ -11,7 +10,7 @@ use serde_json::Value;
 use crate::cache::{Cache, Generation};
 use crate::cri::Pod;
 use crate::images::write;
-use crate::world::{BINARY_PATH, World};
+use crate::world::{BINARY_PATH, Program, World};
 
 /// What the kernel is called that gVisor shows its pods, and what it was called
 /// in older releases.
@@ -55,9 +54,9 @@ impl Scenario {
         self,
         cache: &Cache,
         generation: Generation,
-        agent: &Path,
+        program: &Program,
     ) -> anyhow::Result<String> {
-        let mut world = World::start(cache, generation, agent).await?;
+        let mut world = World::start(cache, generation, program).await?;
         match self {
             Self::Install if generation == Generation::V1_6 => {
                 let unsupported = unsupported(&mut world).await?;
@@ -137,7 +136,7 @@ async fn install(world: &mut World) -> anyhow::Result<String> {
     let pod = world.cri.pod("one", "runsc").await?;
     let release = kernel(&pod).await?;
     pod.end().await?;
-    let (status, after) = (world.agent_status()?, world.agent_memory()?);
+    let (status, memory) = (world.agent_status()?, world.idle_memory().await?);
     let none = |set: &str| status.contains(&format!("{set}:\t0000000000000000"));
     ensure!(["CapEff", "CapPrm", "CapBnd"].iter().all(|set| none(set)), "{status}");
     // A second start of the agent changes nothing.
@@ -146,8 +145,8 @@ async fn install(world: &mut World) -> anyhow::Result<String> {
     world.start_agent()?;
     world.until("Proven").await?;
     ensure!(world.node.start()? == start, "containerd restarted without need");
-    let idle = world.agent_memory()?;
-    Ok(format!("Proven, uname -r says {release}; agent {after:.1} MB, started again {idle:.1} MB"))
+    let memory = memory.map(|memory| format!(", an idle agent has {memory:.1} MB"));
+    Ok(format!("Proven, uname -r says {release}{}", memory.unwrap_or_default()))
 }
 
 async fn upgrade(world: &mut World) -> anyhow::Result<String> {

@@ -1,6 +1,6 @@
 //! A registry with bundles, a node, and the real agent on it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,21 @@ use crate::registry::Registry;
 pub(crate) const BINARY_PATH: &str = "/var/bin/containerruntimes";
 /// How long an activation may take, with a settle window of two seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What an idle agent may have, in MB.
+const MEMORY: f64 = 6.0;
+/// How long it may take to give back what it had. Its threads wait 10 s for more.
+const IDLE: Duration = Duration::from_secs(30);
 
-/// Builds the agent, for tests or as nodes run it, and says where it is.
-pub(crate) fn build_agent(shipped: bool) -> anyhow::Result<PathBuf> {
+/// The agent's program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    path: PathBuf,
+    /// Whether it is the one that nodes run.
+    shipped: bool,
+}
+
+/// Builds the agent, for tests or as nodes run it.
+pub(crate) fn build_agent(shipped: bool) -> anyhow::Result<Program> {
     eprintln!("lab: building the agent");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
@@ -39,7 +51,7 @@ pub(crate) fn build_agent(shipped: bool) -> anyhow::Result<PathBuf> {
     let folder = lab.parent().context("this program is in no folder")?;
     // The folders of all profiles stand side by side.
     let folder = if shipped { folder.with_file_name("agent") } else { folder.to_owned() };
-    Ok(folder.join("rootstock-agent"))
+    Ok(Program { path: folder.join("rootstock-agent"), shipped })
 }
 
 /// Everything of one scenario.
@@ -50,6 +62,7 @@ pub(crate) struct World {
     registry: Registry,
     dir: tempfile::TempDir,
     agent: Option<Child>,
+    shipped: bool,
     generation: u64,
     /// The gVisor that the node's containerd works with; none for the newest one.
     gvisor: Option<PathBuf>,
@@ -60,16 +73,17 @@ impl World {
     pub(crate) async fn start(
         cache: &Cache,
         generation: Generation,
-        agent: &Path,
+        program: &Program,
     ) -> anyhow::Result<Self> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir()?;
         let registry = Registry::start(&dir.path().join("registry")).await?;
         let node = Node::boot(cache, generation).await?;
-        std::fs::copy(agent, node.path(pod::PROGRAM))?;
+        std::fs::copy(&program.path, node.path(pod::PROGRAM))?;
         let cri = Cri(node.path("/run/containerd/containerd.sock"));
         let gvisor = cache.gvisor(generation);
-        Ok(Self { node, cri, registry, dir, agent: None, generation: 0, gvisor })
+        let shipped = program.shipped;
+        Ok(Self { node, cri, registry, dir, agent: None, shipped, generation: 0, gvisor })
     }
 
     /// A gVisor that works on the node as a bundle. Another `version` has another digest.
@@ -218,12 +232,24 @@ impl World {
         self.node.run(&["sh", "-c", "cat /proc/$(pidof rootstock-agent)/status"])
     }
 
-    /// The agent's resident memory in MB.
-    pub(crate) fn agent_memory(&self) -> anyhow::Result<f64> {
-        let status = self.agent_status()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
-        Ok(kib.parse::<f64>()? * 1024.0 / 1e6)
+    /// The resident memory of an agent that has nothing to do, in MB, once it is
+    /// below what it may be; none of a program that nodes don't run.
+    pub(crate) async fn idle_memory(&self) -> anyhow::Result<Option<f64>> {
+        if !self.shipped {
+            return Ok(None);
+        }
+        let until = Instant::now() + IDLE;
+        loop {
+            let status = self.agent_status()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+            let memory = kib.parse::<f64>()? * 1024.0 / 1e6;
+            if memory < MEMORY {
+                return Ok(Some(memory));
+            }
+            anyhow::ensure!(Instant::now() < until, "an idle agent has {memory:.1} MB");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
     }
 
     /// What `rootstock-agent plan` says.
