@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use rootstock_agent::containerd;
 use rootstock_core::desired::DesiredBundle;
 use rootstock_core::digest::Digest;
@@ -67,7 +67,12 @@ fn life(round: u32) -> Duration {
 /// that leads to is there with every byte.
 async fn sound(world: &World, pod: &Pod, all: &[DesiredBundle]) -> anyhow::Result<()> {
     // The agent may have died after it had asked for a restart.
-    world.cri.up(START).await?;
+    if let Err(error) = world.cri.up(START).await {
+        let unit = ["systemctl", "status", "containerd", "--no-pager", "--full", "--lines=40"];
+        // It exits with the unit's state.
+        let status = world.node.run(&unit).unwrap_or_else(|error| format!("{error:#}"));
+        bail!("{error:#}; its unit: {status}");
+    }
     kernel(pod).await.context("the pod is lost")?;
     world.node.run(&["containerd", "config", "dump"]).context("torn configuration")?;
     let tables = containerd::tables(&world.node.config()?)?;
