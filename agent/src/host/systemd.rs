@@ -91,6 +91,9 @@ impl SystemdHost {
             return Err(RestartError::Evidence(harm));
         }
         let mut jobs = systemd.jobs().await?;
+        // Five starts in ten seconds, whoever asked for them, and systemd lets a unit
+        // lie: a change and its way back must not be what takes the node down.
+        let () = systemd.manager.call("ResetFailedUnit", &(CONTAINERD,)).await?;
         let job: OwnedObjectPath =
             systemd.manager.call("RestartUnit", &(CONTAINERD, "replace")).await?;
         let Some(result) = jobs.end(&job).await? else {

@@ -247,7 +247,7 @@ impl World {
             if memory < MEMORY {
                 return Ok(Some(memory));
             }
-            anyhow::ensure!(Instant::now() < until, "an idle agent has {memory:.1} MB");
+            anyhow::ensure!(Instant::now() < until, "an idle agent has {memory:.1} MB: {status}");
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
