@@ -24,9 +24,9 @@ const HOST_ROOT: &str = "/host";
 /// Where endpoint and authorities are in the Pod.
 const CONFIG_DIR: &str = "/etc/rootstock";
 const TOKEN_DIR: &str = "/var/run/secrets/rootstock";
-/// glibc's own defaults, which it raises by itself unless they are set, and one
-/// heap for all threads.
-const MALLOC: &str = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072";
+/// One heap for all threads, and what is free goes back soon. glibc would raise
+/// both thresholds by itself, unless they are set.
+const MALLOC: &str = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=16384:glibc.malloc.top_pad=4096";
 
 /// A folder of the node that the agent works in. Always a folder and never a
 /// socket in it: a mounted socket goes stale when its owner restarts.
