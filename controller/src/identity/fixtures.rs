@@ -22,21 +22,31 @@ pub(crate) struct Script {
     pub(crate) asked: Vec<String>,
 }
 
+impl Script {
+    /// A claim that the review tells of the token, by its short name.
+    pub(crate) fn extra(&mut self, name: &str) -> &mut Value {
+        &mut self.review["user"]["extra"][claim(name)]
+    }
+}
+
+fn claim(name: &str) -> String {
+    format!("authentication.kubernetes.io/{name}")
+}
+
 #[derive(Clone)]
 pub(crate) struct ScriptedApi(Arc<Mutex<Script>>);
 
 impl ScriptedApi {
     /// All is well: the agent's Pod on node-1 has the token.
     pub(crate) fn new() -> Self {
-        let extra = |name: &str| format!("authentication.kubernetes.io/{name}");
         let review = json!({
             "authenticated": true,
             "audiences": ["rootstock"],
             "user": {
                 "username": "system:serviceaccount:kube-system:rootstock-agent",
                 "extra": {
-                    extra("pod-name"): ["rootstock-agent-x"], extra("pod-uid"): ["pod-uid-1"],
-                    extra("node-name"): ["node-1"], extra("node-uid"): ["node-uid-1"],
+                    claim("pod-name"): ["rootstock-agent-x"], claim("pod-uid"): ["pod-uid-1"],
+                    claim("node-name"): ["node-1"], claim("node-uid"): ["node-uid-1"],
                 },
             },
         });

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rootstock_proto::v1;
 use rustls_pki_types::CertificateDer;
 use tonic::Code;
 
-use super::setup::{Seed, Told, identity, soon};
-use crate::identity::ca::ShootCa;
+use super::setup::{Seed, Told, identity, signed, soon};
 use crate::identity::fixtures::request;
 
 #[tokio::test]
@@ -92,9 +90,8 @@ async fn a_certificate_of_shoot_two_opens_nothing_at_shoot_one() {
     // Another authority: the handshake fails.
     let own = identity(&seed.two, "spiffe://two/node/node-1/uid", Timestamp::now());
     refused_by_tls(seed.agent("rs-one.test", &seed.one).with(own)).await;
-    // The right authority, but the name of another shoot, which
-    // `ShootCa::sign` would never give out.
-    let own = forge(&seed.one, "spiffe://two/node/node-1/uid");
+    // The right authority, but the name of another shoot.
+    let own = signed(&seed.one, "spiffe://two/node/node-1/uid", |_| {});
     let status = seed.agent("rs-one.test", &seed.one).with(own).sync().await.err().unwrap();
     assert_eq!(status.code(), Code::PermissionDenied);
     assert!(status.message().contains("for two, but one was called"), "{status}");
@@ -103,15 +100,6 @@ async fn a_certificate_of_shoot_two_opens_nothing_at_shoot_one() {
     let own = identity(&seed.two, "spiffe://two/node/node-1/uid", Timestamp::now());
     let _stream = seed.agent("rs-two.test", &seed.two).with(own).sync().await.unwrap();
     assert!(matches!(seed.told().await, Told::Connected(node, _) if node == "two/node-1"));
-}
-
-fn forge(ca: &ShootCa, name: &str) -> (CertificateDer<'static>, KeyPair) {
-    let (key, signer) = (KeyPair::generate().unwrap(), KeyPair::from_pem(&ca.key_pem()).unwrap());
-    let issuer = Issuer::from_ca_cert_der(ca.cert_der(), signer).unwrap();
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    (params.signed_by(&key, &issuer).unwrap().der().clone(), key)
 }
 
 #[tokio::test]

@@ -5,38 +5,22 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     date_time_ymd,
 };
 use rootstock_proto::v1;
 use rustls_pki_types::CertificateDer;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tonic::Code;
 
 use super::access::refused_by_tls;
-use super::setup::{Identity, Seed, Told, identity};
-use crate::identity::ca::ShootCa;
+use super::setup::{Identity, Seed, Told, certificate, identity, signed, uri};
 use crate::identity::fixtures::{Script, request};
 
 const NODE: &str = "spiffe://one/node/node-1/node-uid-1";
-
-/// A client's certificate for node-1, but for what is changed.
-fn certificate(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI(NODE.try_into().unwrap())];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    change(&mut params);
-    params
-}
-
-/// As the shoot's authority would sign it if it signed such things.
-fn signed(ca: &ShootCa, change: impl FnOnce(&mut CertificateParams)) -> Identity {
-    let (key, signer) = (KeyPair::generate().unwrap(), KeyPair::from_pem(&ca.key_pem()).unwrap());
-    let issuer = Issuer::from_ca_cert_der(ca.cert_der(), signer).unwrap();
-    (certificate(change).signed_by(&key, &issuer).unwrap().der().clone(), key)
-}
+const OTHER: &str = "spiffe://one/node/node-2/node-uid-2";
 
 #[tokio::test]
 async fn certificates_that_the_authority_would_not_give_are_refused() {
@@ -44,16 +28,19 @@ async fn certificates_that_the_authority_would_not_give_are_refused() {
     let one = Arc::clone(&seed.one);
     let (good, _) = identity(&one, NODE, Timestamp::now());
     let own = KeyPair::generate().unwrap();
-    let alone = certificate(|_| {}).self_signed(&own).unwrap().der().clone();
+    let alone = certificate(NODE, |_| {}).self_signed(&own).unwrap().der().clone();
     let table: [(&str, Identity); 6] = [
         ("signed by itself", (alone, own)),
         ("of another shoot", identity(&seed.two, "spiffe://two/node/a/1", Timestamp::now())),
         ("another node's, without its key", (good, KeyPair::generate().unwrap())),
-        ("over", signed(&one, |params| params.not_after = date_time_ymd(2020, 1, 1))),
-        ("not yet begun", signed(&one, |params| params.not_before = date_time_ymd(2999, 1, 1))),
+        ("over", signed(&one, NODE, |params| params.not_after = date_time_ymd(2020, 1, 1))),
+        (
+            "not yet begun",
+            signed(&one, NODE, |params| params.not_before = date_time_ymd(2999, 1, 1)),
+        ),
         (
             "a server's",
-            signed(&one, |params| {
+            signed(&one, NODE, |params| {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             }),
         ),
@@ -73,10 +60,8 @@ async fn a_node_signs_for_nobody() {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = Issuer::new(params, key);
-    let other = SanType::URI("spiffe://one/node/node-2/node-uid-2".try_into().unwrap());
     let leaf_key = KeyPair::generate().unwrap();
-    let leaf = certificate(|params| params.subject_alt_names = vec![other]);
-    let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap().der().clone();
+    let leaf = certificate(OTHER, |_| {}).signed_by(&leaf_key, &issuer).unwrap().der().clone();
     let agent = seed.agent("rs-one.test", &seed.one).with((leaf, leaf_key));
     refused_by_tls(agent.with_chain(vec![node])).await;
     assert!(seed.told_nothing());
@@ -93,12 +78,9 @@ async fn the_right_certificate_opens_no_other_host() {
 #[tokio::test]
 async fn tokens_that_are_not_this_agents_get_no_certificate() {
     type Change = fn(&mut Script);
-    fn extra<'a>(script: &'a mut Script, name: &str) -> &'a mut Value {
-        &mut script.review["user"]["extra"][format!("authentication.kubernetes.io/{name}")]
-    }
     let table: [(&str, Change, &str); 9] = [
-        ("another Pod's", |s| *extra(s, "pod-uid") = json!(["pod-uid-2"]), "does not exist"),
-        ("another node's", |s| *extra(s, "node-name") = json!(["node-2"]), "does not run on"),
+        ("another Pod's", |s| *s.extra("pod-uid") = json!(["pod-uid-2"]), "does not exist"),
+        ("another node's", |s| *s.extra("node-name") = json!(["node-2"]), "does not run on"),
         (
             "another account's",
             |s| s.review["user"]["username"] = json!("system:serviceaccount:kube-system:x"),
@@ -139,8 +121,7 @@ async fn what_a_request_asks_for_beside_its_key_is_not_given() {
     let mut seed = Seed::start().await;
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["rs-one.test".to_owned()]).unwrap();
-    let foreign = "spiffe://one/node/node-2/node-uid-2".try_into().unwrap();
-    params.subject_alt_names.push(SanType::URI(foreign));
+    params.subject_alt_names.push(uri(OTHER));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let greedy = params.serialize_request(&key).unwrap().der().to_vec();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use rcgen::KeyPair;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rootstock_core::desired::{Desired, Generation};
 use rootstock_core::status::BundleReport;
 use rootstock_proto::v1::enrollment_client::EnrollmentClient;
@@ -179,6 +179,33 @@ pub(super) fn identity(ca: &ShootCa, node: &str, now: Timestamp) -> Identity {
     let (key, request) = request();
     let node = NodeId::from_spiffe(node).unwrap();
     (ca.sign(&request, &node, now, NODE_LIFETIME).unwrap().certificate, key)
+}
+
+pub(super) fn uri(name: &str) -> SanType {
+    SanType::URI(name.try_into().unwrap())
+}
+
+/// A client's certificate under a name, but for what is changed.
+pub(super) fn certificate(
+    name: &str,
+    change: impl FnOnce(&mut CertificateParams),
+) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![uri(name)];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    change(&mut params);
+    params
+}
+
+/// One that the authority signed, which [`ShootCa::sign`] would never give out.
+pub(super) fn signed(
+    ca: &ShootCa,
+    name: &str,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Identity {
+    let (key, signer) = (KeyPair::generate().unwrap(), KeyPair::from_pem(&ca.key_pem()).unwrap());
+    let issuer = Issuer::from_ca_cert_der(ca.cert_der(), signer).unwrap();
+    (certificate(name, change).signed_by(&key, &issuer).unwrap().der().clone(), key)
 }
 
 pub(super) struct Agent {

@@ -11,10 +11,6 @@ fn ca() -> ShootCa {
     ShootCa::generate(&"one".parse().unwrap(), now()).unwrap()
 }
 
-fn extra<'a>(script: &'a mut Script, name: &str) -> &'a mut Value {
-    &mut script.review["user"]["extra"][format!("{EXTRA}{name}")]
-}
-
 fn owner(script: &mut Script) -> &mut Value {
     &mut script.pod.as_mut().unwrap()["metadata"]["ownerReferences"][0]
 }
@@ -51,9 +47,9 @@ async fn everyone_else_gets_none() {
         ("a person", |s| s.review["user"]["username"] = json!("admin"), "is of \"admin\""),
         ("no user", |s| s.review["user"] = Value::Null, "does not accept the token"),
         ("unbound", |s| s.review["user"]["extra"] = Value::Null, "does not name its pod-name"),
-        ("no node", |s| *extra(s, "node-name") = json!([]), "does not name its node-name"),
-        ("two nodes", |s| *extra(s, "node-name") = json!(["a", "b"]), "not name its node-name"),
-        ("a path", |s| *extra(s, "pod-name") = json!(["../../x"]), "does not name its pod-name"),
+        ("no node", |s| *s.extra("node-name") = json!([]), "does not name its node-name"),
+        ("two nodes", |s| *s.extra("node-name") = json!(["a", "b"]), "not name its node-name"),
+        ("a path", |s| *s.extra("pod-name") = json!(["../../x"]), "does not name its pod-name"),
         ("Pod gone", |s| s.pod = None, "does not exist any more"),
         (
             "Pod made anew",
