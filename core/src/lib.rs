@@ -19,6 +19,7 @@
 //! * [`desired`]: what one node should have, with its generation
 //! * [`layout`]: where a bundle lies on a node, and what containerd is told of it
 //! * [`effective`]: what containerd makes of its configuration, before and after an edit
+//! * [`election`]: which of several controllers leads
 //! * [`preflight`]: whether a node has what a bundle needs
 //! * [`state`]: what moves along to another seed
 //! * [`status`]: phases and reasons, in the words that users see
@@ -30,6 +31,7 @@ pub mod catalog;
 pub mod desired;
 pub mod digest;
 pub mod effective;
+pub mod election;
 pub mod layout;
 pub mod name;
 pub mod path;
