@@ -9,16 +9,21 @@
 //! The agent acts from its ledger, so an ended stream stops nothing but news.
 
 mod connect;
+mod epoch;
 mod identity;
+mod pause;
 mod session;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use connect::{ConnectError, EndpointSource};
+use epoch::Epochs;
 use identity::Identity;
 pub use identity::IdentityError;
+use pause::{Cause, Pauses};
 use rootstock_core::name::Architecture;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
@@ -27,18 +32,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::backoff::backoff;
 use crate::reconcile::{Files, Reports};
+use crate::rootfs::random;
 
-/// The first delay after a failure. A controller that restarts is back within
-/// a second, and a node should notice.
-const FIRST: Duration = Duration::from_millis(100);
-/// The longest delay: what a fleet of 10,000 may ask of a controller that is
-/// down (700 connections a second).
-const MOST: Duration = Duration::from_secs(15);
-/// The longest delay where asking again is not likely to help: the token is
-/// refused, or the agent is too old.
-const MOST_REFUSED: Duration = Duration::from_secs(60);
 /// A stream that lived this long counts as well: the next failure is a first one.
 const WELL: Duration = Duration::from_secs(30);
 
@@ -63,6 +59,7 @@ pub struct Link {
     reports: Reports,
     retry: Arc<Notify>,
     identity: Option<Identity>,
+    epochs: Epochs,
 }
 
 /// Why a stream did not come to be, or ended.
@@ -84,12 +81,12 @@ impl Link {
         reports: Reports,
         retry: Arc<Notify>,
     ) -> Self {
-        Self { settings, files, reports, retry, identity: None }
+        Self { settings, files, reports, retry, identity: None, epochs: Epochs::default() }
     }
 
     /// Runs until the shutdown begins.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let mut failures = 0;
+        let mut pauses = Pauses::default();
         loop {
             let begun = Instant::now();
             let ended = tokio::select! {
@@ -97,25 +94,23 @@ impl Link {
                 () = shutdown.begun() => return Ok(()),
                 ended = self.stream() => ended,
             };
+            self.epochs.left(Instant::now());
+            if ended.is_ok() || begun.elapsed() >= WELL {
+                pauses = Pauses::default();
+            }
             let delay = match ended {
                 Ok(Ended::Goodbye(after)) => {
-                    failures = 0;
                     tracing::info!(?after, "the controller says goodbye");
                     // One that says it again and again is not asked as fast as it can.
-                    after.max(backoff(0, FIRST, MOST))
+                    after.max(Pauses::default().next(Cause::Away, random()))
                 }
                 Ok(Ended::RenewalDue) => {
-                    failures = 0;
                     tracing::info!("the certificate is renewed");
-                    self.identity = None;
                     Duration::ZERO
                 }
                 Err(error) => {
-                    if begun.elapsed() >= WELL {
-                        failures = 0;
-                    }
-                    let delay = self.after(&error, failures);
-                    failures += 1;
+                    self.doubt(&error);
+                    let delay = pauses.next(Cause::of(&error), random());
                     tracing::warn!(error = %Chain(&error), ?delay, "no stream to the controller");
                     delay
                 }
@@ -139,6 +134,7 @@ impl Link {
                 self.identity.insert(identity)
             }
         };
+        self.epochs.at(target.to_string());
         let channel = connect::channel(&target, Some(identity.shown())).await?;
         let renew_at = identity.renew_at();
         let parts = session::Parts {
@@ -147,33 +143,34 @@ impl Link {
             retry: &self.retry,
             architecture: settings.architecture,
             renew_at,
+            epochs: &mut self.epochs,
         };
-        Ok(session::run(channel, parts).await?)
+        let ended = session::run(channel.clone(), parts).await?;
+        if matches!(ended, Ended::RenewalDue) {
+            // Where that fails the next attempt enrols by the token.
+            self.identity = Some(identity::renew(channel).await?);
+        }
+        Ok(ended)
     }
 
-    /// How long to wait, by why the stream ended.
-    fn after(&mut self, error: &LinkError, failures: u32) -> Duration {
-        let code = match error {
-            LinkError::Session(SessionError::Status(status)) => Some(status.code()),
-            LinkError::Identity(IdentityError::Refused(status)) => Some(status.code()),
-            LinkError::Connect(ConnectError::Transport { .. }) => {
-                // The certificate may be what the controller did not like.
-                if failures > 2 {
-                    self.identity = None;
-                }
-                None
-            }
-            LinkError::Connect(_) | LinkError::Identity(_) | LinkError::Session(_) => None,
-        };
-        let most = match code {
-            // The certificate is of no use: the next attempt begins with a new one.
-            Some(Code::Unauthenticated | Code::PermissionDenied) => {
-                self.identity = None;
-                MOST_REFUSED
-            }
-            Some(Code::FailedPrecondition | Code::Unimplemented) => MOST_REFUSED,
-            _ => MOST,
-        };
-        backoff(failures, FIRST, most)
+    /// Drops the certificate where that is what the controller does not like:
+    /// the next attempt begins with a new one. A controller that is not there
+    /// says nothing of it: ten thousand agents must not enrol anew because one
+    /// Pod was replaced.
+    fn doubt(&mut self, error: &LinkError) {
+        let code = pause::code(error);
+        let refused = matches!(code, Some(Code::Unauthenticated | Code::PermissionDenied));
+        if refused || is_alert(error) {
+            self.identity = None;
+        }
     }
+}
+
+/// Whether the other side ended the handshake, and said why.
+fn is_alert(error: &(dyn std::error::Error + 'static)) -> bool {
+    let alert = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+        .is_some_and(|inner| matches!(inner.downcast_ref(), Some(rustls::Error::AlertReceived(_))));
+    alert || error.source().is_some_and(is_alert)
 }

@@ -13,25 +13,22 @@ use rootstock_core::path::BinaryRoots;
 use rootstock_daemon::{Readiness, Shutdown, Tasks, admin, telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::args::{Args, ClusterKind};
 use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
-use crate::events::Events;
-use crate::fleet::Fleet;
-use crate::grpc;
-use crate::heartbeat::Heartbeat;
 use crate::home::{self, Home};
 use crate::index::Index;
-use crate::objects::plain::Plain;
-use crate::objects::{AgentSettings, Objects, Place, Recent};
-use crate::operation::{Operations, Triggers};
+use crate::lead::{Candidate, Mark, Standing, fenced};
+use crate::operation::Triggers;
 use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Endpoints, Shoots, Tokens};
-use crate::status::StatusWriter;
+use crate::term::Leading;
 
-/// How long tasks may take to end: the gRPC server drains for 10 s.
-const GRACE: Duration = Duration::from_secs(15);
+/// How long tasks may take to end: what a leader does has 12 s, and giving the
+/// Lease back is one request.
+const GRACE: Duration = Duration::from_secs(18);
 
 /// Threads that work. One is busy with a large seed; by default a machine with
 /// 64 cores would get 64, each with its own part of the heap.
@@ -65,16 +62,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let first = catalog::load(&args.config).await?;
     let (catalog, catalog_changes) = watch::channel(Arc::new(first));
     let client = client(&args).await?;
-    let agents = listen(args.listen, "--listen").await?;
     let admin_listener = listen(args.admin_listen, "--admin-listen").await?;
 
-    let place = match &home {
-        Home::Seed => Place::Managed,
-        Home::Plain { .. } => {
-            home::bring(&client, &home).await?;
-            Place::Plain(Plain::new(client.clone()))
-        }
-    };
+    if matches!(home, Home::Plain { .. }) {
+        home::bring(&client, &home).await?;
+    }
+    let (terms, standing) = Standing::new();
+    let writes = fenced(&client, &standing);
 
     let roots = BinaryRoots::new(args.binary_roots.clone());
     let index = Index::new(roots).at_home(home.clone());
@@ -95,7 +89,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let follow = catalog::Follow { path: args.config.clone(), catalog };
     tasks.spawn("configuration", follow.run(shutdown.clone()));
     let secrets = Secrets(Api::namespaced(client.clone(), &args.namespace));
-    let resolver = Resolver { seed: secrets, catalog: catalog_changes, index: Arc::clone(&index) };
+    let resolver =
+        Resolver { seed: secrets, catalog: catalog_changes.clone(), index: Arc::clone(&index) };
     resolver.announce();
     tasks.spawn("bundles", resolver.run(shutdown.clone()));
     let store = Arc::new(Store::default());
@@ -103,20 +98,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // Without Gardener nobody sets its annotation.
     let freely = args.ignore_operation_annotation || args.cluster == ClusterKind::Local;
     let triggers = Arc::new(Triggers::new(freely));
-    let (events, publish) = Events::new(client.clone());
-    tasks.spawn("events", publish.run(shutdown.clone()));
-    let objects = Objects {
-        client: client.clone(),
-        catalog: scope.catalog.clone(),
-        agent: AgentSettings {
-            image: args.agent_image.clone(),
-            roots: BinaryRoots::new(args.binary_roots.clone()),
-            domain: args.endpoint_domain.clone(),
-            port: args.endpoint_port,
-        },
-        place,
-        recent: Recent::default(),
-    };
     let seed = Seed {
         client: client.clone(),
         store: Arc::clone(&store),
@@ -131,7 +112,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         tasks.spawn("tokens", tokens.run(shutdown.clone()));
     }
     let shoots = Shoots {
-        seed: client.clone(),
+        seed: writes.clone(),
+        standing: standing.clone(),
         index: Arc::clone(&index),
         clusters: Arc::clone(&clusters),
         endpoints: Arc::clone(&endpoints),
@@ -140,32 +122,30 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         home,
     };
     tasks.spawn("shoots", shoots.run(shutdown.clone()));
-    let operations = Operations {
-        client: client.clone(),
-        store: Arc::clone(&store),
+    let left = CancellationToken::new();
+    let candidate = Candidate::new(
+        client.clone(),
+        args.leader_election_namespace.as_ref().unwrap_or(&args.namespace),
+        (args.identity(), args.lease_duration),
+        terms,
+        left.clone(),
+        readiness.clone(),
+    );
+    tasks.spawn("election", candidate.run(shutdown.clone()));
+    let mark = args.pod.as_ref().map(|pod| Mark::new(client, writes.clone(), &args.namespace, pod));
+    let leading = Leading {
+        args,
+        client: writes,
+        index: Arc::clone(&index),
+        store,
         clusters,
         triggers,
-        index: Arc::clone(&index),
-        endpoints: Arc::clone(&endpoints),
-        objects: Arc::new(objects),
-        events: events.clone(),
+        endpoints,
+        catalog: catalog_changes,
         scope,
-        deletion_timeout: args.deletion_timeout,
-        at_once: args.max_concurrent_reconciles,
+        mark,
     };
-    tasks.spawn("operations", operations.run(shutdown.clone()));
-    // A plain cluster has no Gardener that would look.
-    if args.cluster == ClusterKind::Seed {
-        let namespace = args.heartbeat_namespace.as_ref().unwrap_or(&args.namespace).clone();
-        let interval = args.heartbeat_renew_interval;
-        let heartbeat = Heartbeat { client: client.clone(), namespace, interval };
-        tasks.spawn("heartbeat", heartbeat.run(shutdown.clone()));
-    }
-    let status = StatusWriter { client, index: Arc::clone(&index), store, events };
-    tasks.spawn("status", status.run(shutdown.clone()));
-    let fleet = Arc::new(Fleet { index: Arc::clone(&index), endpoints });
-    let token = shutdown.token();
-    tasks.spawn("agents", async move { Ok(grpc::serve(agents, fleet, token).await?) });
+    tasks.spawn("leading", leading.run(standing, left, shutdown.clone()));
     let pages = Router::new().route("/status", get(async move || Json(index.page())));
     tasks.spawn("admin", admin::serve(admin_listener, readiness, pages, shutdown));
     tasks.join(GRACE).await

@@ -1,6 +1,7 @@
 //! The controller's flags. Each is an environment variable too.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -158,6 +159,32 @@ pub struct Args {
     )]
     pub binary_roots: Vec<BinaryPath>,
 
+    /// The namespace of the Lease rootstock-controller, by which one of several
+    /// controllers leads; the controller's own where it is not set.
+    #[arg(long, env = "ROOTSTOCK_LEADER_ELECTION_NAMESPACE", value_name = "NAME")]
+    pub leader_election_namespace: Option<String>,
+
+    /// How long a leader that is silent is respected. It renews its Lease after
+    /// 2/15 of that time and stops acting after 2/3.
+    #[arg(
+        long, env = "ROOTSTOCK_LEASE_DURATION", value_name = "DURATION", default_value = "15s",
+        value_parser = lease_duration
+    )]
+    pub lease_duration: std::time::Duration,
+
+    /// The Pod that this process runs in: it is marked while it serves agents,
+    /// so that the Service finds it. Without a Pod nothing is marked.
+    #[arg(long, env = "ROOTSTOCK_POD", value_name = "NAME")]
+    pub pod: Option<String>,
+
+    /// The name under which the controller stands for election: the Pod's where
+    /// it is not set, else one that is made up at each start.
+    ///
+    /// A process takes a Lease of its own name over at once, so no two that may
+    /// run at one time share it.
+    #[arg(long, env = "ROOTSTOCK_IDENTITY", value_name = "NAME")]
+    pub identity: Option<String>,
+
     /// How many ContainerRuntimes are reconciled at once.
     #[arg(
         long, env = "ROOTSTOCK_MAX_CONCURRENT_RECONCILES", value_name = "COUNT", default_value_t = 5,
@@ -176,6 +203,30 @@ pub struct Args {
     /// Where and how logs go.
     #[command(flatten)]
     pub telemetry: telemetry::Args,
+}
+
+impl Args {
+    /// The name under which the controller stands for election.
+    pub(crate) fn identity(&self) -> String {
+        let named = self.identity.as_ref().or(self.pod.as_ref());
+        named.cloned().unwrap_or_else(|| {
+            let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".to_owned());
+            // Each is seeded anew by the system.
+            format!("{host}_{:016x}", RandomState::new().hash_one(&host))
+        })
+    }
+}
+
+/// Whole seconds, which is what a Lease can say; shorter ones would end for a
+/// slow API server.
+fn lease_duration(text: &str) -> Result<std::time::Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match duration.as_secs() {
+        seconds @ 3..=300 if duration.subsec_nanos() == 0 => {
+            Ok(std::time::Duration::from_secs(seconds))
+        }
+        _ => Err("want whole seconds from 3s to 5m".to_owned()),
+    }
 }
 
 /// Which clusters are looked after.
@@ -244,6 +295,25 @@ mod tests {
             let variable = flag.get_env().and_then(|name| name.to_str()).unwrap_or_default();
             assert!(variable.starts_with("ROOTSTOCK_"), "{name} has no variable");
         }
+    }
+
+    #[test]
+    fn a_lease_lasts_whole_seconds() {
+        assert_eq!(lease_duration("15s"), Ok(std::time::Duration::from_secs(15)));
+        for bad in ["2s", "1500ms", "10m", "soon", ""] {
+            assert!(lease_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_candidate_has_a_name_of_its_own() {
+        let args = |more: &[&str]| {
+            let fixed = ["rootstock-controller", "--config", "c"];
+            Args::try_parse_from(fixed.iter().chain(more)).unwrap()
+        };
+        assert_ne!(args(&[]).identity(), args(&[]).identity());
+        assert_eq!(args(&["--pod", "p-1"]).identity(), "p-1");
+        assert_eq!(args(&["--pod", "p-1", "--identity", "me"]).identity(), "me");
     }
 
     #[test]

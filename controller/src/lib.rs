@@ -13,7 +13,11 @@
 //!  ContainerRuntimes ─▶ operation: Gardener's lastOperation and finalizer
 //! ```
 //!
+//! Every replica runs down to the Index. What is below it, and each write, is
+//! the leader's.
+//!
 //! * [`app`]: every task, spawned, named and joined
+//! * [`lead`]: which of several controllers acts; [`term`]: what it does then
 //! * [`api`]: Gardener's resources
 //! * [`index`]: everything that is known
 //! * [`identity`], [`grpc`]: who a node is, and the stream to it
@@ -30,6 +34,7 @@ mod heartbeat;
 mod home;
 pub mod identity;
 pub mod index;
+pub mod lead;
 mod objects;
 mod operation;
 #[cfg(test)]
@@ -37,6 +42,7 @@ mod scripted;
 mod seed;
 mod shoot;
 mod status;
+mod term;
 
 pub use app::{run, runtime};
 pub use args::{Args, ClusterKind, ProviderConfig, Types};

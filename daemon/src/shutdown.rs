@@ -15,6 +15,12 @@ impl Shutdown {
         Self::default()
     }
 
+    /// One that begins with this one, or before it by itself.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self(self.0.child_token())
+    }
+
     /// Waits for SIGTERM or SIGINT, or for the shutdown to begin otherwise.
     ///
     /// # Errors

@@ -174,6 +174,7 @@ impl Plain {
         let flags = [
             ("--cluster", "local".to_owned()),
             ("--namespace", NAMESPACE.to_owned()),
+            ("--identity", "controller".to_owned()),
             ("--config", catalog.display().to_string()),
             ("--kubeconfig", kubeconfig.display().to_string()),
             ("--listen", listen.to_string()),

@@ -9,7 +9,8 @@ use rootstock_proto::v1::enrollment_client::EnrollmentClient;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use super::connect::{self, ConnectError, Shown, Target};
 use crate::rootfs::random;
@@ -57,6 +58,25 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// The key with what the controller answered.
+    fn new(key: &KeyPair, wire: Option<v1::Certificate>) -> Result<Self, IdentityError> {
+        let wire = wire.ok_or(IdentityError::Answer)?;
+        let mut authorities = RootCertStore::empty();
+        let (_, unusable) =
+            authorities.add_parsable_certificates(wire.authorities.into_iter().map(Into::into));
+        if wire.leaf.is_empty() || unusable > 0 {
+            return Err(IdentityError::Answer);
+        }
+        let renew_after = wire.renew_after.and_then(|at| SystemTime::try_from(at).ok());
+        let life = renew_after.ok_or(IdentityError::Answer)?.duration_since(SystemTime::now());
+        Ok(Self {
+            certificate: wire.leaf.into(),
+            key: key.serialize_der().into(),
+            authorities,
+            renew_at: Instant::now() + renewal(life.unwrap_or_default()),
+        })
+    }
+
     /// What a controller is shown.
     pub(super) fn shown(&self) -> Shown {
         Shown {
@@ -78,33 +98,36 @@ impl Identity {
 
 /// Makes a key and asks for a certificate. The token is read here and nowhere else.
 pub(super) async fn enrol(target: &Target, token_file: &Path) -> Result<Identity, IdentityError> {
-    let key = KeyPair::generate()?;
-    // The name in the certificate comes from the token.
-    let request = CertificateParams::new(Vec::new())?.serialize_request(&key)?;
+    let (key, certificate_request) = request()?;
     let token = connect::read_file(token_file).await?;
     let token = String::from_utf8_lossy(&token).trim().to_owned();
-    let channel = connect::channel(target, None).await?;
-    let ask = v1::EnrollRequest { token, certificate_request: request.der().to_vec() };
+    let mut client = EnrollmentClient::new(connect::channel(target, None).await?);
+    let answer = client.enroll(v1::EnrollRequest { token, certificate_request });
+    Identity::new(&key, answered(answer).await?.certificate)
+}
+
+/// Makes another key and asks for a certificate by the one that the channel
+/// was opened with: neither the token nor the shoot's API is needed for it.
+pub(super) async fn renew(channel: Channel) -> Result<Identity, IdentityError> {
+    let (key, certificate_request) = request()?;
     let mut client = EnrollmentClient::new(channel);
-    let answer = tokio::time::timeout(ENROL, client.enroll(ask))
-        .await
-        .map_err(|_| IdentityError::Late)?
-        .map_err(IdentityError::Refused)?;
-    let wire = answer.into_inner().certificate.ok_or(IdentityError::Answer)?;
-    let mut authorities = RootCertStore::empty();
-    let (_, unusable) =
-        authorities.add_parsable_certificates(wire.authorities.into_iter().map(Into::into));
-    if wire.leaf.is_empty() || unusable > 0 {
-        return Err(IdentityError::Answer);
-    }
-    let renew_after = wire.renew_after.and_then(|at| SystemTime::try_from(at).ok());
-    let life = renew_after.ok_or(IdentityError::Answer)?.duration_since(SystemTime::now());
-    Ok(Identity {
-        certificate: wire.leaf.into(),
-        key: key.serialize_der().into(),
-        authorities,
-        renew_at: Instant::now() + renewal(life.unwrap_or_default()),
-    })
+    let answer = client.renew(v1::RenewRequest { certificate_request });
+    Identity::new(&key, answered(answer).await?.certificate)
+}
+
+/// A new key, and the request for its certificate. The name in the certificate
+/// comes from the token, or from the certificate before.
+fn request() -> Result<(KeyPair, Vec<u8>), IdentityError> {
+    let key = KeyPair::generate()?;
+    let request = CertificateParams::new(Vec::new())?.serialize_request(&key)?;
+    Ok((key, request.der().to_vec()))
+}
+
+async fn answered<T>(
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, IdentityError> {
+    let answer = tokio::time::timeout(ENROL, answer).await.map_err(|_| IdentityError::Late)?;
+    Ok(answer.map_err(IdentityError::Refused)?.into_inner())
 }
 
 /// A tenth earlier at random, within bounds that hold where clocks are wrong.

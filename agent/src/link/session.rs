@@ -20,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::epoch::Epochs;
 use crate::reconcile::{Files, NodeReport, Reports};
 use crate::store::{Held, StoreError};
 
@@ -54,6 +55,8 @@ pub(super) enum SessionError {
     Late,
     #[error("stream: the controller ended it")]
     Ended,
+    #[error("stream: the controller's term {epoch} is over, for there is term {newest}")]
+    Outdated { epoch: u64, newest: u64 },
     #[error("write the ledger")]
     Ledger(#[from] StoreError),
     #[error("a thread of the agent failed")]
@@ -67,6 +70,7 @@ pub(super) struct Parts<'a> {
     pub(super) retry: &'a Notify,
     pub(super) architecture: Option<Architecture>,
     pub(super) renew_at: Instant,
+    pub(super) epochs: &'a mut Epochs,
 }
 
 /// Holds a stream until it ends.
@@ -92,6 +96,10 @@ pub(super) async fn run(channel: Channel, parts: Parts<'_>) -> Result<Ended, Ses
                 let Some(message) = message.map_err(SessionError::Status)? else {
                     return Err(SessionError::Ended);
                 };
+                let (epoch, now) = (message.epoch, Instant::now());
+                if let Err(newest) = parts.epochs.take(epoch, now) {
+                    return Err(SessionError::Outdated { epoch, newest });
+                }
                 if let Some(ended) = answer(&parts, &out, message).await? {
                     return Ok(ended);
                 }

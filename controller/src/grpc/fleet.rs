@@ -1,7 +1,7 @@
 //! `Fleet`: one stream per node, and which one that is.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use super::listener::Link;
 use super::session::{Channels, Session};
 use super::{Directory, Hello, Refused};
 use crate::identity::NodeId;
+use crate::lead::Term;
 
 /// How long a node may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +28,7 @@ pub(super) struct FleetService<D> {
     directory: Arc<D>,
     seats: Arc<Seats>,
     streams: TaskTracker,
+    term: Term,
     shutdown: CancellationToken,
 }
 
@@ -34,9 +36,10 @@ impl<D: Directory> FleetService<D> {
     pub(super) fn new(
         directory: Arc<D>,
         streams: TaskTracker,
+        term: Term,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { directory, seats: Arc::default(), streams, shutdown }
+        Self { directory, seats: Arc::default(), streams, term, shutdown }
     }
 }
 
@@ -50,19 +53,21 @@ impl<D: Directory> Fleet for FleetService<D> {
     ) -> Result<Response<Self::SyncStream>, Status> {
         let peer = Link::of(&request)?.node(Timestamp::now())?;
         let mut inbound = request.into_inner();
-        if self.shutdown.is_cancelled() {
-            return Err(Status::unavailable("the controller is shutting down"));
+        if self.shutdown.is_cancelled() || !self.term.holds() {
+            return Err(Status::unavailable("this controller does not serve any more"));
         }
         let hello = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut inbound))
             .await
             .map_err(|_elapsed| Status::deadline_exceeded("no Hello in time"))??;
+        let held = hello.content.map(|content| (hello.generation, content));
         let (seat, desired) = Seat::take(&self.seats, &self.directory, peer.node.clone(), hello)
             .map_err(|refused| refuse(&peer.node, refused))?;
         // One message waits for the network; a later state replaces what waits
         // behind it in the watch.
         let (out, outbound) = mpsc::channel(1);
-        let channels = Channels { inbound, out, desired, shutdown: self.shutdown.clone() };
-        self.streams.spawn(Session::new(seat, channels, peer.not_after).run());
+        let (term, shutdown) = (self.term.clone(), self.shutdown.clone());
+        let channels = Channels { inbound, out, desired, term, shutdown };
+        self.streams.spawn(Session::new(seat, channels, held, peer.not_after).run());
         Ok(Response::new(ReceiverStream::new(outbound)))
     }
 }
@@ -87,7 +92,11 @@ fn refuse(node: &NodeId, refused: Refused) -> Status {
 
 /// The nodes that have a stream.
 #[derive(Debug, Default)]
-pub(super) struct Seats(Mutex<Taken>);
+pub(super) struct Seats {
+    taken: Mutex<Taken>,
+    /// How many there were when the first was told to go because all are.
+    crowd: OnceLock<usize>,
+}
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -108,7 +117,7 @@ pub(super) struct Seat<D: Directory> {
 
 impl Seats {
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,6 +144,11 @@ impl<D: Directory> Seat<D> {
         drop(taken);
         let (seats, directory) = (Arc::clone(seats), Arc::clone(directory));
         Ok((Self { node, directory, replaced, number, seats }, desired))
+    }
+
+    /// How many nodes go when all do.
+    pub(super) fn crowd(&self) -> usize {
+        *self.seats.crowd.get_or_init(|| self.seats.taken().by.len())
     }
 }
 

@@ -36,6 +36,7 @@ use tonic::transport::Server;
 
 use crate::identity::NodeId;
 use crate::identity::ca::ShootCa;
+use crate::lead::Term;
 
 mod enrollment;
 mod fleet;
@@ -117,8 +118,9 @@ pub enum ServeError {
     Listener(#[source] io::Error),
 }
 
-/// How long streams and connections may take to end after shutdown has begun.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long streams and connections may take to end after shutdown has begun:
+/// agents leave when they are told to, and the next leader waits for this one.
+const DRAIN: Duration = Duration::from_secs(3);
 /// A stream, a renewal, and a few that are not yet gone.
 const STREAMS_PER_CONNECTION: u32 = 8;
 /// Desired is at most 4 MiB and rare, reports are 1 KiB to 100 KiB: a window
@@ -135,11 +137,12 @@ const RESPONSE: Duration = Duration::from_secs(30);
 /// Longer than any stream may live.
 const CONNECTION_AGE: Duration = Duration::from_secs(25 * 60 * 60);
 
-/// Serves agents until `shutdown`, then says goodbye to each and waits up to
-/// 10 s for them to go.
+/// Serves agents in a term until `shutdown`, which comes with its end at the
+/// latest; then says goodbye to each and waits up to 3 s for them to go.
 pub async fn serve<D: Directory>(
     listener: TcpListener,
     directory: Arc<D>,
+    term: Term,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Listener)?;
@@ -149,7 +152,7 @@ pub async fn serve<D: Directory>(
         listener::Acceptor::new(listener, Arc::clone(&directory), connections, shutdown.clone());
     let streams = TaskTracker::new();
     let enrollment = enrollment::EnrollmentService::new(Arc::clone(&directory));
-    let fleet = fleet::FleetService::new(directory, streams.clone(), shutdown.clone());
+    let fleet = fleet::FleetService::new(directory, streams.clone(), term, shutdown.clone());
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

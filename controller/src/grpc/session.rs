@@ -6,6 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prost::Message as _;
 use rootstock_core::desired::{Desired, Generation};
+use rootstock_core::digest::Digest;
+use rootstock_proto::desired::content_hash;
 use rootstock_proto::v1::{self, controller_message, node_message};
 use rootstock_proto::{MAX_CONTROLLER_MESSAGE, MAX_TYPES, report};
 use tokio::sync::mpsc;
@@ -16,6 +18,7 @@ use tonic::{Status, Streaming};
 use super::fleet::{DesiredState, Seat};
 use super::{Directory, RefusedItem};
 use crate::identity::NodeId;
+use crate::lead::Term;
 
 /// The longest life of a stream.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,6 +30,8 @@ const PACE: Duration = Duration::from_millis(50);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A leader is replaced within 15 s; agents add jitter of their own.
 const RECONNECT_SOON: Duration = Duration::from_secs(1);
+/// How many come back in a second when all are told to go: what one core takes in.
+const COMEBACKS_PER_SECOND: u64 = 1500;
 /// A node that is not known comes back to see whether that has changed.
 const RECONNECT_LATER: Duration = Duration::from_secs(30);
 
@@ -34,6 +39,8 @@ const RECONNECT_LATER: Duration = Duration::from_secs(30);
 pub(super) struct Session<D: Directory> {
     seat: Seat<D>,
     channels: Channels,
+    /// What the node said that it holds: it is not sent that again.
+    held: Option<(Generation, Digest)>,
     ends: Instant,
     /// When the node's messages so far would have come at [`PACE`].
     paced: Instant,
@@ -45,6 +52,7 @@ pub(super) struct Channels {
     pub(super) inbound: Streaming<v1::NodeMessage>,
     pub(super) out: mpsc::Sender<Result<v1::ControllerMessage, Status>>,
     pub(super) desired: DesiredState,
+    pub(super) term: Term,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -66,12 +74,17 @@ enum End {
 }
 
 impl<D: Directory> Session<D> {
-    pub(super) fn new(seat: Seat<D>, channels: Channels, certificate_end: Timestamp) -> Self {
+    pub(super) fn new(
+        seat: Seat<D>,
+        channels: Channels,
+        held: Option<(Generation, Digest)>,
+        certificate_end: Timestamp,
+    ) -> Self {
         let left = certificate_end.duration_since(Timestamp::now());
         let left = Duration::try_from(left).unwrap_or_default();
         let now = Instant::now();
         let ends = now + lifetime(&seat.node).min(left);
-        Self { seat, channels, ends, paced: now, skipped: 0 }
+        Self { seat, channels, held, ends, paced: now, skipped: 0 }
     }
 
     /// Runs until either side ends it.
@@ -83,10 +96,15 @@ impl<D: Directory> Session<D> {
             End::Left => return,
             End::Replaced => Err(Status::aborted("replaced by another stream of this node")),
             End::Broken(status) => Err(status),
-            End::Shutdown => Ok(goodbye(RECONNECT_SOON, "the controller is shutting down")),
-            End::Aged => Ok(goodbye(RECONNECT_SOON, "the stream has reached its age")),
-            End::Forgotten => Ok(goodbye(RECONNECT_LATER, "the node is not known any more")),
+            End::Shutdown => {
+                let after = comeback(&self.seat.node, self.seat.crowd());
+                Ok((after, "another controller takes over"))
+            }
+            End::Aged => Ok((RECONNECT_SOON, "the stream has reached its age")),
+            End::Forgotten => Ok((RECONNECT_LATER, "the node is not known any more")),
         };
+        let epoch = self.channels.term.epoch();
+        let last = last.map(|(after, reason)| goodbye(after, reason, epoch));
         // The seat is free before the node can know, so that it finds it free.
         drop(self.seat);
         let sent = tokio::time::timeout(FAREWELL, self.channels.out.send(last)).await;
@@ -97,7 +115,7 @@ impl<D: Directory> Session<D> {
         // What is in the watch now was not sent on this stream yet.
         let mut pending = true;
         loop {
-            let Channels { inbound, out, desired, shutdown } = &mut self.channels;
+            let Channels { inbound, out, desired, term, shutdown } = &mut self.channels;
             let read_at = self.paced.checked_sub(PACE * BURST).unwrap_or(self.paced);
             tokio::select! {
                 // In order: nothing of a stream that was replaced may count.
@@ -116,7 +134,13 @@ impl<D: Directory> Session<D> {
                     pending = false;
                     let Ok(permit) = permit else { return End::Left };
                     let latest = desired.borrow_and_update().clone();
-                    if let Some(message) = latest.and_then(|latest| offer(&self.seat.node, &latest)) {
+                    let held = self.held.take();
+                    let Some(latest) = latest.filter(|latest| !is_held(latest, held)) else { continue };
+                    if !term.holds() {
+                        // It may be another's to say by now.
+                        return End::Shutdown;
+                    }
+                    if let Some(message) = offer(&self.seat.node, &latest, term.epoch()) {
                         permit.send(Ok(message));
                     }
                 }
@@ -146,9 +170,16 @@ impl<D: Directory> Session<D> {
     }
 }
 
+/// Whether the node has exactly this, and has said so.
+fn is_held(desired: &Desired, held: Option<(Generation, Digest)>) -> bool {
+    held.is_some_and(|(generation, content)| {
+        generation == desired.generation && content == content_hash(&desired.content)
+    })
+}
+
 /// The message that tells a node what it should have.
-fn offer(node: &NodeId, desired: &Desired) -> Option<v1::ControllerMessage> {
-    let message = message(controller_message::Kind::Desired(desired.into()));
+fn offer(node: &NodeId, desired: &Desired, epoch: u64) -> Option<v1::ControllerMessage> {
+    let message = message(controller_message::Kind::Desired(desired.into()), epoch);
     let generation = desired.generation.0;
     let size = message.encoded_len();
     if size > MAX_CONTROLLER_MESSAGE {
@@ -216,22 +247,51 @@ fn hear<D: Directory>(
     Ok(())
 }
 
-fn goodbye(after: Duration, reason: &str) -> v1::ControllerMessage {
-    message(controller_message::Kind::Goodbye(v1::Goodbye {
-        reconnect_after: after.try_into().ok(),
-        reason: reason.to_owned(),
-    }))
+fn goodbye(after: Duration, reason: &str, epoch: u64) -> v1::ControllerMessage {
+    let (reconnect_after, reason) = (after.try_into().ok(), reason.to_owned());
+    message(controller_message::Kind::Goodbye(v1::Goodbye { reconnect_after, reason }), epoch)
 }
 
-fn message(kind: controller_message::Kind) -> v1::ControllerMessage {
-    v1::ControllerMessage { kind: Some(kind), epoch: 0 }
+fn message(kind: controller_message::Kind, epoch: u64) -> v1::ControllerMessage {
+    v1::ControllerMessage { kind: Some(kind), epoch }
+}
+
+/// How long a node stays away when all of so many go at once: they come back
+/// evenly, no faster than a controller lets them in.
+fn comeback(node: &NodeId, crowd: usize) -> Duration {
+    let crowd = u64::try_from(crowd).unwrap_or(u64::MAX);
+    let spread = crowd.saturating_mul(1000) / COMEBACKS_PER_SECOND;
+    RECONNECT_SOON + Duration::from_millis(drawn(node) % spread.max(1))
+}
+
+/// A number of the node's own, the same each time.
+fn drawn(node: &NodeId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    node.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A day, less up to a tenth of it by the node's name: nodes that came in the
 /// same minute don't leave in the same minute.
 fn lifetime(node: &NodeId) -> Duration {
-    let mut hasher = DefaultHasher::new();
-    node.hash(&mut hasher);
     let tenth = LIFETIME.as_secs() / 10;
-    LIFETIME - Duration::from_secs(hasher.finish() % tenth)
+    LIFETIME - Duration::from_secs(drawn(node) % tenth)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_comes_back_evenly() {
+        let node = |n| NodeId::from_spiffe(&format!("spiffe://one/node/n-{n}/{n}")).unwrap();
+        assert_eq!(comeback(&node(1), 1), RECONNECT_SOON);
+        let mut seconds = [0; 9];
+        for n in 0..10_000 {
+            let after = comeback(&node(n), 10_000);
+            seconds[usize::try_from(after.as_secs()).unwrap()] += 1;
+        }
+        assert_eq!(seconds[0], 0);
+        assert!(seconds[1..7].iter().all(|n| (1400..1600).contains(n)), "{seconds:?}");
+    }
 }

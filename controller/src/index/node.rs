@@ -15,7 +15,7 @@ use rootstock_core::status::{BundleReport, Phase, Reason};
 use rootstock_proto::desired::content_hash;
 use tokio::sync::watch;
 
-use super::Index;
+use super::{Index, State};
 use crate::grpc::Refused;
 use crate::identity::NodeId;
 
@@ -143,8 +143,9 @@ impl Node {
         let unchanged = self.hash == Some(hash);
         let own = self.generation();
         let generation = match self.held {
-            // The node has exactly this already: its number stays.
-            Some((held, content)) if content == hash && held >= own => held,
+            // The node has exactly this already: its number stays, whatever
+            // other states this controller thought of meanwhile.
+            Some((held, content)) if content == hash => held,
             // The node is ahead, as after a restored control plane.
             Some((held, _)) if held >= own => own.after(held),
             Some(_) | None if unchanged => own,
@@ -262,6 +263,25 @@ pub struct LabelChange {
 }
 
 impl Index {
+    /// Nothing is known of any agent: whoever led until now had them. Each is
+    /// expected from this moment on.
+    pub(crate) fn forget_agents(&self) {
+        let mut state = self.lock();
+        let State { shoots, .. } = &mut *state;
+        for node in shoots.values_mut().flat_map(|shoot| shoot.nodes.values_mut()) {
+            node.connection = Connection::Never;
+            node.away_since = Instant::now();
+            (node.held, node.reports, node.refused) = (None, None, None);
+            node.reported = Generation::default();
+        }
+        let names: Vec<_> = shoots.keys().cloned().collect();
+        for name in names {
+            state.mark_dirty(&name);
+        }
+        state.unready.clear();
+        self.raise();
+    }
+
     /// A node's stream begins; what it should have is none until enough is known.
     ///
     /// `held` is what the node's ledger holds.

@@ -88,6 +88,8 @@ pub(crate) struct Triggers {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Whether somebody else leads: nothing is noted then.
+    rests: bool,
     asks: BTreeMap<RuntimeKey, Ask>,
     own: BTreeMap<RuntimeKey, Own>,
 }
@@ -127,6 +129,23 @@ impl Triggers {
     /// Whether more than Gardener's annotation is a trigger.
     pub(super) fn freely(&self) -> bool {
         self.freely
+    }
+
+    /// Another controller leads: what happens is its to answer.
+    pub(crate) fn rest(&self) {
+        *self.lock() = State { rests: true, ..State::default() };
+    }
+
+    /// This controller leads. These are all objects that are known: each is
+    /// seen for the first time.
+    pub(crate) fn begin_anew(
+        &self,
+        known: impl IntoIterator<Item = (RuntimeKey, Arc<ContainerRuntime>)>,
+    ) {
+        *self.lock() = State::default();
+        for (key, object) in known {
+            self.seen(&key, None, &object);
+        }
     }
 
     /// An object was seen; `old` is what was known of it.
@@ -189,6 +208,9 @@ impl Triggers {
     /// An object is gone.
     pub(crate) fn gone(&self, key: &RuntimeKey) {
         let mut state = self.lock();
+        if state.rests {
+            return;
+        }
         state.own.remove(key);
         state.asks.insert(key.clone(), Ask { gone: true, ..Ask::default() });
         self.raised.notify_one();
@@ -203,7 +225,7 @@ impl Triggers {
     /// be told from those of others only afterwards.
     pub(super) fn take(&self) -> BTreeMap<RuntimeKey, Ask> {
         let mut state = self.lock();
-        let State { asks, own } = &mut *state;
+        let State { asks, own, .. } = &mut *state;
         let running = |key: &RuntimeKey| own.get(key).is_some_and(|own| own.running);
         let (stay, taken) = std::mem::take(asks).into_iter().partition(|(key, _)| running(key));
         *asks = stay;
@@ -236,7 +258,7 @@ impl Triggers {
     /// A reconcile has ended; `stored` is the object as the watch has it.
     pub(super) fn end(&self, key: &RuntimeKey, stored: Option<&Arc<ContainerRuntime>>) {
         let mut state = self.lock();
-        let State { asks, own } = &mut *state;
+        let State { asks, own, .. } = &mut *state;
         let Some(mine) = own.get_mut(key) else { return };
         mine.running = false;
         let again = std::mem::take(&mut mine.again);
@@ -264,6 +286,9 @@ impl Triggers {
         object: &ContainerRuntime,
         by: Option<String>,
     ) {
+        if state.rests {
+            return;
+        }
         let ask = state.asks.entry(key.clone()).or_default();
         ask.version = Version { uid: object.uid(), generation: object.metadata.generation };
         ask.by.extend(by);

@@ -60,6 +60,15 @@ impl Scope {
         type_is_ours && self.classes.iter().any(|ours| ours == class)
     }
 
+    /// Those of all that are known.
+    pub(crate) fn of(
+        &self,
+        store: &Store,
+    ) -> impl Iterator<Item = (RuntimeKey, Arc<ContainerRuntime>)> {
+        let all = store.all().into_iter().filter(|object| self.has(object));
+        all.filter_map(|object| Some((self.home.key(&object)?, object)))
+    }
+
     /// Whether the catalog names the resource's type.
     pub(crate) fn is_configured(&self, object: &ContainerRuntime) -> bool {
         let catalog = self.catalog.borrow();
@@ -179,8 +188,7 @@ impl Seed {
     }
 
     fn ours(&self) -> impl Iterator<Item = (RuntimeKey, Arc<ContainerRuntime>)> {
-        let all = self.store.all().into_iter().filter(|object| self.scope.has(object));
-        all.filter_map(|object| Some((self.scope.home.key(&object)?, object)))
+        self.scope.of(&self.store)
     }
 
     fn put_all(&self) {

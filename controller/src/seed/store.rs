@@ -54,6 +54,8 @@ impl Store {
     /// One is gone.
     pub(crate) fn remove(&self, key: &RuntimeKey) {
         self.all.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        // A controller that does not lead would remember it for ever.
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// These are all; what was known before them.

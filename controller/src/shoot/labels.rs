@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::client::Link;
 use super::trouble::{self, Pauses};
 use crate::index::{Index, LabelChange};
+use crate::lead::{Standing, Term};
 
 /// How many Nodes of one shoot are changed at once: 10,000 new ones take
 /// seconds where one takes 5 ms.
@@ -27,7 +28,8 @@ pub(super) const GATHER: Duration = Duration::from_millis(50);
 /// made again.
 const SHOWN: Duration = Duration::from_secs(5);
 
-/// Keeps the labels as the index wants them. Does not end by itself.
+/// Keeps the labels as the index wants them, while this controller leads.
+/// Does not end by itself.
 ///
 /// Cancel-safe: what was not done is still wanted.
 pub(super) async fn keep(
@@ -35,23 +37,41 @@ pub(super) async fn keep(
     link: Arc<Link>,
     shoot: ShootName,
     index: Arc<Index>,
+    mut standing: Standing,
 ) -> std::convert::Infallible {
     let api: Api<Node> = Api::all(client);
+    loop {
+        let term = standing.term().await;
+        // Cancel-safe, as this is.
+        tokio::select! {
+            never = keep_in_term(&api, &link, &shoot, &index, &term) => match never {},
+            () = term.over() => {}
+        }
+    }
+}
+
+async fn keep_in_term(
+    api: &Api<Node>,
+    link: &Link,
+    shoot: &ShootName,
+    index: &Index,
+    term: &Term,
+) -> std::convert::Infallible {
     let mut changes = index.changes();
     let mut made = Made::default();
     let mut pauses = Pauses::default();
     loop {
         changes.borrow_and_update();
-        let seen = index.change_of(&shoot);
-        let due = made.due(index.label_changes(&shoot), Instant::now());
-        let failure = apply_all(&api, due, &mut made, &shoot).await;
+        let seen = index.change_of(shoot);
+        let due = made.due(index.label_changes(shoot), Instant::now());
+        let failure = apply_all(api, due, &mut made, shoot, term).await;
         if let Some(error) = failure {
             tokio::time::sleep(pauses.next(trouble::kind(&error), link.take_hold())).await;
         } else {
             pauses = Pauses::default();
             // Cancel-safe: a change is still seen by the next look.
             let changed = async {
-                while index.change_of(&shoot) == seen {
+                while index.change_of(shoot) == seen {
                     if changes.changed().await.is_err() {
                         // The index lives as long as the controller does.
                         std::future::pending::<()>().await;
@@ -76,9 +96,12 @@ async fn apply_all(
     due: Vec<LabelChange>,
     made: &mut Made,
     shoot: &ShootName,
+    term: &Term,
 ) -> Option<kube::Error> {
     let mut failure = None;
     let mut answers = futures_util::stream::iter(due)
+        // A process that was stopped and goes on is here before it is told.
+        .take_while(|_| std::future::ready(term.holds()))
         .map(|change| async move { (apply(api, &change).await, change) })
         .buffer_unordered(AT_ONCE);
     while let Some((answer, change)) = answers.next().await {

@@ -46,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Cluster, Lean};
 use crate::home::Home;
 use crate::index::Index;
+use crate::lead::Standing;
 use crate::seed::Clusters;
 
 pub(crate) use endpoints::Endpoints;
@@ -62,6 +63,7 @@ const CLUSTERS: u32 = 20;
 /// Runs one task for each shoot that has a ContainerRuntime.
 pub(crate) struct Shoots {
     pub(crate) seed: Client,
+    pub(crate) standing: Standing,
     pub(crate) index: Arc<Index>,
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) endpoints: Arc<Endpoints>,
@@ -186,6 +188,7 @@ impl Shoots {
         let task = task::Shoot {
             name: name.clone(),
             seed: self.seed.clone(),
+            standing: self.standing.clone(),
             index: Arc::clone(&self.index),
             endpoints: Arc::clone(&self.endpoints),
             cluster: receiver,

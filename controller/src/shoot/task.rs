@@ -21,6 +21,7 @@ use super::{PATIENCE, access, labels, secrets};
 use crate::api::Cluster;
 use crate::grpc::ShootEndpoint;
 use crate::index::{Index, ShootState};
+use crate::lead::Standing;
 
 /// How long the seed's API may take for what a client is made of.
 const OPEN: Duration = Duration::from_secs(20);
@@ -31,6 +32,7 @@ const REOPEN: u32 = 8;
 pub(super) struct Shoot {
     pub(super) name: ShootName,
     pub(super) seed: Client,
+    pub(super) standing: Standing,
     pub(super) index: Arc<Index>,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) cluster: watch::Receiver<Arc<Cluster>>,
@@ -190,6 +192,7 @@ impl Shoot {
             Arc::clone(link),
             self.name.clone(),
             Arc::clone(&self.index),
+            self.standing.clone(),
         );
         let following = nodes.follow(client, || {
             *failures = 0;

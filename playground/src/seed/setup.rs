@@ -5,11 +5,18 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Namespace;
+use serde_json::json;
+
 use super::catalog;
 use super::landscape::Shoot;
+use super::objects::{Access, ensure, typed};
 use super::processes::LEASH;
 use super::world::{ApiKind, CONTROLLER, Options, WorldError};
 use crate::kube::{Cluster, Options as ClusterOptions, RealControlPlane, StartError};
+
+/// The namespace that the controller's chart would be installed in.
+const HOME: &str = "extension-rootstock";
 
 /// The seed, and each shoot with its API.
 type Clusters = (Cluster, Vec<(Arc<Shoot>, Cluster)>);
@@ -37,7 +44,17 @@ pub(super) async fn start_clusters(options: &Options) -> Result<Clusters, WorldE
     });
     let shoots = futures_util::future::try_join_all(shoots);
     let (seed, shoots) = tokio::try_join!(start("seed", definitions), shoots)?;
+    make_home(&seed).await.map_err(|source| {
+        let shoot = "the seed".to_owned();
+        WorldError::Gardener { shoot, source: Box::new(source) }
+    })?;
     Ok((seed, shoots))
+}
+
+/// The controller's own namespace, where its Leases are.
+async fn make_home(seed: &Cluster) -> kube::Result<()> {
+    let namespace = typed(json!({"metadata": {"name": HOME}}))?;
+    ensure(&Access::new(seed.client()).all::<Namespace>(), &namespace).await.map(drop)
 }
 
 /// The command line of the controller.
@@ -54,6 +71,8 @@ pub(super) fn controller_arguments(
         ("--listen", listen.to_string()),
         ("--endpoint-port", listen.port().to_string()),
         ("--admin-listen", admin.to_string()),
+        // One that is started again follows itself at once.
+        ("--identity", CONTROLLER.to_owned()),
         // Every type: also one that the catalog lacks is answered.
         ("--types", "*".to_owned()),
         ("--log-level", options.log_level.clone()),

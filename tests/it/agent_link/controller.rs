@@ -12,6 +12,7 @@ use kube::client::Body;
 use rootstock_controller::grpc::{Directory, Hello, Refused, RefusedItem, ShootEndpoint, serve};
 use rootstock_controller::identity::NodeId;
 use rootstock_controller::identity::ca::ShootCa;
+use rootstock_controller::lead::Term;
 use rootstock_core::desired::{Desired, Generation};
 use rootstock_core::status::BundleReport;
 use serde_json::{Value, json};
@@ -173,7 +174,8 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let (world, token) = (Arc::clone(world), stop.clone());
-        tasks.spawn(async move { serve(listener, world, token).await.unwrap() });
+        let term = Term::until(1, token.clone());
+        tasks.spawn(async move { serve(listener, world, term, token).await.unwrap() });
         Self { stop, tasks, port }
     }
 

@@ -34,6 +34,10 @@ use crate::grpc::{Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpo
 use crate::identity::NodeId;
 use crate::identity::ca::{NODE_LIFETIME, ShootCa};
 use crate::identity::fixtures::{ScriptedApi, request};
+use crate::lead::Term;
+
+/// The term of the server.
+pub(super) const EPOCH: u64 = 7;
 
 /// What the directory was told.
 #[derive(Debug, PartialEq)]
@@ -136,7 +140,8 @@ impl Seed {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let mut server = JoinSet::new();
-        server.spawn(serve(listener, Arc::clone(&directory), shutdown.clone()));
+        let term = Term::until(EPOCH, shutdown.clone());
+        server.spawn(serve(listener, Arc::clone(&directory), term, shutdown.clone()));
         Self { directory, one: cas.0, two: cas.1, api, shutdown, server, address, told }
     }
 
@@ -305,7 +310,9 @@ impl Stream {
     }
 
     pub(super) async fn hear(&mut self) -> Result<Option<v1::controller_message::Kind>, Status> {
-        Ok(soon(self.hear.message()).await?.and_then(|message| message.kind))
+        let message = soon(self.hear.message()).await?;
+        assert!(message.as_ref().is_none_or(|message| message.epoch == EPOCH));
+        Ok(message.and_then(|message| message.kind))
     }
 
     /// The generation that is sent next.

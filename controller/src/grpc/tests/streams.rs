@@ -1,7 +1,9 @@
 //! What happens on a stream.
 
-use rootstock_core::desired::Generation;
+use rootstock_core::desired::{DesiredContent, Generation};
+use rootstock_core::digest::Digest;
 use rootstock_core::status::{BundleReport, Phase, Reason};
+use rootstock_proto::desired::content_hash;
 use rootstock_proto::v1;
 use rootstock_proto::v1::controller_message::Kind as Said;
 use rootstock_proto::v1::node_message::Kind;
@@ -151,12 +153,40 @@ async fn a_node_that_is_forgotten_is_told_goodbye() {
 }
 
 #[tokio::test]
+async fn what_a_node_holds_is_not_sent_again() {
+    let mut seed = Seed::start().await;
+    let content = content_hash(&DesiredContent::default());
+    let table = [
+        (5, Some(content), false),
+        (4, Some(content), true),
+        (5, Some(Digest::of(b"other")), true),
+        (5, None, true),
+    ];
+    for (generation, content, sent) in table {
+        seed.directory.desire(NODE, 5);
+        let content_hash = content.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default();
+        let hello = v1::Hello { generation, content_hash, ..hello() };
+        let mut stream = seed.node("node-1").sync_with(Kind::Hello(hello)).await.unwrap();
+        assert!(matches!(seed.told().await, Told::Connected(..)));
+        if !sent {
+            // The server has looked at the first one when it answers this.
+            stream.say(Kind::Accept(v1::Accept { generation: 5 })).await;
+            assert!(matches!(seed.told().await, Told::Accepted(..)));
+            seed.directory.desire(NODE, 6);
+        }
+        assert_eq!(stream.desired().await, if sent { 5 } else { 6 });
+        drop(stream);
+        assert!(matches!(seed.told().await, Told::Disconnected(..)));
+    }
+}
+
+#[tokio::test]
 async fn shutdown_says_goodbye_and_ends() {
     let mut seed = Seed::start().await;
     let mut stream = connected(&mut seed).await;
     seed.shutdown.cancel();
     let Some(Said::Goodbye(goodbye)) = stream.hear().await.unwrap() else { panic!() };
-    assert!(goodbye.reason.contains("shutting down"));
+    assert!(goodbye.reason.contains("another controller"));
     assert!(stream.hear().await.unwrap().is_none());
     drop(stream);
     assert_eq!(seed.told().await, Told::Disconnected(NODE.into()));

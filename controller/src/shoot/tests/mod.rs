@@ -70,6 +70,7 @@ impl Running {
             let task = task::Shoot {
                 name: shoot(n),
                 seed: seed.clone(),
+                standing: crate::lead::Standing::leading(),
                 index: Arc::clone(&index),
                 endpoints: Arc::clone(&endpoints),
                 cluster: receiver,

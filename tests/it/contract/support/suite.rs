@@ -156,6 +156,7 @@ impl Suite {
         for (flag, value) in [
             ("--config", catalog.display().to_string()),
             ("--kubeconfig", self.kubeconfig.display().to_string()),
+            ("--identity", name.to_owned()),
             ("--namespace", home),
             ("--listen", listen.to_string()),
             ("--admin-listen", admin.to_string()),

@@ -1,0 +1,176 @@
+//! The task that stands for election, and renews while it leads.
+
+use std::time::Duration;
+
+use kube::Client;
+use rootstock_core::election::{Act, Election, Times, Write};
+use rootstock_daemon::error::Chain;
+use rootstock_daemon::{Readiness, Shutdown};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Term;
+use super::lease::{LeaseApi, Written};
+
+/// The Lease's name, and what Readiness calls it.
+const LEASE: &str = "rootstock-controller";
+
+/// Stands for election.
+pub(crate) struct Candidate {
+    lease: LeaseApi,
+    election: Election,
+    times: Times,
+    origin: Instant,
+    terms: watch::Sender<Option<Term>>,
+    /// Nobody acts in a term's name any more.
+    left: CancellationToken,
+    readiness: Readiness,
+    /// What is wrong is said once, until it is something else.
+    trouble: Option<String>,
+}
+
+/// Why a request about the Lease was in vain.
+#[derive(Debug, thiserror::Error)]
+enum LeaseError {
+    #[error("the API refused the Lease")]
+    Api(#[from] kube::Error),
+    #[error("the API did not answer about the Lease in time")]
+    Late(#[from] tokio::time::error::Elapsed),
+}
+
+impl Candidate {
+    /// A candidate of this name, for a Lease that lasts so long. It goes when
+    /// `left` says that nobody acts in its name any more.
+    pub(crate) fn new(
+        client: Client,
+        namespace: &str,
+        (identity, duration): (String, Duration),
+        terms: watch::Sender<Option<Term>>,
+        left: CancellationToken,
+        readiness: Readiness,
+    ) -> Self {
+        let times = Times::of(duration);
+        let lease = LeaseApi::new(client, namespace, LEASE, duration);
+        let election = Election::new(identity, times);
+        readiness.await_for(LEASE, "the Lease by which a leader is elected can't be read yet");
+        let (origin, trouble) = (Instant::now(), None);
+        Self { lease, election, times, origin, terms, left, readiness, trouble }
+    }
+
+    /// Runs until the shutdown, and then until nobody acts any more.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
+        loop {
+            self.publish();
+            if shutdown.has_begun() && self.terms.borrow().is_none() {
+                break;
+            }
+            match self.election.act(self.now()) {
+                // Cancel-safe: both wait for what stays so.
+                Act::Wait(until) => tokio::select! {
+                    () = tokio::time::sleep_until(self.origin + until) => {}
+                    () = self.left.cancelled() => break,
+                    () = shutdown.begun(), if self.terms.borrow().is_none() => break,
+                },
+                // Neither is broken off: what a write did would not be known.
+                Act::Read => self.read().await,
+                Act::Write(write) => self.write(&write).await,
+            }
+        }
+        self.terms.send_replace(None);
+        self.release().await;
+        Ok(())
+    }
+
+    async fn read(&mut self) {
+        let patience = self.times.patience();
+        let read = tokio::time::timeout(patience, self.lease.read()).await;
+        match read.map_err(LeaseError::from).and_then(|read| Ok(read?)) {
+            Ok(record) => {
+                self.readiness.done(LEASE);
+                if record.is_some() {
+                    self.well();
+                }
+                self.election.saw(record, self.now());
+            }
+            Err(error) => self.ill(&error),
+        }
+    }
+
+    async fn write(&mut self, write: &Write) {
+        let sent = self.now();
+        // A leader that waits longer than its term would not see it end.
+        let term = self.election.term(sent).map(|term| term.until.saturating_sub(sent));
+        let patience = self.times.patience().min(term.unwrap_or(Duration::MAX));
+        let written = tokio::time::timeout(patience, self.lease.write(write)).await;
+        match written.map_err(LeaseError::from).and_then(|written| Ok(written?)) {
+            Ok(Written::Done(version)) => {
+                self.well();
+                self.election.wrote(write, version, sent, self.now());
+            }
+            Ok(Written::Refused) => self.election.refused(self.now()),
+            Err(error) => self.ill(&error),
+        }
+    }
+
+    /// Lets another one lead at once.
+    async fn release(&mut self) {
+        let Some(write) = self.election.release(self.now()) else { return };
+        let patience = self.times.patience();
+        let released = tokio::time::timeout(patience, self.lease.write(&write)).await;
+        match released.map_err(LeaseError::from).and_then(|released| Ok(released?)) {
+            Ok(Written::Done(_)) => tracing::info!("gave the Lease back"),
+            Ok(Written::Refused) => tracing::info!("the Lease is another's already"),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "the Lease is not given back: it ends by itself");
+            }
+        }
+    }
+
+    /// Tells the others how it stands.
+    fn publish(&self) {
+        let term = self.election.term(self.now());
+        self.terms.send_if_modified(|current| {
+            let epoch = term.as_ref().map(|term| term.epoch);
+            if let (Some(current), Some(term)) = (&current, &term)
+                && current.epoch() == term.epoch
+            {
+                current.renew(self.origin + term.until);
+                return false;
+            }
+            if current.is_none() && term.is_none() {
+                return false;
+            }
+            if let Some(old) = current.take() {
+                old.0.over.cancel();
+                tracing::warn!(epoch = old.epoch(), "no longer the leader");
+            }
+            if let (Some(epoch), Some(term)) = (epoch, term) {
+                let new = Term::until(epoch, CancellationToken::new());
+                new.renew(self.origin + term.until);
+                tracing::info!(epoch, "this controller leads");
+                *current = Some(new);
+            }
+            true
+        });
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn well(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::info!("the Lease can be reached again");
+        }
+    }
+
+    fn ill(&mut self, error: &LeaseError) {
+        self.election.failed(self.now());
+        let text = Chain(error).to_string();
+        if self.trouble.as_ref() != Some(&text) {
+            tracing::warn!(error = text, "the Lease can't be reached");
+            self.trouble = Some(text);
+        }
+    }
+}

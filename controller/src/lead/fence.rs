@@ -1,0 +1,59 @@
+//! A client that writes while this process leads, and not a moment longer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Method, Request, Response};
+use kube::Client;
+use kube::client::Body;
+use tower_service::Service;
+
+use super::Standing;
+
+/// A write that is not sent, or whose answer is not waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("this controller does not lead (any more)")]
+struct NotLeading;
+
+/// The same client; what it writes is sent in a term only. Reads pass.
+pub(crate) fn fenced(client: &Client, standing: &Standing) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    Client::new(Fence { inner: client.clone(), standing: standing.clone() }, namespace)
+}
+
+/// What every request passes through.
+#[derive(Clone)]
+struct Fence {
+    inner: Client,
+    standing: Standing,
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Service<Request<Body>> for Fence {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        // The client within has a queue of its own.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let (client, standing) = (self.inner.clone(), self.standing.clone());
+        Box::pin(async move {
+            if reads {
+                return Ok(client.send(request).await?);
+            }
+            let term = standing.now().ok_or(NotLeading)?;
+            // Cancel-safe: a request of which nobody wants the answer may have
+            // been carried out; whoever leads next reads what there is.
+            tokio::select! {
+                answer = client.send(request) => Ok(answer?),
+                () = term.over() => Err(NotLeading.into()),
+            }
+        })
+    }
+}
