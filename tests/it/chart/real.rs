@@ -62,6 +62,14 @@ const ASKED: &[Asked] = &[
         false,
     ),
     (NAMESPACE, "patch", "coordination.k8s.io", "leases", "another", false, false),
+    // The leader, and its mark.
+    (NAMESPACE, "get", "coordination.k8s.io", "leases", "rootstock-controller", true, true),
+    (NAMESPACE, "patch", "coordination.k8s.io", "leases", "rootstock-controller", true, true),
+    (NAMESPACE, "delete", "coordination.k8s.io", "leases", "rootstock-controller", false, false),
+    (NAMESPACE, "list", "", "pods", "", true, true),
+    (NAMESPACE, "patch", "", "pods", "a", true, true),
+    (NAMESPACE, "delete", "", "pods", "a", false, false),
+    (SHOOT, "patch", "", "pods", "a", false, false),
     ("kube-node-lease", "create", "coordination.k8s.io", "leases", "", false, false),
     // What a shoot's own role gives elsewhere.
     ("", "watch", "", "nodes", "", false, true),

@@ -20,18 +20,21 @@ const OTHER_VALUES: &[&str] = &[
     "--set=cluster=local,controller.types={gvisor,kata},controller.classes={shoot,seed}",
     "--set=controller.ignoreOperationAnnotation=true,controller.providerConfig=warn",
     "--set=controller.binaryRoots={/opt/runtimes},controller.maxConcurrentReconciles=50",
-    "--set=controller.deletionTimeout=90s,controller.heartbeatRenewInterval=1m",
+    "--set=controller.deletionTimeout=90s,controller.heartbeatRenewInterval=1m,controller.leaseDuration=30s",
     "--set=agentImage.repository=r.example/agent,agentImage.tag=v2",
     "--set=endpoint.domain=nodes.example,endpoint.port=8444",
     "--set=ports.agents=9443,ports.admin=9080,log.level=debug,log.format=json",
 ];
 
 /// Flags that no value changes, and why.
-const FIXED: [(&str, &str); 4] = [
+const FIXED: [(&str, &str); 7] = [
     ("kubeconfig", "in a Pod the ServiceAccount is used"),
     ("config", "the mounted ConfigMap"),
     ("namespace", "the release's namespace"),
     ("heartbeat-namespace", "the release's namespace"),
+    ("leader-election-namespace", "the controller's own"),
+    ("pod", "the Pod's own name, by an environment variable"),
+    ("identity", "the Pod's name"),
 ];
 
 /// The object as its Kubernetes type has it must be the object as rendered.
@@ -113,10 +116,13 @@ fn in_a_seed_the_pod_is_what_gardener_wants() {
     let deployment = the(&objects, "Deployment");
     let prefix = "high-availability-config.resources.gardener.cloud";
     assert_eq!(deployment["metadata"]["labels"][format!("{prefix}/type")], "controller");
-    assert_eq!(deployment["metadata"]["annotations"][format!("{prefix}/replicas")], "1");
+    assert_eq!(deployment["metadata"]["annotations"][format!("{prefix}/replicas")], "2");
     assert_eq!(deployment["spec"]["revisionHistoryLimit"], 2);
-    // Two at once would write against each other.
-    assert_eq!(deployment["spec"]["strategy"], json!({"type": "Recreate"}));
+    // The new Pod waits for the Lease while the old one has it.
+    let rolling = json!({"maxSurge": 1, "maxUnavailable": 0});
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": rolling});
+    assert_eq!(deployment["spec"]["strategy"], strategy);
+    assert_eq!(deployment["spec"]["replicas"], 2);
     let pod = pod(&objects);
     for label in [
         "networking.gardener.cloud/to-dns",
@@ -206,7 +212,10 @@ fn the_service_and_the_probes_find_the_listeners() {
     let service = &the(&objects, "Service")["spec"];
     assert_eq!(service["ports"][0]["port"], 443);
     assert_eq!(service["ports"][0]["targetPort"], "agents");
-    for (key, value) in service["selector"].as_object().unwrap() {
+    // The leader gives itself what its template lacks.
+    let mut selector = service["selector"].as_object().unwrap().clone();
+    assert_eq!(selector.remove("rootstock.gardener.cloud/serving"), Some(json!("true")));
+    for (key, value) in &selector {
         assert_eq!(pod["metadata"]["labels"][key], *value);
     }
 }
