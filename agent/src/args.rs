@@ -121,7 +121,7 @@ pub struct RunArgs {
     /// The controller's URL, or the path of a file that holds it.
     ///
     /// The URL begins with https://, and its host picks the shoot. A file is
-    /// read again before each connection.
+    /// read again before each connection, and looked at while there is one.
     #[arg(long, env = "ROOTSTOCK_ENDPOINT", value_name = "URL|FILE")]
     pub endpoint: EndpointSource,
 

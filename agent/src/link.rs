@@ -4,13 +4,14 @@
 //!  endpoint, CA, token (files) ─▶ identity: key + request ─Enroll─▶ certificate, in memory only
 //!     └▶ session: mutual TLS ══ Fleet.Sync ══▶ Hello, Reports (latest wins)
 //!           Desired ─▶ offer ─▶ ledger ─▶ Accept or Refuse
-//!     └▶ again: at once, or later by why it ended
+//!     └▶ again: at once, or later by why it ended; elsewhere, when the file says so (moved)
 //! ```
 //! The agent acts from its ledger, so an ended stream stops nothing but news.
 
 mod connect;
 mod epoch;
 mod identity;
+mod moved;
 mod pause;
 mod session;
 
@@ -108,6 +109,10 @@ impl Link {
                     tracing::info!("the certificate is renewed");
                     Duration::ZERO
                 }
+                Ok(Ended::Moved) => {
+                    failures = 0;
+                    Duration::ZERO
+                }
                 Err(error) => {
                     self.doubt(&error);
                     let delay = pauses.next(Cause::of(&error), random());
@@ -145,7 +150,8 @@ impl Link {
             renew_at,
             epochs: &mut self.epochs,
         };
-        let ended = session::run(channel.clone(), parts).await?;
+        let moved = moved::moved(&settings.endpoint, &settings.ca_file, &target.url);
+        let ended = session::run(channel.clone(), parts, moved).await?;
         if matches!(ended, Ended::RenewalDue) {
             // Where that fails the next attempt enrols by the token.
             self.identity = Some(identity::renew(channel).await?);

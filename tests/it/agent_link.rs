@@ -3,11 +3,12 @@
 
 pub(crate) mod controller;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use rootstock_agent::args::{Cli, Command};
+use rootstock_agent::args::{Cli, Command, RunArgs};
 use rootstock_bundle::{Client, Version};
 use rootstock_core::desired::{Desired, DesiredBundle, DesiredContent, Generation};
 use rootstock_core::name::Architecture;
@@ -23,7 +24,7 @@ use controller::{HOST, Seen, Server, World, token};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-async fn bundle(registry: &Registry, work: &std::path::Path) -> DesiredBundle {
+async fn bundle(registry: &Registry, work: &Path) -> DesiredBundle {
     let client = Client::new(&registry.as_desired("main")).unwrap();
     let built = Tiny::new("gvisor", "1").build(work).await.unwrap();
     let (repository, tag) = ("rootstock/gvisor".parse().unwrap(), "1".parse().unwrap());
@@ -38,6 +39,20 @@ async fn bundle(registry: &Registry, work: &std::path::Path) -> DesiredBundle {
         config: resolved.config,
         settings: Map::new(),
     }
+}
+
+/// What an agent is started with whose files are in a folder.
+fn arguments(dir: &Path, root: &Path) -> RunArgs {
+    let flags = |flag: &str, path: &Path| [flag.to_owned(), path.display().to_string()];
+    let args = ["rootstock-agent".to_owned(), "run".to_owned()]
+        .into_iter()
+        .chain(flags("--ca-file", &dir.join("ca.crt")))
+        .chain(flags("--token-file", &dir.join("token")))
+        .chain(flags("--endpoint", &dir.join("endpoint")))
+        .chain(flags("--host-root", root))
+        .chain(["--admin-listen", "127.0.0.1:0", "--log-level", "off"].map(str::to_owned));
+    let Command::Run(args) = Cli::try_parse_from(args).unwrap().command else { panic!("run") };
+    args
 }
 
 async fn until(seen: &mut watch::Receiver<Seen>, what: &str, is: impl Fn(&Seen) -> bool) {
@@ -73,15 +88,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     // The token is only there after a while, as a kubelet's volume may be.
     std::fs::write(&files[0], &world.ca).unwrap();
     std::fs::write(&files[2], format!("https://{HOST}:{}\n", server.port)).unwrap();
-    let flags = |flag: &str, path: &std::path::Path| [flag.to_owned(), path.display().to_string()];
-    let args = ["rootstock-agent".to_owned(), "run".to_owned()]
-        .into_iter()
-        .chain(flags("--ca-file", &files[0]))
-        .chain(flags("--token-file", &files[1]))
-        .chain(flags("--endpoint", &files[2]))
-        .chain(flags("--host-root", &root))
-        .chain(["--admin-listen", "127.0.0.1:0", "--log-level", "off"].map(str::to_owned));
-    let Command::Run(args) = Cli::try_parse_from(args).unwrap().command else { panic!("run") };
+    let args = arguments(dir.path(), &root);
     let host = Arc::new(SimulatedHost::new(&root).with_start(Duration::from_millis(10)));
     let mut agents = JoinSet::new();
     agents.spawn(rootstock_agent::run(args, host));
@@ -137,4 +144,36 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     agents.shutdown().await;
     until(&mut seen, "disconnected", |seen| seen.disconnects == 2).await;
     server.stop().await;
+}
+
+/// The file is looked at every 30 s, and a shoot's agents move within 5 s more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_goes_where_its_endpoint_goes() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("node");
+    SimulatedHost::prepare(&root).await.unwrap();
+    let world = World::new();
+    let mut seen = world.seen.subscribe();
+    let (one, two) = (Server::start(&world, 0).await, Server::start(&world, 0).await);
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("ca.crt", &world.ca);
+    write("token", &token());
+    write("endpoint", &format!("https://{HOST}:{}", one.port));
+    let host = Arc::new(SimulatedHost::new(&root));
+    let mut agents = JoinSet::new();
+    agents.spawn(rootstock_agent::run(arguments(dir.path(), &root), host));
+    until(&mut seen, "connected", |seen| seen.hellos.len() == 1).await;
+    // The first stays up, and its stream is fine.
+    write("endpoint", &format!("https://{HOST}:{}", two.port));
+    let moved = seen.wait_for(|seen| seen.hellos.len() == 2 && seen.disconnects == 1);
+    let moved = tokio::time::timeout(Duration::from_secs(60), moved).await;
+    drop(moved.expect("it moves in time").unwrap());
+    // Nobody is left at the first one; the certificate is still good.
+    one.stop().await;
+    assert_eq!((seen.borrow().hellos.len(), seen.borrow().disconnects), (2, 1));
+    let reviews = world.asked.lock().unwrap().iter().filter(|p| p.contains("tokenreviews")).count();
+    assert_eq!(reviews, 1);
+    agents.shutdown().await;
+    two.stop().await;
 }

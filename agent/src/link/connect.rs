@@ -87,6 +87,8 @@ pub enum ConnectError {
 #[derive(Debug)]
 pub(super) struct Target {
     host: String,
+    /// The endpoint as it was read.
+    pub(super) url: String,
     port: u16,
     name: ServerName<'static>,
     pub(super) roots: RootCertStore,
@@ -106,16 +108,15 @@ impl Target {
     ) -> Result<Self, ConnectError> {
         let url = match endpoint {
             EndpointSource::Url(url) => url.clone(),
-            EndpointSource::File(path) => {
-                let bytes = read_file(path).await?;
-                String::from_utf8_lossy(&bytes).trim().to_owned()
-            }
+            EndpointSource::File(path) => read_endpoint(path).await?,
         };
         let (host, port) = parse(&url)?;
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .map_err(|_| ConnectError::Endpoint { url, why: "its host is no host name" })?;
+        let name =
+            ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| {
+                ConnectError::Endpoint { url: url.clone(), why: "its host is no host name" }
+            })?;
         let roots = net::authorities(&read_file(ca_file).await?)?;
-        Ok(Self { host, port, name, roots })
+        Ok(Self { url, host, port, name, roots })
     }
 }
 
@@ -125,7 +126,14 @@ pub(super) async fn read_file(path: &Path) -> Result<Vec<u8>, ConnectError> {
         .map_err(|source| ConnectError::File { path: path.display().to_string(), source })
 }
 
-fn parse(url: &str) -> Result<(String, u16), ConnectError> {
+/// The text of an endpoint's file.
+pub(super) async fn read_endpoint(path: &Path) -> Result<String, ConnectError> {
+    let bytes = read_file(path).await?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// Host and port of an endpoint.
+pub(super) fn parse(url: &str) -> Result<(String, u16), ConnectError> {
     let wrong = |why| ConnectError::Endpoint { url: url.chars().take(200).collect(), why };
     let uri: Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
     if uri.scheme_str() != Some("https") {

@@ -1,5 +1,6 @@
 //! One stream: what the controller wants, and what the node says.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(super) enum Ended {
     Goodbye(Duration),
     /// The certificate is to be renewed.
     RenewalDue,
+    /// The controller is elsewhere.
+    Moved,
 }
 
 /// Why a stream ended.
@@ -73,8 +76,13 @@ pub(super) struct Parts<'a> {
     pub(super) epochs: &'a mut Epochs,
 }
 
-/// Holds a stream until it ends.
-pub(super) async fn run(channel: Channel, parts: Parts<'_>) -> Result<Ended, SessionError> {
+/// Holds a stream until it ends. `moved` is over when the controller is elsewhere.
+pub(super) async fn run(
+    channel: Channel,
+    parts: Parts<'_>,
+    moved: impl Future<Output = ()>,
+) -> Result<Ended, SessionError> {
+    let mut moved = pin!(moved);
     let (out, messages) = mpsc::channel(DEPTH);
     let mut reports = parts.reports.watch();
     let hello = hello(&parts, &reports.borrow());
@@ -121,6 +129,8 @@ pub(super) async fn run(channel: Channel, parts: Parts<'_>) -> Result<Ended, Ses
             }
             // Cancel-safe: a moment in time.
             () = tokio::time::sleep_until(parts.renew_at) => return Ok(Ended::RenewalDue),
+            // Cancel-safe: it goes on where it was.
+            () = &mut moved => return Ok(Ended::Moved),
         }
     }
 }
