@@ -17,7 +17,10 @@ Examples:
 
   # On a node by hand, with its own root
   rootstock-agent run --host-root / --endpoint https://rs-garden--one.ingress.example \\
-      --ca-file ca.crt --token-file token";
+      --ca-file ca.crt --token-file token
+
+HTTPS_PROXY=http://[user:password@]host[:port] is the proxy for the endpoint and
+for https registries, and NO_PROXY=host,.domain,… is what is reached without it.";
 
 const PREFLIGHT_EXAMPLES: &str = "\
 Examples:

@@ -1,5 +1,7 @@
 //! Connections: names, TCP and TLS.
 
+pub(crate) mod proxy;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 
 use super::FetchError;
 use super::endpoint::{Endpoint, Origin, location};
-use crate::net;
+use crate::net::{self, proxy::Proxies};
 
 /// How long a source may bring no byte. A registry that reads a blob from
 /// cold storage takes some seconds.
@@ -186,7 +186,13 @@ impl Client {
         // Connections that ended are let go.
         while self.drivers.try_join_next().is_some() {}
         let tls = if origin.tls { Some(self.tls(origin)?) } else { None };
-        let stream = net::connect(&origin.host, origin.port).await.map_err(failed)?;
+        // A proxy is for TLS alone: it sees no payload, and no plain credential.
+        let stream = if origin.tls {
+            Proxies::of_the_process().connect(&origin.host, origin.port).await
+        } else {
+            net::connect(&origin.host, origin.port).await
+        };
+        let stream = stream.map_err(failed)?;
         let sender = if let Some((connector, name)) = tls {
             let stream = tokio::time::timeout(STALL, connector.connect(name, stream))
                 .await

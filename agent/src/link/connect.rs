@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
+use crate::net::proxy::Proxies;
 use crate::net::{self, TlsError};
 
 /// How long TCP and TLS may take together.
@@ -86,9 +87,9 @@ pub enum ConnectError {
 /// A controller that can be connected to.
 #[derive(Debug)]
 pub(super) struct Target {
-    host: String,
     /// The endpoint as it was read.
     pub(super) url: String,
+    host: String,
     port: u16,
     name: ServerName<'static>,
     pub(super) roots: RootCertStore,
@@ -181,7 +182,7 @@ pub(super) async fn channel(
     endpoint.connect_with_connector(connector).await.map_err(failed)
 }
 
-/// TCP and TLS for tonic.
+/// TCP, through a proxy where there is one, and TLS for tonic.
 struct Connector {
     host: String,
     port: u16,
@@ -202,7 +203,7 @@ impl Service<Uri> for Connector {
         let (host, port, name) = (self.host.clone(), self.port, self.name.clone());
         let tls = TlsConnector::from(Arc::clone(&self.tls));
         Box::pin(async move {
-            let stream = net::connect(&host, port).await?;
+            let stream = Proxies::of_the_process().connect(&host, port).await?;
             Ok(TokioIo::new(tls.connect(name, stream).await?))
         })
     }
