@@ -109,10 +109,7 @@ impl Link {
                     tracing::info!("the certificate is renewed");
                     Duration::ZERO
                 }
-                Ok(Ended::Moved) => {
-                    failures = 0;
-                    Duration::ZERO
-                }
+                Ok(Ended::Moved) => Duration::ZERO,
                 Err(error) => {
                     self.doubt(&error);
                     let delay = pauses.next(Cause::of(&error), random());

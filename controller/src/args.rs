@@ -11,6 +11,8 @@ use rootstock_core::path::BinaryPath;
 use rootstock_core::provider::How;
 use rootstock_daemon::telemetry;
 
+use crate::objects::proxy::ProxyUrl;
+
 const EXAMPLES: &str = "\
 Examples:
   # In a seed, with the chart's configuration
@@ -127,6 +129,18 @@ pub struct Args {
         default_value = concat!("rootstock-agent:", env!("CARGO_PKG_VERSION"))
     )]
     pub agent_image: String,
+
+    /// The proxy by which agents reach the endpoint and https registries:
+    /// http://[user:password@]host[:port].
+    ///
+    /// It becomes HTTPS_PROXY of the agent's container, a password included.
+    #[arg(long, env = "ROOTSTOCK_AGENT_PROXY", value_name = "URL", hide_env_values = true)]
+    pub agent_proxy: Option<ProxyUrl>,
+
+    /// What agents reach without it, separated by commas: hosts, and domains
+    /// with all below them. It becomes NO_PROXY.
+    #[arg(long, env = "ROOTSTOCK_AGENT_NO_PROXY", value_name = "LIST")]
+    pub agent_no_proxy: Option<String>,
 
     /// The port under which agents reach the endpoint from outside.
     #[arg(long, env = "ROOTSTOCK_ENDPOINT_PORT", value_name = "PORT", default_value_t = 443)]

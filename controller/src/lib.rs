@@ -47,3 +47,4 @@ mod term;
 pub use app::{run, runtime};
 pub use args::{Args, ClusterKind, ProviderConfig, Types};
 pub use objects::agent_daemonset;
+pub use objects::proxy::ProxyUrl;

@@ -21,6 +21,7 @@ use crate::home::Home;
 use crate::index::Index;
 use crate::lead::{Mark, Standing, Term};
 use crate::objects::plain::Plain;
+use crate::objects::proxy::Proxy;
 use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::operation::{Operations, Triggers};
 use crate::seed::{Clusters, Scope, Store};
@@ -140,6 +141,7 @@ impl Leading {
                 roots: BinaryRoots::new(args.binary_roots.clone()),
                 domain: args.endpoint_domain.clone(),
                 port: args.endpoint_port,
+                proxy: Proxy { url: args.agent_proxy.clone(), except: args.agent_no_proxy.clone() },
             },
             place: match self.scope.home {
                 Home::Seed => Place::Managed,

@@ -38,7 +38,7 @@ pub(crate) fn render(
         config_map(endpoint, authorities),
         role(),
         role_binding(),
-        daemonset::render(&settings.image, &settings.roots, types),
+        daemonset::render(&settings.image, &settings.roots, types, &settings.proxy),
     ]
 }
 

@@ -9,6 +9,7 @@ use rootstock_core::path::BinaryRoots;
 use serde_json::{Map, Value, json};
 
 use super::agent::{AGENT, CA_KEY, ENDPOINT_KEY, NAMESPACE};
+use super::proxy::Proxy;
 
 /// Where the agent serves its health, on the node's loopback: the Pod is in
 /// the node's network. Below the range of NodePorts and of outgoing
@@ -72,12 +73,22 @@ impl HostFolder {
     }
 }
 
+/// The agent's DaemonSet, where nodes need no proxy.
+pub fn agent_daemonset(image: &str, roots: &BinaryRoots, types: &BTreeSet<RuntimeType>) -> Value {
+    render(image, roots, types, &Proxy::default())
+}
+
 /// Renders the DaemonSet.
 ///
 /// Its template has nothing that changes with endpoint or authorities: the
 /// agent reads both again before each connection, and a new one must not
 /// restart agents. So there is no checksum of the ConfigMap.
-pub fn render(image: &str, roots: &BinaryRoots, types: &BTreeSet<RuntimeType>) -> Value {
+pub(crate) fn render(
+    image: &str,
+    roots: &BinaryRoots,
+    types: &BTreeSet<RuntimeType>,
+    proxy: &Proxy,
+) -> Value {
     let labels = labels();
     json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",
@@ -89,7 +100,7 @@ pub fn render(image: &str, roots: &BinaryRoots, types: &BTreeSet<RuntimeType>) -
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}},
             "template": {
                 "metadata": {"labels": labels},
-                "spec": pod(image, roots, types),
+                "spec": pod(image, roots, types, proxy),
             },
         },
     })
@@ -106,7 +117,7 @@ fn labels() -> Value {
     })
 }
 
-fn pod(image: &str, roots: &BinaryRoots, types: &BTreeSet<RuntimeType>) -> Value {
+fn pod(image: &str, roots: &BinaryRoots, types: &BTreeSet<RuntimeType>, proxy: &Proxy) -> Value {
     json!({
         "serviceAccountName": AGENT,
         "automountServiceAccountToken": false,
@@ -124,7 +135,7 @@ fn pod(image: &str, roots: &BinaryRoots, types: &BTreeSet<RuntimeType>) -> Value
         // The agent ends in 5 s; a step that it is in is journaled.
         "terminationGracePeriodSeconds": 15,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container(image, roots)],
+        "containers": [container(image, roots, proxy)],
         "volumes": volumes(roots),
     })
 }
@@ -139,8 +150,12 @@ fn node_selector_terms(types: &BTreeSet<RuntimeType>) -> Vec<Value> {
     marks.chain([AGENT_LABEL.to_owned()]).map(term).collect()
 }
 
-fn container(image: &str, roots: &BinaryRoots) -> Value {
+fn container(image: &str, roots: &BinaryRoots, proxy: &Proxy) -> Value {
     let roots_flag = roots.iter().map(|root| root.as_str()).collect::<Vec<_>>().join(",");
+    // Large buffers go back when they are free. glibc would keep the zstd window
+    // of the first pull for the next one, 10 MB that an idle agent never uses.
+    let mut env = vec![json!({"name": "GLIBC_TUNABLES", "value": MALLOC})];
+    env.extend(proxy.env());
     json!({
         "name": "agent",
         "image": image,
@@ -155,10 +170,7 @@ fn container(image: &str, roots: &BinaryRoots) -> Value {
             format!("--binary-roots={roots_flag}"),
             format!("--admin-listen=127.0.0.1:{ADMIN_PORT}"),
         ],
-        // Large buffers go back when they are free. glibc would keep the zstd
-        // window of the first pull for the next one, 10 MB that an idle agent
-        // never uses.
-        "env": [{"name": "GLIBC_TUNABLES", "value": MALLOC}],
+        "env": env,
         // An 83 MB binary is streamed: its blob's zstd window (8 MiB) and the
         // buffers of a few pulls side by side stay far below the limit; the
         // rest is room for the page cache of what is written. No CPU limit: an

@@ -16,6 +16,7 @@ pub(crate) mod classes;
 pub(crate) mod daemonset;
 mod package;
 pub(crate) mod plain;
+pub(crate) mod proxy;
 mod recent;
 pub(crate) mod takeover;
 #[cfg(test)]
@@ -34,8 +35,9 @@ use tokio::time::Instant;
 
 use crate::api::Cluster;
 use crate::shoot::secrets::{self, ACCESS_SECRET, CA_SECRET, SecretError};
-pub use daemonset::render as agent_daemonset;
+pub use daemonset::agent_daemonset;
 use plain::{Plain, PlainError};
+use proxy::Proxy;
 use recent::Basis;
 pub(crate) use recent::Recent;
 use takeover::TakenOver;
@@ -74,6 +76,8 @@ pub(crate) struct AgentSettings {
     pub(crate) domain: Option<String>,
     /// The port under which agents reach the endpoint.
     pub(crate) port: u16,
+    /// The proxy by which they do.
+    pub(crate) proxy: Proxy,
 }
 
 /// Whether what was taken away is gone.

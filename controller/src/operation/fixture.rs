@@ -26,6 +26,7 @@ use crate::grpc::ShootEndpoint;
 use crate::home::Home;
 use crate::identity::ca::ShootCa;
 use crate::index::{Index, RuntimeKey};
+use crate::objects::proxy::Proxy;
 use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::scripted::merge;
 use crate::seed::{Clusters, Scope, Seed, Store};
@@ -133,6 +134,7 @@ impl World {
                 roots: BinaryRoots::default(),
                 domain: Some("seed.example".into()),
                 port: 443,
+                proxy: Proxy::default(),
             },
             place: Place::Managed,
             recent: Recent::default(),

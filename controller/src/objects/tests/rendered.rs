@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::objects::proxy::Proxy;
 use crate::objects::{AgentSettings, agent, classes, daemonset};
 
 fn settings() -> AgentSettings {
@@ -21,6 +22,7 @@ fn settings() -> AgentSettings {
         roots: BinaryRoots::default(),
         domain: None,
         port: 443,
+        proxy: Proxy::default(),
     }
 }
 
@@ -200,6 +202,20 @@ fn the_mounts_are_the_binary_roots_that_both_sides_let_through() {
     assert!(!mounts.iter().any(|mount| mount.mount_path == "/host/var/bin"));
     let args = spec.containers[0].args.as_deref().unwrap();
     assert!(args.contains(&"--binary-roots=/opt/kata".to_owned()), "{args:?}");
+}
+
+#[test]
+fn a_proxy_is_told_to_the_agent_and_none_is_by_default() {
+    let names = |container: Container| -> Vec<_> {
+        container.env.unwrap().into_iter().map(|variable| variable.name).collect()
+    };
+    assert_eq!(names(container()), ["GLIBC_TUNABLES"]);
+    let url = Some("http://proxy.example:3128".parse().unwrap());
+    let proxy = Proxy { url, except: Some("registry.example".to_owned()) };
+    let objects = agent::render(&AgentSettings { proxy, ..settings() }, &types(&[]), None, "PEM");
+    let spec = typed::<DaemonSet>(&objects[4]).spec.unwrap().template.spec.unwrap();
+    let [container] = <[Container; 1]>::try_from(spec.containers).unwrap();
+    assert_eq!(names(container), ["GLIBC_TUNABLES", "HTTPS_PROXY", "NO_PROXY"]);
 }
 
 #[test]

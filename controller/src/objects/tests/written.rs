@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::seed::{NAMESPACE, Seed};
 use crate::api::{Cluster, ClusterSpec};
+use crate::objects::proxy::Proxy;
 use crate::objects::{AgentSettings, Objects, ObjectsError, Place, Recent};
 use crate::shoot::secrets;
 
@@ -38,6 +39,7 @@ pub(super) fn objects(seed: &Seed) -> (Objects, watch::Sender<Arc<Catalog>>) {
         roots: BinaryRoots::default(),
         domain: Some("ingress.example".to_owned()),
         port: 443,
+        proxy: Proxy::default(),
     };
     let (client, recent) = (seed.client(), Recent::default());
     (Objects { client, catalog: receiver, agent, place: Place::Managed, recent }, sender)
