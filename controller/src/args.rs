@@ -163,6 +163,32 @@ pub struct Args {
     #[arg(long, env = "ROOTSTOCK_ENDPOINT_DOMAIN", value_name = "DOMAIN")]
     pub endpoint_domain: Option<String>,
 
+    /// How agents come in from outside of a seed: 'istio' gives each shoot a
+    /// route through the seed's Istio, 'none' leaves that to somebody else.
+    ///
+    /// In a plain cluster agents need no route and get none.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_INGRESS",
+        value_name = "HOW",
+        default_value = "istio",
+        value_enum
+    )]
+    pub ingress: Ingress,
+
+    /// The Service in the controller's namespace that routes lead to.
+    #[arg(
+        long,
+        env = "ROOTSTOCK_SERVICE_NAME",
+        value_name = "NAME",
+        default_value = "rootstock-controller"
+    )]
+    pub service_name: String,
+
+    /// The port of that Service.
+    #[arg(long, env = "ROOTSTOCK_SERVICE_PORT", value_name = "PORT", default_value_t = 8443)]
+    pub service_port: u16,
+
     /// The folders below which a binaryPath may lie, separated by commas.
     #[arg(
         long,
@@ -250,6 +276,15 @@ pub enum ClusterKind {
     Seed,
     /// The cluster that the controller runs in.
     Local,
+}
+
+/// How agents come in from outside of a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Ingress {
+    /// Through the seed's Istio.
+    Istio,
+    /// By a way that somebody else makes.
+    None,
 }
 
 /// What becomes of what a runtime does not know in a providerConfig.

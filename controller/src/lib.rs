@@ -45,6 +45,6 @@ mod status;
 mod term;
 
 pub use app::{run, runtime};
-pub use args::{Args, ClusterKind, ProviderConfig, Types};
+pub use args::{Args, ClusterKind, Ingress, ProviderConfig, Types};
 pub use objects::agent_daemonset;
 pub use objects::proxy::ProxyUrl;

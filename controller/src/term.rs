@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Args, ClusterKind};
+use crate::args::{Args, ClusterKind, Ingress};
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
@@ -20,8 +20,10 @@ use crate::heartbeat::Heartbeat;
 use crate::home::Home;
 use crate::index::Index;
 use crate::lead::{Mark, Standing, Term};
+use crate::objects::istio::Istio;
 use crate::objects::plain::Plain;
 use crate::objects::proxy::Proxy;
+use crate::objects::route::Backend;
 use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::operation::{Operations, Triggers};
 use crate::seed::{Clusters, Scope, Store};
@@ -146,6 +148,13 @@ impl Leading {
             place: match self.scope.home {
                 Home::Seed => Place::Managed,
                 Home::Plain { .. } => Place::Plain(Plain::new(self.client.clone())),
+            },
+            ingress: match (&self.scope.home, args.ingress) {
+                (Home::Seed, Ingress::Istio) => {
+                    let (service, port) = (&args.service_name, args.service_port);
+                    Some(Istio::new(Backend::new(service, &args.namespace, port)))
+                }
+                (Home::Seed, Ingress::None) | (Home::Plain { .. }, _) => None,
             },
             // Another leader may have written since.
             recent: Recent::default(),

@@ -1,6 +1,16 @@
 {{/* One controller looks after a cluster, so its names are fixed. */}}
 {{- define "rootstock.name" -}}rootstock-controller{{- end }}
 
+{{/* The controller tells agents of a plain cluster the second name. */}}
+{{- define "rootstock.service" -}}
+{{- ternary (include "rootstock.name" .) "rs-local" (eq (include "rootstock.in-seed" .) "true") }}
+{{- end }}
+
+{{/* Whether agents come in through Istio. */}}
+{{- define "rootstock.by-istio" -}}
+{{- if and (include "rootstock.in-seed" .) (eq .Values.endpoint.ingress "istio") }}true{{ end }}
+{{- end }}
+
 {{- define "rootstock.selector" -}}
 app.kubernetes.io/name: rootstock
 app.kubernetes.io/component: controller

@@ -38,6 +38,13 @@ pub(crate) fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
+/// Whether the API has no such kind at all: a server names the object that is
+/// not there, and has no name to say where it knows no such path.
+pub(crate) fn is_not_served(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    status.code == 404 && status.details.as_ref().is_none_or(|about| about.name.is_empty())
+}
+
 /// Whether trying again may help: the request was in the way of another one,
 /// or the API had no time or could not be reached.
 pub(crate) fn is_transient(error: &kube::Error) -> bool {
@@ -122,6 +129,26 @@ mod tests {
                 assert!(!text.contains(word), "{word} in {text}");
             }
         }
+    }
+
+    #[test]
+    fn a_missing_object_is_told_from_a_missing_kind() {
+        let api = |status: serde_json::Value| {
+            kube::Error::Api(serde_json::from_value::<kube::core::Status>(status).unwrap().boxed())
+        };
+        let details = json!({"name": "kube-apiserver", "kind": "gateways"});
+        let missing = api(json!({"code": 404, "reason": "NotFound", "details": details}));
+        assert!(is_not_found(&missing) && !is_not_served(&missing));
+        // What kube makes of `404 page not found`, and what other servers say.
+        for (reason, details) in [
+            ("Failed to parse error data", json!(null)),
+            ("NotFound", json!(null)),
+            ("NotFound", json!({})),
+        ] {
+            let unknown = json!({"code": 404, "reason": reason, "details": details});
+            assert!(is_not_served(&api(unknown)), "{reason} {details}");
+        }
+        assert!(!is_not_served(&api(json!({"code": 403, "reason": "Forbidden"}))));
     }
 
     #[test]

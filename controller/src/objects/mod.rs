@@ -4,20 +4,24 @@
 //!  shoot-access-rootstock, ca-rootstock      Secrets of the control plane's namespace
 //!  extension-runtime-<type>                  the type's RuntimeClasses
 //!  extension-rootstock-agent                 the agent and the controller's own role
+//!  Gateway, VirtualService rootstock-agent   its nodes' way to the controller
 //! ```
 //!
-//! * [`classes`], [`agent`], [`daemonset`]: the objects, as pure functions
+//! * [`classes`], [`agent`], [`daemonset`], [`route`]: the objects, as pure functions
 //! * [`package`]: how Gardener's resource manager takes them
 //! * [`write`], [`withdraw`]: the requests, in Gardener's order; [`recent`]
 //!   keeps a shoot's resources from making the same ones
+//! * [`istio`]: the same for the route
 
 pub(crate) mod agent;
 pub(crate) mod classes;
 pub(crate) mod daemonset;
+pub(crate) mod istio;
 mod package;
 pub(crate) mod plain;
 pub(crate) mod proxy;
 mod recent;
+pub(crate) mod route;
 pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;
@@ -36,6 +40,7 @@ use tokio::time::Instant;
 use crate::api::Cluster;
 use crate::shoot::secrets::{self, ACCESS_SECRET, CA_SECRET, SecretError};
 pub use daemonset::agent_daemonset;
+use istio::Istio;
 use plain::{Plain, PlainError};
 use proxy::Proxy;
 use recent::Basis;
@@ -52,6 +57,8 @@ pub(crate) struct Objects {
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) agent: AgentSettings,
     pub(crate) place: Place,
+    /// What makes the agents' way to the controller; none where somebody else does.
+    pub(crate) ingress: Option<Istio>,
     pub(crate) recent: Recent,
 }
 
@@ -107,6 +114,9 @@ pub(crate) enum ObjectsError {
     /// A ManagedResource is not as it should be.
     #[error("the shoot's ManagedResources are not as they should be")]
     Write(#[from] WriteError),
+    /// The agents' way is not as it should be.
+    #[error("the route of the shoot's agents is not as it should be")]
+    Route(#[source] WriteError),
     /// An object of the plain cluster is not as it should be.
     #[error("the cluster's objects are not as they should be")]
     Plain(#[from] PlainError),
@@ -117,7 +127,7 @@ impl ObjectsError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Secret(error) => error.is_transient(),
-            Self::Write(error) => error.is_transient(),
+            Self::Write(error) | Self::Route(error) => error.is_transient(),
             Self::Plain(error) => error.is_transient(),
         }
     }
@@ -142,10 +152,11 @@ impl Objects {
         let catalog = Arc::clone(&self.catalog.borrow());
         let host = cluster.endpoint_host(shoot, self.agent.domain.as_deref());
         let basis = Basis { catalog, host };
-        // Neither needs the other.
+        // None needs another.
         let classes = self.put_classes(shoot, runtime, asked, &basis);
         let agent = self.put_agent(shoot, asked, &basis);
-        let (taken, ()) = futures_util::try_join!(classes, agent)?;
+        let route = self.put_route(shoot, asked, &basis);
+        let (taken, (), ()) = futures_util::try_join!(classes, agent, route)?;
         Ok(taken)
     }
 
@@ -226,7 +237,8 @@ impl Objects {
         Ok(taken.left.into_iter().next().map_or(gone, Gone::Not))
     }
 
-    /// Takes the agent away, and with it the controller's access to the shoot.
+    /// Takes the agent away, and with it the controller's access to the shoot
+    /// and the agents' way in.
     /// Called again until it is gone.
     ///
     /// The authority stays where the shoot moves on: Gardener has it for the
@@ -243,20 +255,25 @@ impl Objects {
         let writer = Writer::new(&self.client, shoot.as_str());
         let gone = writer.withdraw(AGENT_RESOURCE, keep).await?;
         match (&gone, keep) {
-            (Gone::Yes, Keep::Nothing) => self.withdraw_secrets(shoot).await?,
-            (Gone::Yes, Keep::Objects) => writer.withdraw_secret(ACCESS_SECRET).await?,
+            (Gone::Yes, Keep::Nothing) => self.withdraw_rest(shoot).await?,
+            (Gone::Yes, Keep::Objects) => {
+                writer.withdraw_secret(ACCESS_SECRET).await?;
+                self.withdraw_route(shoot).await?;
+            }
             (Gone::Not(_), _) => {}
         }
         Ok(gone)
     }
 
-    /// Takes the shoot's own Secrets away, whatever else is still there.
-    pub(crate) async fn withdraw_secrets(&self, shoot: &ShootName) -> Result<(), ObjectsError> {
+    /// Takes away what is the shoot's in the seed alone, its Secrets and the
+    /// route, whatever else is still there.
+    pub(crate) async fn withdraw_rest(&self, shoot: &ShootName) -> Result<(), ObjectsError> {
         if let Place::Managed = self.place {
             self.recent.forget(shoot);
             let writer = Writer::new(&self.client, shoot.as_str());
             writer.withdraw_secret(ACCESS_SECRET).await?;
             writer.withdraw_secret(CA_SECRET).await?;
+            self.withdraw_route(shoot).await?;
         }
         Ok(())
     }

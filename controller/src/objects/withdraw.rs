@@ -64,7 +64,11 @@ impl Writer {
 }
 
 /// Deletes an object and tells whether it is gone.
-async fn delete<K>(api: &Api<K>, name: &str, uid: Option<String>) -> Result<bool, kube::Error>
+pub(super) async fn delete<K>(
+    api: &Api<K>,
+    name: &str,
+    uid: Option<String>,
+) -> Result<bool, kube::Error>
 where
     K: Clone + DeserializeOwned + Debug,
 {

@@ -87,7 +87,7 @@ impl WriteError {
     }
 
     /// The same about an object that was there when it was last asked for.
-    fn if_it_was_there(self) -> Self {
+    pub(super) fn if_it_was_there(self) -> Self {
         match self {
             Self::Api { kind, ref name, ref source } if is_not_found(source) => {
                 Self::Vanished { kind, name: name.clone() }

@@ -137,6 +137,7 @@ impl World {
                 proxy: Proxy::default(),
             },
             place: Place::Managed,
+            ingress: None,
             recent: Recent::default(),
         };
         let operations = Operations {

@@ -172,7 +172,7 @@ impl Task<'_> {
             let gone = within(gone).await?;
             // Nobody looks after the rest once the last resource is gone.
             if rest == Rest::GoesToo && gone != Gone::Yes {
-                within(self.ctx.objects.withdraw_secrets(&self.key.shoot)).await?;
+                within(self.ctx.objects.withdraw_rest(&self.key.shoot)).await?;
             }
             lingers = what(gone).or(lingers);
         }
@@ -218,7 +218,7 @@ impl Task<'_> {
     }
 }
 
-/// What becomes of the shoot's own Secrets while a ManagedResource is still there.
+/// What becomes of the shoot's own Secrets and its route while a ManagedResource is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
     /// They go after it.

@@ -6,6 +6,7 @@ use rootstock_bundle::{Built, Client, InvalidRegistry, PushError};
 use rootstock_core::reference::InvalidReference;
 use serde_json::{Value, json};
 
+use super::istio;
 use crate::registry::Registry;
 
 /// The registry's name in the catalog.
@@ -81,7 +82,9 @@ pub async fn offer(
     Ok(tokio::fs::write(catalog, text).await?)
 }
 
-/// The CRDs that a seed serves, made from the controller's own types.
+/// The CRDs that a seed serves: those of the controller's own types, and Istio's.
 pub(super) fn definitions() -> Result<Vec<Value>, serde_json::Error> {
-    rootstock_controller::api::definitions().iter().map(serde_json::to_value).collect()
+    let own = rootstock_controller::api::definitions();
+    let istio = istio::definitions().into_iter().map(Ok);
+    own.iter().map(serde_json::to_value).chain(istio).collect()
 }

@@ -18,6 +18,7 @@ pub mod daemonset;
 pub mod disk;
 pub mod follow;
 pub mod gardenlet;
+pub mod istio;
 pub mod kubelet;
 pub mod landscape;
 pub mod objects;

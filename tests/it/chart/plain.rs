@@ -55,8 +55,10 @@ fn in_a_seed_nothing_of_a_plain_cluster_is_allowed() {
         "containerruntimes",
         "containerruntimes/status",
         "events",
+        "gateways",
         "managedresources",
         "secrets",
+        "virtualservices",
     ];
     assert_eq!(allowed, expected.map(String::from).into());
 }
@@ -78,7 +80,9 @@ fn every_value_is_in_the_schema_and_in_the_values() {
     let mut known = keys(&schema["properties"]);
     known.remove("global");
     assert_eq!(known, keys(&values));
-    for section in ["controller", "endpoint", "service", "ports", "log", "vpa", "config"] {
+    for section in
+        ["controller", "endpoint", "agentProxy", "service", "ports", "log", "vpa", "config"]
+    {
         assert_eq!(
             keys(&schema["properties"][section]["properties"]),
             keys(&values[section]),

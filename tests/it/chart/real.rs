@@ -71,6 +71,15 @@ const ASKED: &[Asked] = &[
     (NAMESPACE, "delete", "", "pods", "a", false, false),
     (SHOOT, "patch", "", "pods", "a", false, false),
     ("kube-node-lease", "create", "coordination.k8s.io", "leases", "", false, false),
+    // The agents' way in: by its name, and what tells where it leads through.
+    (SHOOT, "create", "networking.istio.io", "gateways", "", true, false),
+    (SHOOT, "get", "networking.istio.io", "gateways", "kube-apiserver", true, false),
+    (SHOOT, "update", "networking.istio.io", "gateways", "rootstock-agent", true, false),
+    (SHOOT, "delete", "networking.istio.io", "virtualservices", "rootstock-agent", true, false),
+    (SHOOT, "update", "networking.istio.io", "gateways", "kube-apiserver", false, false),
+    (SHOOT, "delete", "networking.istio.io", "gateways", "kube-apiserver", false, false),
+    (SHOOT, "get", "networking.istio.io", "virtualservices", "kube-apiserver", false, false),
+    ("", "list", "networking.istio.io", "gateways", "", false, false),
     // What a shoot's own role gives elsewhere.
     ("", "watch", "", "nodes", "", false, true),
     ("", "patch", "", "nodes", "a", false, true),
@@ -113,8 +122,8 @@ async fn an_api_server_takes_every_object_and_allows_what_is_needed() {
     let seed = helm.template_file(&seed_values()).unwrap();
     for (objects, local) in [(seed, false), (helm.template(LOCAL).unwrap(), true)] {
         for object in &objects {
-            // The autoscaler's definition is Gardener's.
-            if object["kind"] != "VerticalPodAutoscaler" {
+            // Gardener and Istio bring the definitions of these.
+            if object["kind"] != "VerticalPodAutoscaler" && object["kind"] != "DestinationRule" {
                 apply(&cluster, object).await;
             }
         }

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use rootstock_controller::{Args, ClusterKind, catalog};
+use rootstock_controller::{Args, ClusterKind, Ingress, catalog};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -22,7 +22,9 @@ const OTHER_VALUES: &[&str] = &[
     "--set=controller.binaryRoots={/opt/runtimes},controller.maxConcurrentReconciles=50",
     "--set=controller.deletionTimeout=90s,controller.heartbeatRenewInterval=1m,controller.leaseDuration=30s",
     "--set=agentImage.repository=r.example/agent,agentImage.tag=v2",
-    "--set=endpoint.domain=nodes.example,endpoint.port=8444",
+    "--set=endpoint.domain=nodes.example,endpoint.port=8444,endpoint.ingress=none",
+    "--set=service.port=9444,agentProxy.url=http://proxy.example:3128",
+    "--set=agentProxy.except={.internal.example,10.0.0.1}",
     "--set=ports.agents=9443,ports.admin=9080,log.level=debug,log.format=json",
 ];
 
@@ -70,6 +72,7 @@ fn all_typed(objects: &[Value]) {
             "ClusterRoleBinding" => typed::<ClusterRoleBinding>(object),
             "Role" => typed::<Role>(object),
             "RoleBinding" => typed::<RoleBinding>(object),
+            "DestinationRule" => assert_eq!(object["apiVersion"], "networking.istio.io/v1beta1"),
             "VerticalPodAutoscaler" => assert_eq!(object["apiVersion"], "autoscaling.k8s.io/v1"),
             other => panic!("the chart renders a {other}"),
         }
@@ -145,6 +148,39 @@ fn in_a_seed_the_pod_is_what_gardener_wants() {
     assert_eq!(vpa["spec"]["targetRef"]["name"], deployment["metadata"]["name"]);
     // There is no metrics endpoint to scrape.
     assert!(!json!(objects).to_string().contains("prometheus.io"));
+}
+
+#[test]
+fn in_a_seed_istio_leads_to_the_service() {
+    let Some(helm) = Helm::find() else { return };
+    let values = &["--set", "service.port=9444,service.annotations.a=b"];
+    let objects = helm.template(values).unwrap();
+    let service = the(&objects, "Service");
+    let annotations = json!({"networking.istio.io/exportTo": "*", "a": "b"});
+    assert_eq!(service["metadata"]["annotations"], annotations);
+    let parsed = Args::try_parse_from([vec!["controller".to_owned()], args(&objects)].concat());
+    let parsed = parsed.unwrap();
+    assert_eq!(parsed.ingress, Ingress::Istio);
+    // The routes that the controller makes end where the Service is.
+    assert_eq!(service["metadata"]["name"], *parsed.service_name);
+    assert_eq!(service["spec"]["ports"][0]["port"], i64::from(parsed.service_port));
+    let rule = &the(&objects, "DestinationRule")["spec"];
+    assert_eq!(rule["host"], format!("{}.{NAMESPACE}.svc.cluster.local", parsed.service_name));
+    assert_eq!(rule["exportTo"], json!(["*"]));
+    assert_eq!(
+        rule["trafficPolicy"],
+        json!({
+            "tls": {"mode": "DISABLE"},
+            "connectionPool": {"tcp": {
+                "maxConnectionDuration": "86400s",
+                "tcpKeepalive": {"time": "7200s", "interval": "75s"},
+            }},
+        })
+    );
+    // Where somebody else makes the way there is nothing of Istio, nor in a plain cluster.
+    for values in [&["--set", "endpoint.ingress=none"][..], LOCAL] {
+        assert!(!json!(helm.template(values).unwrap()).to_string().contains("istio.io/"));
+    }
 }
 
 #[test]

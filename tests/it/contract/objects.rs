@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::operations::{all_settled, condition, settled};
+use super::route::ROUTE;
 use super::support::gardenlet::until;
 use super::support::record::Kind;
 use super::support::shoot::{Shoot, pools};
@@ -83,7 +84,8 @@ pub(super) async fn nothing_is_written_twice(suite: &Suite) {
         shoot.reconcile().await;
     }
     shoot.recorded().await;
-    for kind in [Kind::Secret, Kind::ManagedResource, Kind::Event] {
+    let others = [Kind::Secret, Kind::ManagedResource, Kind::Event];
+    for kind in others.into_iter().chain(ROUTE) {
         let writes = shoot.since(place, kind);
         assert!(writes.is_empty(), "{kind:?}: {writes:#?}");
     }

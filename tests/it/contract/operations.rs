@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::route::ROUTE;
 use super::support::gardenlet::until;
 use super::support::health::{OPERATION, TIMESTAMP, annotation, check};
 use super::support::record::Kind;
@@ -75,7 +76,8 @@ pub(super) async fn unchanged_reconcile_writes_three_times(suite: &Suite) {
     assert_eq!(annotation(&writes[0].object, OPERATION), Some("reconcile"));
     assert_eq!(annotation(&writes[1].object, OPERATION), None);
     assert_eq!(seen[1..], ["Succeeded", "Processing", "Succeeded"]);
-    for kind in [Kind::Secret, Kind::ManagedResource, Kind::Event] {
+    let others = [Kind::Secret, Kind::ManagedResource, Kind::Event];
+    for kind in others.into_iter().chain(ROUTE) {
         let others = shoot.since(place, kind);
         assert!(others.is_empty(), "{kind:?}: {others:#?}");
     }

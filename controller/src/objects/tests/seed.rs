@@ -19,6 +19,8 @@ pub(super) struct State {
     pub(super) objects: BTreeMap<String, Value>,
     asked: Vec<String>,
     meanwhile: VecDeque<(String, Meanwhile)>,
+    /// Kinds that are not served, by their plural.
+    pub(super) unknown: Vec<&'static str>,
     versions: u64,
 }
 
@@ -63,8 +65,13 @@ impl Seed {
             return ok(json!({"metadata": {}, "items": []}));
         }
         state.asked.push(asked);
+        if state.unknown.iter().any(|kind| short.starts_with(&format!("{kind}/"))) {
+            // No object is named.
+            return refusal(404, "NotFound");
+        }
         match method {
             "GET" => state.objects.get(&short).cloned().map_or_else(|| failure(404), ok),
+            "PUT" => state.replace(&short, sent),
             "POST" => state.create(&short, sent),
             "PATCH" => state.patch(&short, &sent),
             "DELETE" => state.delete(&short, &sent),
@@ -83,6 +90,15 @@ fn short(path: &str, sent: &Value) -> String {
 impl State {
     fn create(&mut self, path: &str, object: Value) -> (u16, Value) {
         if self.objects.contains_key(path) {
+            return failure(409);
+        }
+        self.put(path, object);
+        ok(self.objects[path].clone())
+    }
+
+    fn replace(&mut self, path: &str, object: Value) -> (u16, Value) {
+        let Some(there) = self.objects.get(path) else { return failure(404) };
+        if object["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"] {
             return failure(409);
         }
         self.put(path, object);
@@ -133,5 +149,7 @@ fn ok(object: Value) -> (u16, Value) {
 }
 
 fn failure(code: u16) -> (u16, Value) {
-    refusal(code, if code == 404 { "NotFound" } else { "Other" })
+    let (code, mut status) = refusal(code, if code == 404 { "NotFound" } else { "Other" });
+    status["details"] = json!({"name": "it"});
+    (code, status)
 }

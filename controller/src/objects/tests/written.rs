@@ -42,7 +42,8 @@ pub(super) fn objects(seed: &Seed) -> (Objects, watch::Sender<Arc<Catalog>>) {
         proxy: Proxy::default(),
     };
     let (client, recent) = (seed.client(), Recent::default());
-    (Objects { client, catalog: receiver, agent, place: Place::Managed, recent }, sender)
+    let place = Place::Managed;
+    (Objects { client, catalog: receiver, agent, place, ingress: None, recent }, sender)
 }
 
 pub(super) async fn put(objects: &Objects) -> Result<(), ObjectsError> {

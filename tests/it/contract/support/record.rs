@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Secret,
     Event,
     Lease,
+    Gateway,
+    VirtualService,
 }
 
 /// One state of one object.
@@ -54,8 +56,15 @@ impl Entry {
 
 impl Kind {
     /// All that controllers write.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::ContainerRuntime, Self::ManagedResource, Self::Secret, Self::Event, Self::Lease];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::ContainerRuntime,
+        Self::ManagedResource,
+        Self::Secret,
+        Self::Event,
+        Self::Lease,
+        Self::Gateway,
+        Self::VirtualService,
+    ];
 
     pub(crate) fn resource(self) -> ApiResource {
         let (group, version, kind, plural) = match self {
@@ -67,6 +76,10 @@ impl Kind {
             }
             Self::Secret => ("", "v1", "Secret", "secrets"),
             Self::Event => ("", "v1", "Event", "events"),
+            Self::Gateway => ("networking.istio.io", "v1beta1", "Gateway", "gateways"),
+            Self::VirtualService => {
+                ("networking.istio.io", "v1beta1", "VirtualService", "virtualservices")
+            }
             Self::Lease => ("coordination.k8s.io", "v1", "Lease", "leases"),
         };
         let gvk = kube::api::GroupVersionKind::gvk(group, version, kind);

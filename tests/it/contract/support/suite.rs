@@ -23,6 +23,7 @@ use rootstock_playground::kube::{Cluster, Options, RealControlPlane};
 use rootstock_playground::registry::Registry;
 use rootstock_playground::samples::{self, Places, tiny::Tiny};
 use rootstock_playground::seed::follow::Follow;
+use rootstock_playground::seed::istio;
 use rootstock_playground::seed::objects::{Access, ensure, typed};
 use rootstock_playground::seed::processes::{LEASH, Process, Processes};
 use serde_json::{Value, json};
@@ -282,7 +283,7 @@ async fn start_api(assets: Option<&Path>, options: Options) -> Cluster {
 }
 
 /// Gardener's own CRDs where the environment names a folder with them, else those of
-/// the controller's own types. Fields of a newer Gardener are kept by both.
+/// the controller's own types; and Istio's. Fields of a newer Gardener are kept by all.
 fn definitions() -> Vec<Value> {
     let mut all: Vec<Value> = match std::env::var_os("ROOTSTOCK_CRDS") {
         Some(dir) => ["clusters", "containerruntimes"]
@@ -305,6 +306,7 @@ fn definitions() -> Vec<Value> {
             }
         }
     }
+    all.extend(istio::definitions());
     all
 }
 
