@@ -24,7 +24,7 @@ pub use connect::{ConnectError, EndpointSource};
 use epoch::Epochs;
 use identity::Identity;
 pub use identity::IdentityError;
-use pause::{Cause, Pauses};
+pub use pause::{Cause, Pauses};
 use rootstock_core::name::Architecture;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;

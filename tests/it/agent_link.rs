@@ -147,6 +147,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
 }
 
 /// The file is looked at every 30 s, and a shoot's agents move within 5 s more.
+#[ignore = "it waits for half a minute; the waiting itself is tested with paused time"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_goes_where_its_endpoint_goes() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

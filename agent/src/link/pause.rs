@@ -16,7 +16,7 @@ const BEGIN: Duration = Duration::from_millis(330);
 
 /// What stands between an agent and its controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub enum Cause {
     /// Nobody is there, or not ready: another one takes over soon.
     Away,
     /// It has too much to do, and says so.
@@ -65,7 +65,7 @@ pub(super) fn code(error: &LinkError) -> Option<Code> {
 
 /// The pauses of one agent.
 #[derive(Debug)]
-pub(super) struct Pauses(Duration);
+pub struct Pauses(Duration);
 
 impl Default for Pauses {
     fn default() -> Self {
@@ -77,7 +77,7 @@ impl Pauses {
     /// The next pause, drawn between the shortest and three times the one
     /// before: agents that lost their controller in one moment are strangers
     /// to each other soon. `roll` is any number.
-    pub(super) fn next(&mut self, cause: Cause, roll: u64) -> Duration {
+    pub fn next(&mut self, cause: Cause, roll: u64) -> Duration {
         let longest = self.0.saturating_mul(3).clamp(FIRST, cause.most());
         let thousandths = u32::try_from(roll % 1001).unwrap_or_default();
         let pause = FIRST + (longest - FIRST) * thousandths / 1000;

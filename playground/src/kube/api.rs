@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::audit::Audited;
 use super::{
     discovery, events,
     failure::{Failure, respond},
@@ -42,6 +43,8 @@ pub(super) struct Api {
     admin_token: String,
     requests: Mutex<BTreeMap<String, u64>>,
     pub(super) faults: Faults,
+    /// What was written, where somebody wants to know.
+    audit: Mutex<Option<Vec<Audited>>>,
     /// Ends all watches.
     pub(super) stop: CancellationToken,
 }
@@ -57,6 +60,7 @@ impl Api {
             admin_token,
             requests: Mutex::default(),
             faults: Faults::default(),
+            audit: Mutex::default(),
             stop,
         }
     }
@@ -129,7 +133,26 @@ impl Api {
             .map_err(|error| Failure::bad_request(format!("the body can't be read: {error}")))?
             .to_bytes();
         let request = Request { target, verb, query, form, content_type, body };
-        self.dispatch(&user, request)
+        let audited = Audited::new(&user, &request);
+        let answer = Arc::clone(&self).dispatch(&user, request)?;
+        if let (Some(audited), Some(audit)) = (audited, &mut *self.audit()) {
+            audit.push(audited);
+        }
+        Ok(answer)
+    }
+
+    /// Takes down what is written from here on.
+    pub(super) fn start_audit(&self) {
+        self.audit().get_or_insert_default();
+    }
+
+    /// What was written since then, in order.
+    pub(super) fn audited(&self) -> Vec<Audited> {
+        self.audit().clone().unwrap_or_default()
+    }
+
+    fn audit(&self) -> MutexGuard<'_, Option<Vec<Audited>>> {
+        self.audit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn dispatch(self: Arc<Self>, user: &User, request: Request) -> Result<Response<Body>, Failure> {

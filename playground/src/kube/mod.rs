@@ -18,6 +18,7 @@
 
 mod access;
 mod api;
+mod audit;
 mod delete;
 mod discovery;
 mod events;
@@ -55,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 use self::{access::Access, api::Api, server::Server};
 pub use self::{
     access::AccessError,
+    audit::Audited,
     real::{RealControlPlane, RealError},
     tls::TlsError,
 };
@@ -256,6 +258,23 @@ impl Cluster {
         match &self.backend {
             Backend::Embedded { api, .. } => api.faults.arrange(what, code, times),
             Backend::Real(_) => {}
+        }
+    }
+
+    /// Takes down what is written from here on, by whom. The real server has
+    /// other means; there nothing happens.
+    pub fn start_audit(&self) {
+        match &self.backend {
+            Backend::Embedded { api, .. } => api.start_audit(),
+            Backend::Real(_) => {}
+        }
+    }
+
+    /// What was written since then, in order.
+    pub fn audited(&self) -> Vec<Audited> {
+        match &self.backend {
+            Backend::Embedded { api, .. } => api.audited(),
+            Backend::Real(_) => Vec::new(),
         }
     }
 

@@ -1,0 +1,263 @@
+//! One agent of a crowd.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use rcgen::{CertificateParams, KeyPair};
+use rootstock_agent::link::{Cause, Pauses};
+use rootstock_controller::identity::NodeId;
+use rootstock_controller::identity::ca::{NODE_LIFETIME, ShootCa};
+use rootstock_core::desired::{Desired, Generation, Offer, offer};
+use rootstock_core::digest::Digest;
+use rootstock_core::status::{BundleReport, Phase};
+use rootstock_proto::desired::content_hash;
+use rootstock_proto::v1::controller_message::Kind as Said;
+use rootstock_proto::v1::fleet_client::FleetClient;
+use rootstock_proto::v1::node_message::Kind;
+use rootstock_proto::{PROTOCOL, v1};
+use rustls::ClientConfig;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::{Service, http::Uri};
+use tonic::transport::{Channel, Endpoint};
+
+use super::Shared;
+
+/// As real agents do.
+const CONNECT: Duration = Duration::from_secs(15);
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+
+/// What one node holds.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    pub(super) held: Option<(Generation, Digest)>,
+    pub(super) versions: Vec<String>,
+}
+
+/// An agent that takes what it is sent and says that it is there.
+pub(super) struct Agent {
+    node: Arc<Mutex<Node>>,
+    shared: Arc<Shared>,
+    tls: Arc<ClientConfig>,
+    pauses: Pauses,
+    draws: u64,
+}
+
+/// Why a stream is over.
+enum Ended {
+    /// The controller asked to come back after that time.
+    Goodbye(Duration),
+    Lost,
+}
+
+impl Agent {
+    pub(super) fn new(
+        ca: &ShootCa,
+        id: &NodeId,
+        node: Arc<Mutex<Node>>,
+        shared: Arc<Shared>,
+    ) -> anyhow::Result<Self> {
+        let key = KeyPair::generate()?;
+        let request = CertificateParams::new(Vec::new())?.serialize_request(&key)?;
+        let issued = ca.sign(request.der(), id, Timestamp::now(), NODE_LIFETIME)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(shared.roots.clone())
+            .with_client_auth_cert(
+                vec![issued.certificate],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        tls.resumption = rustls::client::Resumption::disabled();
+        let draws =
+            u64::from_le_bytes(Digest::of(id.to_spiffe().as_bytes()).as_bytes()[..8].try_into()?);
+        let (tls, pauses) = (Arc::new(tls), Pauses::default());
+        Ok(Self { node, shared, tls, pauses, draws })
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let ended = self.stream().await;
+            let pause = match ended {
+                Ok(Ended::Goodbye(after)) => {
+                    self.pauses = Pauses::default();
+                    after
+                }
+                Ok(Ended::Lost) => {
+                    self.pauses = Pauses::default();
+                    self.pause()
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no stream");
+                    self.pause()
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn pause(&mut self) -> Duration {
+        // Any generator will do; each agent has a beginning of its own.
+        self.draws = self.draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.pauses.next(Cause::Away, self.draws >> 33)
+    }
+
+    async fn connect(&self) -> anyhow::Result<Channel> {
+        let place = &self.shared.place;
+        let endpoint = Endpoint::from_shared(format!("http://{}", place.host))?
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE_ANSWER)
+            .keep_alive_while_idle(true)
+            .buffer_size(4);
+        let connect = async {
+            let tcp = TcpStream::connect(place.address).await?;
+            tcp.set_nodelay(true)?;
+            let name = place.host.clone().try_into().map_err(io::Error::other)?;
+            TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await
+        };
+        let io = tokio::time::timeout(CONNECT, connect).await??;
+        Ok(endpoint.connect_with_connector(Once(Some(io))).await?)
+    }
+
+    async fn stream(&self) -> anyhow::Result<Ended> {
+        let mut client = FleetClient::new(self.connect().await?);
+        let (say, said) = mpsc::channel(4);
+        say.send(message(Kind::Hello(self.hello()))).await?;
+        let mut hear = client.sync(ReceiverStream::new(said)).await?.into_inner();
+        let _connected = Connected::new(&self.shared);
+        loop {
+            let Ok(Some(heard)) = hear.message().await else { return Ok(Ended::Lost) };
+            let epoch = heard.epoch;
+            match heard.kind {
+                Some(Said::Desired(wire)) => {
+                    for answer in self.take(epoch, wire) {
+                        say.send(message(answer)).await?;
+                    }
+                }
+                Some(Said::Goodbye(goodbye)) => {
+                    let after = goodbye.reconnect_after.and_then(|after| after.try_into().ok());
+                    return Ok(Ended::Goodbye(after.unwrap_or_default()));
+                }
+                Some(Said::PullGrant(_) | Said::Slot(_) | Said::Retry(_) | Said::Resync(_))
+                | None => {}
+            }
+        }
+    }
+
+    fn hello(&self) -> v1::Hello {
+        let held = self.node().held;
+        v1::Hello {
+            protocol: Some(PROTOCOL),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            architecture: "amd64".to_owned(),
+            generation: held.map_or(0, |(generation, _)| generation.0),
+            content_hash: held.map_or_else(Vec::new, |(_, content)| content.as_bytes().to_vec()),
+            ..v1::Hello::default()
+        }
+    }
+
+    /// Takes a desired state, as a node's ledger would, and answers.
+    fn take(&self, epoch: u64, wire: v1::Desired) -> Vec<Kind> {
+        let desired = match Desired::try_from(wire) {
+            Ok(desired) => desired,
+            Err(error) => {
+                self.wrong(format!("a desired state that can't be read: {error}"));
+                return Vec::new();
+            }
+        };
+        let (generation, content) = (desired.generation, content_hash(&desired.content));
+        let mut node = self.node();
+        let offered = offer(node.held, (generation, content));
+        if matches!(offered, Offer::Older | Offer::Contradicts) {
+            self.wrong(format!("{offered:?}: {generation:?} over {:?}", node.held));
+            return Vec::new();
+        }
+        let bundles: Vec<_> = desired.content.bundles.iter().map(report).collect();
+        node.held = Some((generation, content));
+        node.versions = bundles.iter().map(|bundle| bundle.version.clone()).collect();
+        drop(node);
+        self.shared.seen.send_modify(|seen| {
+            if epoch < seen.epoch {
+                seen.wrong.push(format!("term {epoch} speaks after term {}", seen.epoch));
+            }
+            seen.epoch = seen.epoch.max(epoch);
+            seen.desired += 1;
+            seen.repeated += u64::from(offered == Offer::Same);
+        });
+        let bundles = bundles.iter().map(Into::into).collect();
+        let generation = generation.0;
+        vec![
+            Kind::Accept(v1::Accept { generation }),
+            Kind::Report(v1::Report { bundles, generation }),
+        ]
+    }
+
+    fn wrong(&self, what: String) {
+        self.shared.seen.send_modify(|seen| seen.wrong.push(what));
+    }
+
+    fn node(&self) -> std::sync::MutexGuard<'_, Node> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn report(bundle: &rootstock_core::desired::DesiredBundle) -> BundleReport {
+    let config = bundle.config.config();
+    let mut report = BundleReport::new(bundle.runtime().clone(), Phase::Proven);
+    report.digest = Some(bundle.digest);
+    report.version.clone_from(&config.version);
+    report.handlers = config.handlers.iter().map(|handler| handler.name.to_string()).collect();
+    report
+}
+
+fn message(kind: Kind) -> v1::NodeMessage {
+    v1::NodeMessage { kind: Some(kind) }
+}
+
+/// Counts a stream while it is there.
+struct Connected<'a>(&'a Shared);
+
+impl<'a> Connected<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.seen.send_modify(|seen| {
+            seen.connected += 1;
+            seen.streams += 1;
+        });
+        Self(shared)
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.seen.send_modify(|seen| seen.connected -= 1);
+    }
+}
+
+/// Gives the connection away that is already there.
+struct Once(Option<TlsStream<TcpStream>>);
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let io = self.0.take().ok_or_else(|| io::ErrorKind::NotConnected.into());
+        Box::pin(async move { io.map(TokioIo::new) })
+    }
+}

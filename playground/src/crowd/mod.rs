@@ -1,0 +1,110 @@
+//! Many agents in one process: real certificates, TLS and streams, and no node
+//! behind them.
+//!
+//! ```text
+//!  Crowd ─ n × agent: connect ─ Hello ─▶ controller
+//!            ▲ pauses as real agents do      │ Desired
+//!            └── what it holds ◀─────────────┘ ─▶ Accept, Report (all is proven)
+//!  Relay: a port that leads elsewhere, or nowhere, as a Service or a network does
+//! ```
+//!
+//! What a node would do with a desired state is not here; what a controller
+//! sees of ten thousand nodes is.
+
+mod agent;
+mod relay;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rootstock_controller::identity::ca::ShootCa;
+use rustls::RootCertStore;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use agent::Agent;
+pub use agent::Node;
+pub use relay::{Leads, Relay};
+
+/// What the agents of a crowd connect to.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The address of the port.
+    pub address: SocketAddr,
+    /// The host that is called, and that the certificate has to name.
+    pub host: String,
+}
+
+/// What a crowd has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How many have a stream at this moment.
+    pub connected: usize,
+    /// How many streams there were.
+    pub streams: u64,
+    /// How many desired states came.
+    pub desired: u64,
+    /// How many of them were what the agent had said that it holds.
+    pub repeated: u64,
+    /// The highest term that any agent has heard of.
+    pub epoch: u64,
+    /// What no agent should ever see, in words.
+    pub wrong: Vec<String>,
+}
+
+/// Agents that run until this is dropped.
+#[derive(Debug)]
+pub struct Crowd {
+    shared: Arc<Shared>,
+    nodes: Vec<Arc<Mutex<Node>>>,
+    _agents: JoinSet<()>,
+}
+
+/// What all agents of a crowd share.
+#[derive(Debug)]
+struct Shared {
+    place: Place,
+    roots: RootCertStore,
+    seen: watch::Sender<Seen>,
+}
+
+impl Crowd {
+    /// One agent for each name, with a certificate that the authority signs
+    /// now; `identity` makes the whole name of it.
+    ///
+    /// # Errors
+    /// When a certificate can't be made.
+    pub fn start(
+        place: Place,
+        ca: &ShootCa,
+        nodes: impl IntoIterator<Item = rootstock_controller::identity::NodeId>,
+    ) -> anyhow::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.cert_der().clone())?;
+        let shared = Arc::new(Shared { place, roots, seen: watch::Sender::default() });
+        let (mut agents, mut held) = (JoinSet::new(), Vec::new());
+        for id in nodes {
+            let node = Arc::new(Mutex::new(Node::default()));
+            held.push(Arc::clone(&node));
+            agents.spawn(Agent::new(ca, &id, node, Arc::clone(&shared))?.run());
+        }
+        Ok(Self { shared, nodes: held, _agents: agents })
+    }
+
+    /// What it has seen, from here on.
+    pub fn seen(&self) -> watch::Receiver<Seen> {
+        self.shared.seen.subscribe()
+    }
+
+    /// How many agents hold the bundle with this version.
+    pub fn with_version(&self, version: &str) -> usize {
+        let holds = |node: &&Arc<Mutex<Node>>| {
+            node.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .versions
+                .iter()
+                .any(|v| v == version)
+        };
+        self.nodes.iter().filter(holds).count()
+    }
+}
