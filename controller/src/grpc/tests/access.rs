@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rootstock_proto::v1;
 use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
 use super::setup::{Seed, Told, identity, signed, soon};
@@ -79,7 +80,7 @@ async fn a_certificate_is_renewed_while_its_node_exists() {
 /// client hears of it when it first reads.
 pub(super) async fn refused_by_tls(agent: super::setup::Agent) {
     let Ok(mut io) = soon(agent.tls()).await else { return };
-    let read = soon(tokio::io::AsyncReadExt::read(&mut io, &mut [0; 16])).await;
+    let read = soon(io.read(&mut [0; 16])).await;
     let error = read.unwrap_err().to_string();
     assert!(error.contains("alert"), "{error}");
 }
@@ -123,6 +124,21 @@ async fn handshakes_that_are_not_ours_fail() {
     refused_by_tls(seed.agent("rs-one.test", &seed.one).with(own)).await;
     // The client does not take a server of another shoot either.
     assert!(soon(seed.agent("rs-one.test", &seed.two).tls()).await.is_err());
+    assert!(seed.told_nothing());
+}
+
+/// HTTP/2 is all that is spoken, whatever the handshake says of it.
+#[tokio::test]
+async fn http_1_is_not_spoken() {
+    let mut seed = Seed::start().await;
+    let error = soon(seed.node("node-1").with_alpn(&["http/1.1"]).tls()).await.unwrap_err();
+    assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+    let mut io = soon(seed.node("node-1").with_alpn(&[]).tls()).await.unwrap();
+    let ask = b"POST /rootstock.v1.Fleet/Sync HTTP/1.1\r\nhost: rs-one.test\r\n\r\n";
+    soon(io.write_all(ask)).await.unwrap();
+    let mut answer = Vec::new();
+    let _end = soon(io.read_to_end(&mut answer)).await;
+    assert!(!answer.starts_with(b"HTTP/1"), "{}", answer.escape_ascii());
     assert!(seed.told_nothing());
 }
 

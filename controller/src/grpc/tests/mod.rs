@@ -2,5 +2,9 @@
 
 mod access;
 mod attacks;
+mod clock;
+mod floods;
+mod frames;
+mod messages;
 mod setup;
 mod streams;

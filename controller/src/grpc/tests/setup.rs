@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
-use rootstock_core::desired::{Desired, Generation};
+use rootstock_core::desired::{Desired, DesiredContent, Generation, Registry};
 use rootstock_core::status::BundleReport;
 use rootstock_proto::v1::enrollment_client::EnrollmentClient;
 use rootstock_proto::v1::fleet_client::FleetClient;
@@ -66,7 +66,21 @@ impl FakeDirectory {
     }
 
     pub(super) fn desire(&self, node: &str, generation: u64) {
-        let desired = Desired { generation: Generation(generation), ..Desired::default() };
+        self.desire_of_size(node, generation, 0);
+    }
+
+    /// A desired state that takes so many bytes on the wire.
+    pub(super) fn desire_of_size(&self, node: &str, generation: u64, size: usize) {
+        let large = Registry {
+            name: "main".into(),
+            url: "http://r".into(),
+            mirrors: Vec::new(),
+            ca_bundle: "x".repeat(size),
+            credential: None,
+        };
+        let registries = (size > 0).then_some(large).into_iter().collect();
+        let content = DesiredContent { registries, ..DesiredContent::default() };
+        let desired = Desired { generation: Generation(generation), content };
         self.nodes.lock().unwrap()[node].send_replace(Some(Arc::new(desired)));
     }
 }
@@ -147,7 +161,12 @@ impl Seed {
 
     /// What the directory is told next.
     pub(super) async fn told(&mut self) -> Told {
-        soon(self.told.recv()).await.unwrap()
+        soon(self.told_at_last()).await
+    }
+
+    /// The same where only the clock of the test sets a limit.
+    pub(super) async fn told_at_last(&mut self) -> Told {
+        self.told.recv().await.unwrap()
     }
 
     pub(super) fn told_nothing(&mut self) -> bool {
@@ -168,6 +187,7 @@ impl Seed {
             identity: None,
             chain: Vec::new(),
             version: &rustls::version::TLS13,
+            alpn: &["h2"],
         }
     }
 
@@ -221,6 +241,7 @@ pub(super) struct Agent {
     /// Behind the certificate.
     chain: Vec<CertificateDer<'static>>,
     version: &'static SupportedProtocolVersion,
+    alpn: &'static [&'static str],
 }
 
 impl Agent {
@@ -236,6 +257,11 @@ impl Agent {
 
     pub(super) fn with_tls(mut self, version: &'static SupportedProtocolVersion) -> Self {
         self.version = version;
+        self
+    }
+
+    pub(super) fn with_alpn(mut self, protocols: &'static [&'static str]) -> Self {
+        self.alpn = protocols;
         self
     }
 
@@ -259,8 +285,10 @@ impl Agent {
                 config.with_client_cert_resolver(Arc::new(shown))
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let tcp = TcpStream::connect(self.address).await?;
+        // As the agent has it; what waits for an acknowledgement waits in real time.
+        tcp.set_nodelay(true)?;
         let host = self.host.clone().try_into().unwrap();
         TlsConnector::from(Arc::new(config)).connect(host, tcp).await
     }
@@ -307,6 +335,11 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) async fn say(&self, kind: v1::node_message::Kind) {
         self.say.send(v1::NodeMessage { kind: Some(kind) }).await.unwrap();
+    }
+
+    /// Says it if there is room; whether there was.
+    pub(super) fn try_say(&self, kind: v1::node_message::Kind) -> bool {
+        self.say.try_send(v1::NodeMessage { kind: Some(kind) }).is_ok()
     }
 
     pub(super) async fn hear(&mut self) -> Result<Option<v1::controller_message::Kind>, Status> {
