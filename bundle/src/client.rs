@@ -22,7 +22,8 @@ const USER_AGENT: &str = concat!("rootstock/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone)]
 pub struct Client {
     pub(crate) base: Base,
-    /// Uploads, and the negotiation of tokens.
+    /// Uploads. It is not told the credential, which it would show to any
+    /// host that the registry names.
     pub(crate) oci: oci_client::Client,
     /// Downloads: oci-client reads a manifest of any size into memory, and
     /// takes no deadline for it.
@@ -171,7 +172,7 @@ fn certificates(registry: &desired::Registry) -> Result<Vec<Certificate>, Invali
 }
 
 impl Base {
-    fn parse(name: &str, url: &str) -> Result<Self, InvalidRegistry> {
+    pub(crate) fn parse(name: &str, url: &str) -> Result<Self, InvalidRegistry> {
         let refused =
             || InvalidRegistry::Url { name: name.to_owned(), url: url.chars().take(200).collect() };
         let (host, plain) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {

@@ -3,7 +3,6 @@
 use bytes::{Bytes, BytesMut};
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
-use oci_client::RegistryOperation;
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use rootstock_core::digest::Digest;
@@ -28,6 +27,14 @@ pub enum Trouble {
         status: StatusCode,
         /// What it says, at most 200 characters.
         message: String,
+    },
+    /// It wants the credential to be shown where that must not be.
+    #[error("the registry asks for a token at {realm}, which is refused: {why}")]
+    Realm {
+        /// Where it leads.
+        realm: String,
+        /// Why nobody goes there.
+        why: &'static str,
     },
     /// It wants another credential.
     #[error("the registry refuses the credential with status {0}")]
@@ -67,7 +74,7 @@ impl Trouble {
             Self::Unreachable(_) | Self::Late(_) | Self::Status { .. } | Self::Unexpected(_) => {
                 Reason::RegistryUnreachable
             }
-            Self::Unauthorized(_) => Reason::RegistryUnauthorized,
+            Self::Unauthorized(_) | Self::Realm { .. } => Reason::RegistryUnauthorized,
             Self::NotFound(_) => Reason::BundleNotFound,
             Self::TooLarge { .. } => Reason::SizeExceeded,
             Self::Digest { .. } => Reason::DigestMismatch,
@@ -117,7 +124,7 @@ pub(crate) struct Fetched {
 impl Client {
     /// Gets `/v2/<repository>/<path>`, at most `limit` bytes of it.
     ///
-    /// `token` is what [`Client::token`] gave. `what` is the object in words.
+    /// `token` is what [`Client::wanted`] gave. `what` is the object in words.
     pub(crate) async fn get(
         &self,
         repository: &Repository,
@@ -135,35 +142,32 @@ impl Client {
             (None, RegistryAuth::Anonymous | RegistryAuth::Bearer(_)) => request,
         };
         let mut answer = request.send().await.map_err(Trouble::Unreachable)?;
-        let status = answer.status();
-        let limit_here = if status.is_success() { limit } else { 4096 };
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(Trouble::Unreachable)? {
-            if bytes.len() + chunk.len() > limit_here {
-                if status.is_success() {
-                    return Err(Trouble::TooLarge { what: what.to_owned(), limit });
-                }
-                break;
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        if !status.is_success() {
-            return Err(Trouble::from_status(status, &String::from_utf8_lossy(&bytes), what));
-        }
-        let bytes = bytes.freeze();
+        let bytes = body(&mut answer, limit, what).await?;
         let digest = Digest::of(&bytes);
         Ok(Fetched { bytes, digest, headers: answer.headers().clone() })
     }
+}
 
-    /// The token that the registry wants for reading `repository`; none where it wants none.
-    ///
-    /// oci-client sets the token's answer no limit in size; the deadline of
-    /// the whole resolve is the only one.
-    pub(crate) async fn token(&self, repository: &Repository) -> Result<Option<String>, Trouble> {
-        let image = self.image(repository, "latest");
-        self.oci
-            .auth(&image, &self.auth, RegistryOperation::Pull)
-            .await
-            .map_err(|error| Trouble::from_oci(error, "the repository"))
+/// The payload of an answer, at most `limit` bytes of it.
+pub(crate) async fn body(
+    answer: &mut reqwest::Response,
+    limit: usize,
+    what: &str,
+) -> Result<Bytes, Trouble> {
+    let status = answer.status();
+    let limit_here = if status.is_success() { limit } else { 4096 };
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = answer.chunk().await.map_err(Trouble::Unreachable)? {
+        if bytes.len() + chunk.len() > limit_here {
+            if status.is_success() {
+                return Err(Trouble::TooLarge { what: what.to_owned(), limit });
+            }
+            break;
+        }
+        bytes.extend_from_slice(&chunk);
     }
+    if !status.is_success() {
+        return Err(Trouble::from_status(status, &String::from_utf8_lossy(&bytes), what));
+    }
+    Ok(bytes.freeze())
 }

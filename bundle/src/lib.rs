@@ -25,6 +25,7 @@ pub mod manifest;
 pub mod media;
 pub mod push;
 pub mod resolve;
+mod token;
 
 pub use build::{Built, Source, SourceFile, build};
 pub use client::{Client, InvalidRegistry};

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http::HeaderValue;
+use oci_client::RegistryOperation;
 use oci_client::errors::OciDistributionError;
+use oci_client::secrets::RegistryAuth;
+use oci_client::token_cache::{RegistryToken, RegistryTokenType as Shown};
 use rootstock_core::digest::Digest;
 use rootstock_core::name::Architecture;
 use rootstock_core::status::Reason;
@@ -18,6 +21,7 @@ use crate::client::Client;
 use crate::fetch::Trouble;
 use crate::manifest::{Descriptor, Index, Platform};
 use crate::media;
+use crate::token::Wanted;
 use rootstock_core::reference::{Repository, Tag};
 
 /// Bytes that an upload reads at once.
@@ -26,6 +30,9 @@ const CHUNK: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The slowest upload that is waited for, in bytes per second.
 const SLOWEST: u64 = 1 << 20;
+
+/// How long a token is used: one that names no end lasts 60 seconds.
+const ADMITTED: Duration = Duration::from_secs(45);
 
 /// What was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,9 +104,8 @@ impl Client {
         if platforms.is_empty() {
             return Err(PushError::Empty);
         }
-        let upload =
-            Upload { client: self, repository, tag, image: self.image(repository, tag.as_str()) };
-        self.oci.store_auth_if_needed(&self.base.host, &self.auth).await;
+        let image = self.image(repository, tag.as_str());
+        let mut upload = Upload { client: self, repository, tag, image, admitted: None };
         let (mut uploaded, mut uploaded_bytes) = (0, 0);
         for built in platforms {
             for blob in built.blobs() {
@@ -149,11 +155,47 @@ struct Upload<'a> {
     repository: &'a Repository,
     tag: &'a Tag,
     image: oci_client::Reference,
+    /// When what oci-client shows was renewed.
+    admitted: Option<Instant>,
 }
 
 impl Upload<'_> {
+    /// Gives oci-client what the registry wants to see, where that may be old.
+    async fn admit(&mut self) -> Result<(), PushError> {
+        if self.admitted.is_some_and(|at| at.elapsed() < ADMITTED) {
+            return Ok(());
+        }
+        let Client { oci, auth, base, .. } = self.client;
+        let wanted = self.client.wanted(self.repository, "pull,push").await;
+        let shown = match (wanted.map_err(|trouble| self.failed(trouble))?, auth) {
+            (Wanted::Token(token), _) => Some(Shown::Bearer(RegistryToken::Token { token })),
+            (Wanted::Nothing, RegistryAuth::Basic(user, secret)) => {
+                Some(Shown::Basic(user.clone(), secret.clone()))
+            }
+            (Wanted::Nothing, RegistryAuth::Anonymous | RegistryAuth::Bearer(_)) => None,
+        };
+        // Without an entry it would show nothing at all.
+        oci.store_auth_if_needed(&base.host, &RegistryAuth::Anonymous).await;
+        for operation in [RegistryOperation::Pull, RegistryOperation::Push] {
+            if let Some(shown) = shown.clone() {
+                oci.tokens.insert(&self.image, operation, shown).await;
+            }
+        }
+        self.admitted = Some(Instant::now());
+        Ok(())
+    }
+
+    fn failed(&self, trouble: Trouble) -> PushError {
+        PushError::Registry {
+            reference: format!("{}/{}:{}", self.client.base.name, self.repository, self.tag),
+            url: self.client.base.url.clone(),
+            trouble,
+        }
+    }
+
     /// Uploads a file's blob unless it is there; whether it did.
-    async fn blob(&self, blob: &Blob) -> Result<bool, PushError> {
+    async fn blob(&mut self, blob: &Blob) -> Result<bool, PushError> {
+        self.admit().await?;
         let digest = blob.digest.to_string();
         if self.exists(&digest).await? {
             return Ok(false);
@@ -167,7 +209,8 @@ impl Upload<'_> {
         Ok(true)
     }
 
-    async fn config(&self, json: &[u8]) -> Result<bool, PushError> {
+    async fn config(&mut self, json: &[u8]) -> Result<bool, PushError> {
+        self.admit().await?;
         let digest = Digest::of(json).to_string();
         if self.exists(&digest).await? {
             return Ok(false);
@@ -179,11 +222,12 @@ impl Upload<'_> {
 
     /// Puts a manifest under its digest, or under the tag.
     async fn manifest(
-        &self,
+        &mut self,
         json: &[u8],
         media_type: &'static str,
         digest: Option<Digest>,
     ) -> Result<(), PushError> {
+        self.admit().await?;
         let image = match digest {
             Some(digest) => self.image.clone_with_digest(digest.to_string()),
             None => self.image.clone(),
@@ -213,11 +257,7 @@ impl Upload<'_> {
             Ok(Err(error)) => Trouble::from_oci(error, what),
             Err(_) => Trouble::Late(limit.as_secs()),
         };
-        Err(PushError::Registry {
-            reference: format!("{}/{}:{}", self.client.base.name, self.repository, self.tag),
-            url: self.client.base.url.clone(),
-            trouble,
-        })
+        Err(self.failed(trouble))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::fetch::{Fetched, Trouble};
 use crate::manifest::{Descriptor, Document, Index, Manifest, Platform};
 use crate::media;
+use crate::token::Wanted;
 use rootstock_core::reference::{Repository, Version};
 
 /// How long all of it may take: three small objects.
@@ -125,8 +126,11 @@ impl Client {
         version: &Version,
         architecture: Architecture,
     ) -> Result<Resolved, Problem> {
-        let token = self.token(repository).await?;
-        let token = token.as_deref();
+        let wanted = self.wanted(repository, "pull").await?;
+        let token = match &wanted {
+            Wanted::Token(token) => Some(token.as_str()),
+            Wanted::Nothing => None,
+        };
         let top = self.top(repository, version, token).await?;
         let (manifest_digest, manifest) =
             match Document::parse(&top.bytes).map_err(Problem::Invalid)? {

@@ -1,5 +1,7 @@
 //! Bundles through the registry, by our client and by others'.
 
+mod credential;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
