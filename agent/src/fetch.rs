@@ -223,8 +223,8 @@ impl Fetcher {
     ) -> Result<(), FetchError> {
         let mut body = self.client.get(&self.sources[at], &wanted.blob, fed.at).await?;
         let mut skip = fed.at.saturating_sub(body.start());
-        if let Some(size) = body.length().filter(|size| body.start() + size > fed.size) {
-            let size = body.start() + size;
+        let size = body.length().map(|length| body.start().saturating_add(length));
+        if let Some(size) = size.filter(|size| *size > fed.size) {
             return Err(FetchError::TooLarge { blob: wanted.blob, size, declared: fed.size });
         }
         // The one place where payload leaves the socket: what paces a pull stands here.

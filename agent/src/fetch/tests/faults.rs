@@ -99,3 +99,15 @@ async fn a_length_that_changes_in_the_middle_is_seen() {
         assert_eq!(error.reason(), reason, "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_length_beyond_all_numbers_is_too_much() {
+    let (bytes, wanted) = blob(&noise(2 << 20));
+    let half = &bytes[..bytes.len() / 2];
+    // The longest that HTTP knows: with what is here already it is more than 64 bits hold.
+    let (at, most) = (half.len(), u64::MAX - 2);
+    let range = format!("content-range: bytes {at}-{most}/*");
+    let part = answer(&format!("206 Partial\r\ncontent-length: {most}\r\n{range}"), b"x");
+    let (error, _) = refused(vec![part; 9], &wanted, half).await;
+    assert_eq!(error.reason(), Reason::SizeExceeded, "{error}");
+}
