@@ -177,3 +177,6 @@ fn is_alert(error: &(dyn std::error::Error + 'static)) -> bool {
         .is_some_and(|inner| matches!(inner.downcast_ref(), Some(rustls::Error::AlertReceived(_))));
     alert || error.source().is_some_and(is_alert)
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,6 +154,12 @@ pub(super) struct Shown {
     pub(super) authorities: RootCertStore,
 }
 
+/// Whether it is a certificate, and for the key beside it.
+pub(super) fn check(shown: &Shown) -> Result<(), TlsError> {
+    let certificate = (vec![shown.certificate.clone()], shown.key.clone_key());
+    net::client_config(RootCertStore::empty(), Some(certificate), b"h2").map(drop)
+}
+
 /// A connection; with something to show both sides know who the other is.
 pub(super) async fn channel(
     target: &Target,

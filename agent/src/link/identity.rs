@@ -69,12 +69,15 @@ impl Identity {
         }
         let renew_after = wire.renew_after.and_then(|at| SystemTime::try_from(at).ok());
         let life = renew_after.ok_or(IdentityError::Answer)?.duration_since(SystemTime::now());
-        Ok(Self {
+        let identity = Self {
             certificate: wire.leaf.into(),
             key: key.serialize_der().into(),
             authorities,
             renew_at: Instant::now() + renewal(life.unwrap_or_default()),
-        })
+        };
+        // One that can't be shown would be kept for a day and never replaced.
+        connect::check(&identity.shown()).map_err(|_| IdentityError::Answer)?;
+        Ok(identity)
     }
 
     /// What a controller is shown.
@@ -133,6 +136,8 @@ async fn answered<T>(
 /// A tenth earlier at random, within bounds that hold where clocks are wrong.
 fn renewal(life: Duration) -> Duration {
     let early = u32::try_from(random() % 100).unwrap_or(0);
+    // Twice the latest is as good as for ever, and can be multiplied.
+    let life = life.min(2 * LATEST);
     (life - life * early / 1000).clamp(SOONEST, LATEST)
 }
 
@@ -148,6 +153,9 @@ mod tests {
             assert!(at <= life && at >= life * 9 / 10, "{at:?}");
         }
         assert_eq!(renewal(Duration::ZERO), SOONEST);
-        assert_eq!(renewal(Duration::from_secs(1 << 30)), LATEST);
+        for _ in 0..100 {
+            assert_eq!(renewal(Duration::from_secs(1 << 30)), LATEST);
+            assert_eq!(renewal(Duration::MAX), LATEST);
+        }
     }
 }

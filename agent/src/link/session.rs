@@ -161,8 +161,12 @@ async fn answer(
         }
         Some(Said::Goodbye(goodbye)) => {
             tracing::info!(reason = cut(&goodbye.reason, MESSAGE), "goodbye");
-            let after = goodbye.reconnect_after.and_then(|after| Duration::try_from(after).ok());
-            return Ok(Some(Ended::Goodbye(after.unwrap_or_default().min(AWAY))));
+            // By hand: prost's own conversion overflows on the least of all durations.
+            let after = goodbye.reconnect_after.map_or(Duration::ZERO, |after| {
+                let seconds = after.seconds.try_into().unwrap_or(0);
+                Duration::new(seconds, after.nanos.try_into().unwrap_or(0))
+            });
+            return Ok(Some(Ended::Goodbye(after.min(AWAY))));
         }
         // This agent asks for no grants and no slots; a newer controller may
         // say what it does not know.

@@ -1,0 +1,5 @@
+//! The link over real TLS on loopback, before a controller that means ill.
+
+mod answers;
+mod controller;
+mod impostor;
