@@ -97,7 +97,34 @@ pub(crate) fn client_config(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A bundle that is taken holds an authority: none is as good as no trust at all.
+        #[test]
+        fn any_bundle_of_authorities_holds_one_or_is_refused(
+            noise in any::<Vec<u8>>(), at: prop::sample::Index, byte: u8,
+        ) {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let good = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+            let mut changed = good.into_bytes();
+            let at = at.index(changed.len());
+            changed[at] = byte;
+            let framed = [
+                b"-----BEGIN CERTIFICATE-----\n", &noise[..], b"\n-----END CERTIFICATE-----\n",
+            ]
+            .concat();
+            for pem in [noise, framed, changed] {
+                if let Ok(roots) = authorities(&pem) {
+                    prop_assert!(!roots.is_empty());
+                }
+            }
+        }
+    }
 
     #[tokio::test]
     async fn localhost_needs_no_resolver() {

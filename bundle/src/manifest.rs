@@ -113,7 +113,43 @@ impl Document {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// A registry may answer with anything: it is one of the two documents,
+        /// in every field of it, or refused in a few words.
+        #[test]
+        fn any_manifest_is_read_or_refused(
+            noise in any::<Vec<u8>>(), at: prop::sample::Index, with in "[ -~]{0,3}", kind in "\\PC{0,200}",
+        ) {
+            let digest = Digest::of(b"x");
+            let entry = serde_json::json!({
+                "mediaType": kind, "digest": digest, "size": u64::MAX,
+                "platform": {"architecture": kind, "os": "linux"}, "annotations": {kind.as_str(): "x"},
+            });
+            let [index, manifest, other] = [media::INDEX, media::MANIFEST, &kind].map(|kind| {
+                serde_json::json!({
+                    "schemaVersion": 2, "mediaType": kind, "manifests": [&entry], "config": &entry,
+                    "layers": [&entry],
+                })
+                .to_string()
+            });
+            prop_assert!(matches!(Document::parse(index.as_bytes()), Ok(Document::Index(_))));
+            prop_assert!(matches!(Document::parse(manifest.as_bytes()), Ok(Document::Manifest(_))));
+            let mut changed = manifest.clone();
+            let at = at.index(changed.len());
+            if changed.is_char_boundary(at) && changed.is_char_boundary(at + 1) {
+                changed.replace_range(at..at + 1, &with);
+            }
+            for json in [&noise[..], changed.as_bytes(), other.as_bytes()] {
+                if let Err(why) = Document::parse(json) {
+                    prop_assert!(why.len() < 2_000, "{}", why);
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_document_is_what_it_says_it_is() {

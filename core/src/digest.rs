@@ -109,7 +109,28 @@ impl fmt::Debug for Digest {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// A digest names a file on a node: it has one form, and no other text is one.
+        #[test]
+        fn any_digest_has_one_form(
+            bytes: [u8; 32], noise in "(sha256:)?[0-9a-fA-F/.ä]{0,70}", at: prop::sample::Index, with in "\\PC",
+        ) {
+            let good = Digest::from_bytes(bytes).to_string();
+            prop_assert_eq!(good.parse::<Digest>().unwrap(), Digest::from_bytes(bytes));
+            let mut changed = good.clone();
+            let at = at.index(changed.len());
+            changed.replace_range(at..at + 1, &with);
+            for text in [&noise, &changed] {
+                if let Ok(digest) = text.parse::<Digest>() {
+                    prop_assert_eq!(&digest.to_string(), text);
+                }
+            }
+        }
+    }
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 

@@ -173,7 +173,27 @@ plain!(Repository, Tag);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// What is read can stand in a URL as it is, and is written the same again.
+        #[test]
+        fn any_reference_has_one_form(
+            noise in "\\PC{0,40}", parts in ("[a-z.A-Z]{0,5}", "[a-z0-9/._-]{0,12}", "[@:]", "[a-zA-Z0-9.:_-]{0,12}"),
+        ) {
+            let digest = Digest::of(noise.as_bytes());
+            let made = format!("{}/{}{}{}", parts.0, parts.1, parts.2, parts.3);
+            for text in [&noise, &made, &format!("{}/{}@{digest}", parts.0, parts.1)] {
+                let Ok(reference) = text.parse::<Reference>() else { continue };
+                prop_assert_eq!(&reference.to_string(), text);
+                let repository = reference.repository.as_str();
+                prop_assert!(repository.split('/').all(|part| !matches!(part, "" | "." | "..")));
+                prop_assert!(repository.bytes().all(|b| b.is_ascii_graphic() && !b"?#%\\:@".contains(&b)));
+            }
+        }
+    }
 
     #[test]
     fn references_are_read_as_they_are_written() {

@@ -180,6 +180,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn desired_arrives_as_it_was_sent(generation: u64, bundles in bundles()) {
             let keep = ["kept".parse().unwrap()].into();
@@ -196,6 +198,72 @@ mod tests {
             let received = Desired::try_from(v1::Desired::decode(&bytes[..]).unwrap()).unwrap();
             prop_assert_eq!(sent, received);
         }
+
+        /// Whatever comes, it is taken as what its hash says or refused, and
+        /// what is taken is within the limits.
+        #[test]
+        fn any_desired_state_is_taken_whole_or_refused(
+            bundles in bundles(), at: prop::sample::Index, byte: u8, cut: bool,
+        ) {
+            let content = DesiredContent { bundles, ..DesiredContent::default() };
+            let sent = Desired { generation: Generation(7), content };
+            let mut bytes = v1::Desired::from(&sent).encode_to_vec();
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] = byte }
+            let Ok(wire) = v1::Desired::decode(&bytes[..]) else { return Ok(()) };
+            let hash = wire.content_hash.clone();
+            if let Ok(taken) = Desired::try_from(wire) {
+                prop_assert_eq!(content_hash(&taken.content).as_bytes().to_vec(), hash);
+                prop_assert_eq!(taken.content, sent.content, "what is hashed can't change");
+            }
+        }
+
+        #[test]
+        fn any_message_to_a_node_is_taken_or_refused(wire in wires()) {
+            let mut wire = wire;
+            // The right hash, where there can be one: the limits have to hold without it.
+            let unhashed = v1::Desired { generation: 0, content_hash: Vec::new(), ..wire.clone() };
+            wire.content_hash = Digest::of(&unhashed.encode_to_vec()).as_bytes().to_vec();
+            let config: usize = wire.bundles.iter().map(|bundle| bundle.config.len()).sum();
+            if let Ok(taken) = Desired::try_from(wire) {
+                let DesiredContent { bundles, keep, registries } = taken.content;
+                for count in [bundles.len(), keep.len(), registries.len()] {
+                    prop_assert!(count <= MAX_TYPES);
+                }
+                prop_assert!(bundles.windows(2).all(|two| two[0].runtime() < two[1].runtime()));
+                let kept: usize = bundles.iter().map(|bundle| bundle.config.json().len()).sum();
+                prop_assert_eq!(kept, config, "every byte that was sent is in the hash");
+            }
+        }
+    }
+
+    /// Messages as anybody could make them.
+    fn wires() -> impl Strategy<Value = v1::Desired> {
+        let config = prop_oneof![
+            "(gvisor|kata|wasm)".prop_map(|name| CONFIG.replace("TYPE", &name).into_bytes()),
+            any::<Vec<u8>>(),
+        ];
+        let bundle = ("(/var/bin|/|[./a]{0,9})", "[a-z/.]{0,9}", config, "(true|[{\"]{0,3})");
+        let bundle =
+            bundle.prop_map(|(binary_path, repository, config, value)| v1::DesiredBundle {
+                digest: vec![7; 32],
+                binary_path,
+                registry: "main".into(),
+                repository,
+                config,
+                settings: [("net-raw".to_owned(), value)].into(),
+            });
+        let many = || prop_oneof![0..3_usize, 60..70_usize];
+        let bundles = prop::collection::vec(bundle, 0..4);
+        (bundles, "[a-z.]{0,4}", "\\PC{0,9}", many(), many()).prop_map(
+            |(bundles, name, url, keep, registries)| v1::Desired {
+                generation: 7,
+                content_hash: Vec::new(),
+                bundles,
+                keep: vec![name; keep],
+                registries: vec![v1::Registry { url, ..Default::default() }; registries],
+            },
+        )
     }
 
     #[test]

@@ -100,9 +100,82 @@ pub fn cut(text: &str, limit: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
     use rootstock_core::digest::Digest;
 
     use super::*;
+
+    fn items() -> impl Strategy<Value = v1::BundleReport> {
+        let texts =
+            ("(gvisor|\\PC{0,4})", "(Pulling|Failed|\\PC{0,4})", "(?s).{0,3}", 0..600_usize);
+        let digest = prop_oneof![Just(vec![]), Just(vec![7; 32]), any::<Vec<u8>>()];
+        (texts, digest, 0..40_usize).prop_map(|(texts, digest, handlers)| {
+            let (r#type, phase, text, times) = texts;
+            v1::BundleReport {
+                r#type,
+                digest,
+                version: text.repeat(times),
+                phase,
+                reason: text.repeat(times),
+                message: text.repeat(times),
+                bytes_done: u64::MAX,
+                bytes_total: 0,
+                bytes_pulled: u64::MAX,
+                handlers: vec![text.repeat(times); handlers],
+            }
+        })
+    }
+
+    fn is_clean(text: &str) -> bool {
+        text.chars().all(|c| c == '\n' || !c.is_control())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// Whatever a node reports, every item is read or counted, and what is
+        /// read is short and can be printed.
+        #[test]
+        fn any_report_is_read_item_by_item(
+            items in prop::collection::vec(items(), 1..4), count in 0..70_usize,
+        ) {
+            let items = items.into_iter().cycle().take(count).collect();
+            match bundles(v1::Report { bundles: items, generation: 1 }) {
+                Err(_) => prop_assert!(count > MAX_TYPES),
+                Ok((good, bad)) => {
+                    prop_assert!(count <= MAX_TYPES && good.len() + bad.len() == count);
+                    for report in good {
+                        prop_assert!(report.message.len() <= MAX_MESSAGE && is_clean(&report.message));
+                        prop_assert!(report.version.len() <= 128 && is_clean(&report.version));
+                        prop_assert!(report.handlers.len() <= MAX_HANDLERS);
+                        for handler in &report.handlers {
+                            prop_assert!(handler.len() <= 63 && is_clean(handler));
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_of_a_node_are_a_message_or_none(
+            mut bytes in any::<Vec<u8>>(), items in prop::collection::vec(items(), 1..3),
+            at: prop::sample::Index, byte: u8,
+        ) {
+            let _ = v1::NodeMessage::decode(&bytes[..]);
+            let report = v1::Report { bundles: items, generation: 1 };
+            let kind = Some(v1::node_message::Kind::Report(report));
+            bytes = v1::NodeMessage { kind }.encode_to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(message) = v1::NodeMessage::decode(&bytes[..])
+                && let Some(v1::node_message::Kind::Report(report)) = message.kind
+            {
+                let count = report.bundles.len();
+                prop_assert!(bundles(report).is_ok_and(|(good, bad)| good.len() + bad.len() == count));
+            }
+        }
+    }
 
     #[test]
     fn a_report_arrives_as_it_was_sent() {

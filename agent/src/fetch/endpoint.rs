@@ -105,7 +105,29 @@ pub(super) fn location(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Wherever a redirect points, the next request is a whole one to a
+        /// host that is named, or there is none.
+        #[test]
+        fn any_redirect_is_followed_whole_or_refused(
+            noise in any::<Vec<u8>>(), text in "(https?:|ftp:|/){0,2}[a-z@:/.?#%\\[\\]0-9]{0,20}",
+        ) {
+            let origin = Origin { tls: true, host: "a".to_owned(), port: 443 };
+            for value in [noise, text.into_bytes()] {
+                let Ok(value) = HeaderValue::from_bytes(&value) else { continue };
+                let headers = [(LOCATION, value)].into_iter().collect();
+                let Ok((next, target)) = location(&origin, &headers) else { continue };
+                prop_assert!(!next.host.is_empty() && !next.host.contains('@'));
+                prop_assert!(target.starts_with('/') && target.parse::<Uri>().is_ok(), "{}", target);
+            }
+        }
+    }
 
     #[test]
     fn redirects_are_read_as_they_are_meant() {

@@ -66,6 +66,8 @@ pub fn definitions() -> [CustomResourceDefinition; 3] {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

@@ -123,6 +123,8 @@ fn field(field: &'static str, why: impl ToString) -> Invalid {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
     use rootstock_proto::PROTOCOL;
 
     use super::*;
@@ -168,5 +170,64 @@ mod tests {
         let item = RefusedItem::try_from(wire).unwrap();
         assert_eq!((item.runtime, item.reason), (None, Reason::Internal));
         assert_eq!(item.message, "MoonPhase: full");
+    }
+
+    fn hellos() -> impl Strategy<Value = v1::Hello> {
+        let digest = || prop_oneof![Just(vec![]), Just(vec![7; 32]), any::<Vec<u8>>()];
+        let item = ("(gvisor|\\PC{0,9})", digest(), any::<bool>());
+        let item = item.prop_map(|(r#type, digest, active)| v1::InstalledBundle {
+            r#type,
+            digest,
+            active,
+        });
+        let long = || "(?s).{0,3}".prop_map(|text| text.repeat(80));
+        let texts = (long(), "(amd64|arm64|\\PC{0,5})", long());
+        let installed = prop::collection::vec(item, 0..2 * MAX_INSTALLED);
+        (texts, digest(), installed, 0..3_u32).prop_map(
+            |(texts, content_hash, installed, major)| {
+                let (agent_version, architecture, containerd_version) = texts;
+                let protocol = Some(v1::ProtocolVersion { major, minor: 0 });
+                let generation = u64::MAX;
+                v1::Hello {
+                    protocol: if major == 0 { None } else { protocol },
+                    agent_version,
+                    architecture,
+                    containerd_version,
+                    generation,
+                    content_hash,
+                    installed,
+                    grants: Vec::new(),
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Whatever a node says first is within the limits or refused.
+        #[test]
+        fn any_hello_is_read_or_refused(wire in hellos(), at: prop::sample::Index, byte: u8) {
+            let mut bytes = wire.encode_to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            for wire in [Ok(wire), v1::Hello::decode(&bytes[..])].into_iter().flatten() {
+                let Ok(hello) = Hello::try_from(wire) else { continue };
+                prop_assert!(hello.agent_version.len() <= MAX_VERSION);
+                prop_assert!(hello.containerd_version.unwrap_or_default().len() <= MAX_VERSION);
+                prop_assert!(hello.installed.len() <= MAX_INSTALLED);
+            }
+        }
+
+        #[test]
+        fn any_refusal_is_read_or_passed_over(
+            r#type in "(|kata|\\PC{0,9})", reason in "(NoSpace|(?s).{0,99})", message in "(?s).{0,3}",
+        ) {
+            let message = message.repeat(600);
+            if let Ok(item) = RefusedItem::try_from(v1::RefusedItem { r#type, reason, message }) {
+                prop_assert!(item.message.len() <= MAX_MESSAGE);
+                prop_assert!(item.message.chars().all(|c| c == '\n' || !c.is_control()));
+            }
+        }
     }
 }

@@ -76,7 +76,27 @@ pub enum InvalidIdentity {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// What is read is written the same again: two texts are never one node.
+        #[test]
+        fn any_identity_has_one_form(
+            text in "\\PC{0,40}", parts in prop::collection::vec("(one|node|[a-z0-9./ %-]{0,9})", 0..6),
+        ) {
+            let made = [format!("spiffe://{}", parts.join("/")), format!("spiffe://one/node/{text}")];
+            for uri in made.iter().chain([&text]) {
+                if let Ok(id) = NodeId::from_spiffe(uri) {
+                    prop_assert_eq!(&id.to_spiffe(), uri);
+                    prop_assert_eq!(id.to_string().matches('/').count(), 1);
+                }
+            }
+        }
+    }
 
     #[test]
     fn identities_are_read_as_they_are_written() {

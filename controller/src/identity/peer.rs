@@ -59,6 +59,9 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
     use rcgen::{CertificateParams, KeyPair, SanType};
 
     use super::*;
@@ -90,5 +93,29 @@ mod tests {
             assert!(error.contains(want), "{error}");
         }
         assert_eq!(Peer::of(&vec![0; 10].into(), &shoot), Err(PeerError::Unreadable));
+    }
+
+    static GOOD: LazyLock<CertificateDer<'static>> = LazyLock::new(|| {
+        certificate(vec![SanType::URI("spiffe://one/node/node-1/uid-1".try_into().unwrap())])
+    });
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// A handshake would refuse most of these; this does not lean on that.
+        #[test]
+        fn any_certificate_names_a_node_of_the_called_shoot_or_none(
+            noise in any::<Vec<u8>>(), at: prop::sample::Index, byte: u8, cut: bool,
+        ) {
+            let shoot: ShootName = "one".parse().unwrap();
+            let mut bytes = GOOD.to_vec();
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] = byte }
+            for certificate in [noise, bytes] {
+                if let Ok(peer) = Peer::of(&certificate.into(), &shoot) {
+                    prop_assert_eq!(peer.node.shoot, "one".parse().unwrap());
+                }
+            }
+        }
     }
 }

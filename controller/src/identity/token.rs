@@ -80,6 +80,7 @@ fn claims(token: &str) -> Option<Claims> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -116,6 +117,29 @@ mod tests {
         ];
         for (token, want) in table {
             assert_eq!(precheck(&token, now), want, "{:.60}", token);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Whatever is shown as a token, the API is asked about none that is
+        /// too large, no text, or says itself that it is something else.
+        #[test]
+        fn any_token_is_passed_on_or_refused(
+            text in "(?s).{0,80}", part in any::<Vec<u8>>(), exp: i64,
+            audience in "(rootstock|api)", subject in prop_oneof![Just(SUBJECT), Just("admin")],
+        ) {
+            let now = Timestamp::from_second(1_000_000).unwrap();
+            let odd = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(part));
+            for token in [&text, &odd] {
+                if precheck(token, now).is_ok() {
+                    prop_assert!(!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()));
+                }
+            }
+            let token = jwt(&json!({"sub": subject, "aud": [audience], "exp": exp}));
+            let good = subject == SUBJECT && audience == AUDIENCE && exp >= 1_000_000 - LEEWAY;
+            prop_assert_eq!(precheck(&token, now).is_ok(), good);
         }
     }
 }

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -181,4 +182,57 @@ fn settings_that_contradict_themselves_are_refused() {
         .map(|n| setting(json!({"name": format!("s{n}"), "key": format!("k{n}")})))
         .collect();
     assert!(parse(&value).unwrap_err().to_string().contains("at most 256"));
+}
+
+/// Where in [`gvisor`] something else is put.
+const PLACES: [&str; 14] = [
+    "/type",
+    "/version",
+    "/files",
+    "/files/0/path",
+    "/files/0/mode",
+    "/files/0/size",
+    "/files/0/blobSize",
+    "/files/1/path",
+    "/entryPoints/0",
+    "/handlers/0/name",
+    "/handlers/0/shim",
+    "/configs/0/name",
+    "/settings/0/key",
+    "/needs",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever a config blob says, what is taken of it lies in the bundle, is
+    /// within the limits and takes nothing of the node's.
+    #[test]
+    fn any_config_blob_is_taken_within_limits_or_refused(
+        noise in any::<Vec<u8>>(), place in prop::sample::select(&PLACES[..]),
+        value in prop_oneof![
+            "[./a-z]{0,9}".prop_map(Value::from), "(runc|runsc|0777|4755|\\PC{0,9})".prop_map(Value::from),
+            any::<u64>().prop_map(Value::from), Just(Value::Null), Just(json!([])), Just(json!({})),
+        ],
+        at: prop::sample::Index, byte: u8,
+    ) {
+        let mut config = gvisor();
+        *config.pointer_mut(place).unwrap() = value;
+        let mut bytes = gvisor().to_string().into_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        for json in [noise, config.to_string().into_bytes(), bytes] {
+            let Ok(blob) = ConfigBlob::parse(&json) else { continue };
+            prop_assert_eq!(blob.json().as_bytes(), &json[..], "no byte is another");
+            let bundle = blob.config();
+            prop_assert!(!bundle.files.is_empty() && bundle.files.len() <= MAX_FILES);
+            for file in &bundle.files {
+                let path = file.path.as_str();
+                prop_assert!(!path.starts_with('/') && !path.split('/').any(|part| matches!(part, "" | "." | "..")));
+                prop_assert!(file.mode.bits() <= 0o777 && file.size.max(file.blob_size) <= MAX_FILE_SIZE);
+            }
+            prop_assert!(bundle.handlers.iter().all(|handler| handler.name.as_str() != "runc"));
+            prop_assert!(bundle.entry_points.iter().all(|entry| entry.is_top_level() && entry.as_str() != "runc"));
+        }
+    }
 }

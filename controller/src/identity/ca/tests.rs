@@ -1,3 +1,6 @@
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
 use rcgen::CertificateSigningRequest;
 
 use super::*;
@@ -131,4 +134,52 @@ fn the_key_is_not_printed() {
     assert!(!format!("{ca:?}").contains("KeyPair"));
     assert!(ca.server_config(&["rs-one.seed.localhost".to_owned()], now()).is_ok());
     assert!(ca.server_config(&["ä".to_owned()], now()).is_err());
+}
+
+static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
+static CA: LazyLock<ShootCa> = LazyLock::new(ca);
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A request is signed by its key as a whole: whatever else changes in it,
+    /// no other key can get a certificate.
+    #[test]
+    fn any_request_gives_its_own_key_or_none(
+        noise in any::<Vec<u8>>(), at: prop::sample::Index, byte: u8, cut: bool, as_pem: bool,
+    ) {
+        let request = request(&KEY);
+        let mut bytes =
+            if as_pem { request.pem().unwrap().into_bytes() } else { request.der().to_vec() };
+        let at = at.index(bytes.len());
+        if cut { bytes.truncate(at) } else { bytes[at] = byte }
+        let pem = [b"-----BEGIN CERTIFICATE REQUEST-----\n", &noise[..]].concat();
+        for request in [noise, pem, bytes] {
+            if let Ok(key) = public_key(&request) {
+                prop_assert_eq!(key.der_bytes(), KEY.public_key_raw());
+            }
+        }
+    }
+
+    /// What a Secret holds may be anything: an authority comes of it whole or not at all.
+    #[test]
+    fn any_kept_authority_is_taken_up_or_refused(
+        noise in "(?s).{0,200}", at: prop::sample::Index, with in "[ -~\n]{0,3}", of_key: bool,
+    ) {
+        let (cert, key) = (CA.cert_pem().to_owned(), CA.key_pem());
+        let mut changed = if of_key { key.clone() } else { cert.clone() };
+        let at = at.index(changed.len());
+        changed.replace_range(at..at + 1, &with);
+        let pairs = if of_key { [(&cert, &changed), (&cert, &noise)] } else { [(&changed, &key), (&noise, &key)] };
+        for (cert, key) in pairs {
+            if let Ok(taken) = ShootCa::from_pem(CA.shoot(), cert, key) {
+                // Its end may have been changed: then it has ended, or ends others sooner.
+                let issued = taken.sign(request(&KEY).der(), &node(), now(), NODE_LIFETIME);
+                match issued {
+                    Ok(issued) => prop_assert!(issued.not_after <= taken.not_after()),
+                    Err(refused) => prop_assert!(matches!(refused, SignError::CaExpired)),
+                }
+            }
+        }
+    }
 }
