@@ -88,6 +88,21 @@ async fn bad_blobs_say_what_is_wrong_and_leave_nothing_half_done() {
 }
 
 #[tokio::test]
+async fn a_bundle_of_a_registry_that_is_not_named_is_not_fetched() {
+    let world = World::start().await;
+    let gvisor = world.gvisor().await;
+    let stray = DesiredBundle { registry: "other".to_owned(), ..gvisor };
+    let served = world.registry.served_bytes();
+    let mut agent = Agent::start(&world);
+    agent.take(world.held(1, &[&stray]));
+    let report = agent.fails(Phase::Failed, Reason::ConfigurationInvalid).await;
+    assert!(report.message.contains("\"other\" of the bundle is not among"), "{}", report.message);
+    assert_eq!(world.registry.served_bytes(), served);
+    agent.stop().await;
+    assert_untouched(&world);
+}
+
+#[tokio::test]
 async fn one_bad_bundle_holds_back_no_other() {
     let world = World::start().await;
     let (gvisor, kata) = (world.gvisor().await, world.bundle(&Tiny::new("kata", "1")).await);
