@@ -218,7 +218,42 @@ impl std::fmt::Debug for Client {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// What a catalog has as a registry is one, with a host and authorities of its own, or refused.
+        #[test]
+        fn any_registry_is_used_as_it_is_meant_or_refused(
+            url in "(http|https|ftp)?(://)?[a-z@:/.?#0-9\\[\\]]{0,20}", ca_bundle in "\\PC{0,20}",
+            framed: bool,
+        ) {
+            if let Ok(base) = Base::parse("main", &url) {
+                let parsed = reqwest::Url::parse(&base.url).unwrap();
+                prop_assert!(parsed.host_str().is_some_and(|host| !host.is_empty()));
+                prop_assert!(parsed.username().is_empty() && parsed.path() == "/");
+                let _ = base.is_loopback();
+            }
+            let mark = |what: &str| format!("-----{what} CERTIFICATE-----\n");
+            let ca_bundle =
+                if framed { mark("BEGIN") + &ca_bundle + "\n" + &mark("END") } else { ca_bundle };
+            let own = !ca_bundle.trim().is_empty();
+            let registry = desired::Registry {
+                name: "main".to_owned(),
+                url: "https://registry.example".to_owned(),
+                mirrors: Vec::new(),
+                ca_bundle,
+                credential: None,
+            };
+            // One that is there and holds no authority must not fall back to the system's.
+            if let Ok(found) = certificates(&registry) {
+                prop_assert_eq!(!found.is_empty(), own);
+            }
+        }
+    }
 
     #[test]
     fn a_url_is_a_scheme_a_host_and_a_port() {

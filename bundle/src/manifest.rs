@@ -138,7 +138,7 @@ mod tests {
             });
             prop_assert!(matches!(Document::parse(index.as_bytes()), Ok(Document::Index(_))));
             prop_assert!(matches!(Document::parse(manifest.as_bytes()), Ok(Document::Manifest(_))));
-            let mut changed = manifest.clone();
+            let mut changed = manifest;
             let at = at.index(changed.len());
             if changed.is_char_boundary(at) && changed.is_char_boundary(at + 1) {
                 changed.replace_range(at..at + 1, &with);

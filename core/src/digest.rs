@@ -121,7 +121,7 @@ mod tests {
         ) {
             let good = Digest::from_bytes(bytes).to_string();
             prop_assert_eq!(good.parse::<Digest>().unwrap(), Digest::from_bytes(bytes));
-            let mut changed = good.clone();
+            let mut changed = good;
             let at = at.index(changed.len());
             changed.replace_range(at..at + 1, &with);
             for text in [&noise, &changed] {
