@@ -204,9 +204,11 @@ impl World {
         let root = tempfile::tempdir().unwrap();
         let files = Files::open(root.path(), "/var/lib/rootstock", BinaryRoots::default()).unwrap();
         let files = Arc::new(files);
-        let (ca_file, token_file) = (root.path().join("ca.crt"), root.path().join("token"));
-        std::fs::write(&ca_file, trusted).unwrap();
-        std::fs::write(&token_file, "a-token").unwrap();
+        let [ca_file, token_file] =
+            [("ca.crt", trusted), ("token", "a-token")].map(|(name, text)| {
+                files.store.replace(name, text.as_bytes()).unwrap();
+                root.path().join("var/lib/rootstock").join(name)
+            });
         let endpoint = EndpointSource::Url(format!("https://{HOST}:{port}"));
         let settings = LinkSettings { endpoint, ca_file, token_file, architecture: None };
         let link = Link::new(settings, Arc::clone(&files), Reports::default(), Arc::default());
@@ -218,9 +220,9 @@ impl World {
         let Self { link, heard, .. } = self;
         let answer = async {
             loop {
-                match heard.recv().await.unwrap() {
-                    Kind::Hello(_) | Kind::Report(_) => {}
-                    other => return other,
+                let said = heard.recv().await.unwrap();
+                if !matches!(said, Kind::Hello(_) | Kind::Report(_)) {
+                    return said;
                 }
             }
         };
