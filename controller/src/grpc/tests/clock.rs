@@ -36,8 +36,9 @@ impl Clock {
     pub(super) async fn settle(&mut self) {
         for _ in 0..TURNS {
             self.here.write_all(&[0]).await.unwrap();
-            // Room for two: one that is filled would be read again without a look.
-            assert_eq!(self.there.read(&mut [0; 2]).await.unwrap(), 1);
+            // Room for more than there is, also after a wait that was given up:
+            // a buffer that is filled would be read again without a look.
+            assert!(self.there.read(&mut [0; 64]).await.unwrap() < 64);
         }
     }
 
