@@ -70,7 +70,7 @@ async fn connect(near: TcpStream, mut leads: watch::Receiver<Leads>) {
     };
     let Leads::To(address) = now else { return };
     let Ok(far) = TcpStream::connect(address).await else { return };
-    if near.set_nodelay(true).and(far.set_nodelay(true)).is_err() {
+    if near.set_nodelay(true).is_err() || far.set_nodelay(true).is_err() {
         return;
     }
     let (near_in, near_out) = near.into_split();
