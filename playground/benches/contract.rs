@@ -6,13 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods, reason = "nothing here outlives the bench")]
 
+#[path = "shared/program.rs"]
+mod program;
 #[path = "../../tests/it/contract/support/mod.rs"]
 #[allow(dead_code, reason = "the contract's scenarios use all of it")]
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -28,7 +28,6 @@ use support::record::{Kind, Record};
 use support::shoot::{Shoot, pools};
 use support::suite::{Controller, Suite};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_rootstock-playground");
 const TYPES: &[&str] = &["gvisor", "kata"];
 /// Nothing here takes nearly so long unless something is broken.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -39,32 +38,12 @@ const AT_ONCE: usize = 16;
 async fn main() {
     let assets = RealControlPlane::assets();
     let api = if assets.is_some() { "the real API server" } else { "the embedded API" };
-    let program = program();
+    let program = program::controller();
     eprintln!("{program} is measured on {api}");
     let suite = Suite::start(assets.as_deref(), &program, &[]).await;
     few(&suite).await;
     many(&suite).await;
     suite.stop().await;
-}
-
-/// The controller's own program, built as seeds run it: the bench's own build
-/// has another profile, and cargo tells a bench only of its own package's programs.
-fn program() -> String {
-    if let Ok(program) = std::env::var("ROOTSTOCK_CONTROLLER") {
-        return program;
-    }
-    eprintln!("building the controller as seeds run it; a first build takes minutes");
-    // Both profiles have their folders side by side.
-    let target = Path::new(PROGRAM).ancestors().nth(2).expect("a folder of targets");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "--profile", "controller"])
-        .args(["--package", "rootstock-controller"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("CARGO_TARGET_DIR", target)
-        .status()
-        .expect("cargo runs");
-    assert!(built.success(), "the controller is not built");
-    target.join("controller/rootstock-controller").display().to_string()
 }
 
 /// 20 resources in 10 shoots, created while the controller runs.

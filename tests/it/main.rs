@@ -8,5 +8,6 @@ mod chart;
 mod contract;
 mod end_to_end;
 mod kube_api;
+mod leaders;
 mod plain_cluster;
 mod takeover;

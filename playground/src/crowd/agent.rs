@@ -39,12 +39,13 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
 /// What one node holds.
 #[derive(Clone, Debug, Default)]
-pub struct Node {
+pub(super) struct Node {
     pub(super) held: Option<(Generation, Digest)>,
     pub(super) versions: Vec<String>,
 }
 
 /// An agent that takes what it is sent and says that it is there.
+#[derive(Debug)]
 pub(super) struct Agent {
     node: Arc<Mutex<Node>>,
     shared: Arc<Shared>,
@@ -121,7 +122,9 @@ impl Agent {
             .keep_alive_while_idle(true)
             .buffer_size(4);
         let connect = async {
-            let tcp = TcpStream::connect(place.address).await?;
+            let address = *place.address.borrow();
+            let address = address.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let tcp = TcpStream::connect(address).await?;
             tcp.set_nodelay(true)?;
             let name = place.host.clone().try_into().map_err(io::Error::other)?;
             TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await

@@ -5,7 +5,7 @@
 //!  Crowd ─ n × agent: connect ─ Hello ─▶ controller
 //!            ▲ pauses as real agents do      │ Desired
 //!            └── what it holds ◀─────────────┘ ─▶ Accept, Report (all is proven)
-//!  Relay: a port that leads elsewhere, or nowhere, as a Service or a network does
+//!  Relay: a port that leads to another one, or into silence, as a network does
 //! ```
 //!
 //! What a node would do with a desired state is not here; what a controller
@@ -22,15 +22,15 @@ use rustls::RootCertStore;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use agent::Agent;
-pub use agent::Node;
+use agent::{Agent, Node};
 pub use relay::{Leads, Relay};
 
 /// What the agents of a crowd connect to.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The address of the port.
-    pub address: SocketAddr,
+    /// Where that is at a moment; none where nobody is there, as with a
+    /// Service without a Pod.
+    pub address: watch::Receiver<Option<SocketAddr>>,
     /// The host that is called, and that the certificate has to name.
     pub host: String,
 }
@@ -57,7 +57,8 @@ pub struct Seen {
 pub struct Crowd {
     shared: Arc<Shared>,
     nodes: Vec<Arc<Mutex<Node>>>,
-    _agents: JoinSet<()>,
+    waiting: Vec<Agent>,
+    agents: JoinSet<()>,
 }
 
 /// What all agents of a crowd share.
@@ -69,12 +70,12 @@ struct Shared {
 }
 
 impl Crowd {
-    /// One agent for each name, with a certificate that the authority signs
-    /// now; `identity` makes the whole name of it.
+    /// One agent for each node, with a certificate that the authority signs
+    /// now. None of them has begun.
     ///
     /// # Errors
     /// When a certificate can't be made.
-    pub fn start(
+    pub fn new(
         place: Place,
         ca: &ShootCa,
         nodes: impl IntoIterator<Item = rootstock_controller::identity::NodeId>,
@@ -82,13 +83,20 @@ impl Crowd {
         let mut roots = RootCertStore::empty();
         roots.add(ca.cert_der().clone())?;
         let shared = Arc::new(Shared { place, roots, seen: watch::Sender::default() });
-        let (mut agents, mut held) = (JoinSet::new(), Vec::new());
+        let (mut waiting, mut held) = (Vec::new(), Vec::new());
         for id in nodes {
             let node = Arc::new(Mutex::new(Node::default()));
             held.push(Arc::clone(&node));
-            agents.spawn(Agent::new(ca, &id, node, Arc::clone(&shared))?.run());
+            waiting.push(Agent::new(ca, &id, node, Arc::clone(&shared))?);
         }
-        Ok(Self { shared, nodes: held, _agents: agents })
+        Ok(Self { shared, nodes: held, waiting, agents: JoinSet::new() })
+    }
+
+    /// Lets all agents begin at once.
+    pub fn begin(&mut self) {
+        for agent in self.waiting.drain(..) {
+            self.agents.spawn(agent.run());
+        }
     }
 
     /// What it has seen, from here on.

@@ -13,8 +13,6 @@ use tokio::task::JoinSet;
 pub enum Leads {
     /// To this address.
     To(SocketAddr),
-    /// Nowhere: connections are closed at once, as by a Service without a Pod.
-    Nowhere,
     /// Into silence: what is sent stays under way until it leads somewhere
     /// again, as in a network that is cut.
     Silence,
@@ -41,6 +39,11 @@ impl Relay {
         let mut task = JoinSet::new();
         task.spawn(accept(listener, follow));
         Ok(Self { address, leads, _task: task })
+    }
+
+    /// Where it leads.
+    pub fn leads(&self) -> Leads {
+        *self.leads.borrow()
     }
 
     /// Leads elsewhere from here on. Connections that are there stay with
