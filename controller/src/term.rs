@@ -8,7 +8,6 @@ use kube::Client;
 use rootstock_core::catalog::Catalog;
 use rootstock_core::path::BinaryRoots;
 use rootstock_daemon::{Shutdown, Tasks};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -78,8 +77,7 @@ impl Leading {
         let Self { args, client, index, .. } = self;
         let end = shutdown.child();
         // Before the Pod is marked: whoever is sent here finds someone.
-        let agents = TcpListener::bind(args.listen)
-            .await
+        let agents = grpc::listen(args.listen)
             .with_context(|| format!("can't listen on --listen {}", args.listen))?;
         // What this process knew of agents is of its last term, if of any; and
         // what was asked for meanwhile another leader has answered.

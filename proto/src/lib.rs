@@ -14,10 +14,12 @@
 //! are the types of `rootstock-core`; this crate turns one into the other and
 //! refuses what does not hold.
 //!
+//! * [`codec`]: how much memory a stream's messages take
 //! * [`desired`]: `Desired` and its content hash
 //! * [`report`]: what nodes say
 //! * [`error`]: what is refused, and as which gRPC status
 
+pub mod codec;
 pub mod desired;
 pub mod error;
 pub mod report;

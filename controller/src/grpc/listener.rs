@@ -27,6 +27,8 @@ use crate::identity::peer::{Peer, PeerError};
 /// A handshake costs 0.25 ms of CPU: more at once would only wait for each other.
 const HANDSHAKES: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection waits for its turn: agents give up after 15 s.
+const TURN: Duration = Duration::from_secs(14);
 /// 46 KiB each, so 1 GiB: more nodes than one seed has.
 const CONNECTIONS: usize = 20_000;
 /// How long a client without a certificate may stay: it has one thing to ask.
@@ -88,6 +90,10 @@ impl<D: Directory> Acceptor<D> {
     }
 
     /// Runs until shutdown, which also ends handshakes under way.
+    ///
+    /// A connection is taken in at once and waits for its turn here, where it
+    /// costs a socket: the kernel's own queue is short, and who finds it full
+    /// is heard again only after seconds.
     pub(super) async fn run(self) {
         let mut handshakes = JoinSet::new();
         loop {
@@ -96,10 +102,15 @@ impl<D: Directory> Acceptor<D> {
                 () = self.shutdown.cancelled() => return,
                 // Cancel-safe: permits go back, and accept takes nothing before it is done.
                 accepted = self.accept() => {
-                    let Some((tcp, remote, permits)) = accepted else { return };
+                    let Some((tcp, remote, counted)) = accepted else { return };
                     let (directory, accepted) = (Arc::clone(&self.directory), self.accepted.clone());
+                    let turn = Arc::clone(&self.handshakes).acquire_owned();
                     handshakes.spawn(async move {
-                        let (handshake, counted) = permits;
+                        // Who waited longer has given up, and would be served in vain.
+                        let Ok(Ok(handshake)) = tokio::time::timeout(TURN, turn).await else {
+                            tracing::debug!(%remote, "no turn for a handshake in time");
+                            return;
+                        };
                         match shake(tcp, directory.as_ref(), counted).await {
                             // The server has gone if nobody takes it.
                             Ok(connection) => drop(accepted.send(connection).await),
@@ -123,15 +134,12 @@ impl<D: Directory> Acceptor<D> {
     }
 
     /// The next connection, once there is room for it.
-    async fn accept(
-        &self,
-    ) -> Option<(TcpStream, SocketAddr, (OwnedSemaphorePermit, OwnedSemaphorePermit))> {
-        // Both fail only when closed, which nobody does.
+    async fn accept(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        // It fails only when closed, which nobody does.
         let counted = Arc::clone(&self.connections).acquire_owned().await.ok()?;
-        let handshake = Arc::clone(&self.handshakes).acquire_owned().await.ok()?;
         loop {
             match self.listener.accept().await {
-                Ok((tcp, remote)) => return Some((tcp, remote, (handshake, counted))),
+                Ok((tcp, remote)) => return Some((tcp, remote, counted)),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

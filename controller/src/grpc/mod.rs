@@ -17,6 +17,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use rootstock_core::status::BundleReport;
 use rootstock_proto::v1::enrollment_server::EnrollmentServer;
 use rootstock_proto::v1::fleet_server::FleetServer;
 use rootstock_proto::{MAX_CONTROLLER_MESSAGE, MAX_NODE_MESSAGE};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -136,6 +137,25 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 const RESPONSE: Duration = Duration::from_secs(30);
 /// Longer than any stream may live.
 const CONNECTION_AGE: Duration = Duration::from_secs(25 * 60 * 60);
+
+/// How many connections wait in the kernel, as far as that lets them: a fleet
+/// that lost its controller comes within seconds.
+const BACKLOG: u32 = 4096;
+
+/// The port for agents.
+///
+/// # Errors
+/// When it can't be listened to.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // The port of the term before may not be quite gone.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves agents in a term until `shutdown`, which comes with its end at the
 /// latest; then says goodbye to each and waits up to 3 s for them to go.

@@ -77,7 +77,9 @@ impl Candidate {
                 Act::Write(write) => self.write(&write).await,
             }
         }
-        self.terms.send_replace(None);
+        if let Some(term) = self.terms.send_replace(None) {
+            term.0.over.cancel();
+        }
         self.release().await;
         Ok(())
     }

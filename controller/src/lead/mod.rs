@@ -20,6 +20,8 @@ mod candidate;
 mod fence;
 mod lease;
 mod mark;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
