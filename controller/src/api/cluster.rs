@@ -1,10 +1,13 @@
 //! `Cluster`: what gardenlet tells extensions of a shoot.
 
+use jiff::Timestamp;
 use kube::CustomResource;
 use rootstock_core::name::ShootName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::identity::rotation::{Phase, Rotation};
 
 /// The shoot and its seed, as Gardener has them.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -65,6 +68,17 @@ impl Cluster {
         Some(format!("rs-{id}.{domain}").to_ascii_lowercase())
     }
 
+    /// Where Gardener is with the rotation of the shoot's authorities.
+    pub fn rotation(&self) -> Rotation {
+        let of = |field: &str| {
+            let path = "/status/credentials/rotation/certificateAuthorities";
+            self.shoot(&format!("{path}/{field}")).and_then(Value::as_str)
+        };
+        let initiated = of("lastInitiationTime").and_then(|time| time.parse::<Timestamp>().ok());
+        let phase = Phase::from(of("phase").unwrap_or_default());
+        Rotation { phase, initiated: initiated.map(Timestamp::as_second) }
+    }
+
     fn shoot(&self, pointer: &str) -> Option<&Value> {
         self.spec.shoot.as_ref()?.pointer(pointer)
     }
@@ -98,6 +112,13 @@ mod tests {
         assert!(cluster(json!({"spec": {"hibernation": {"enabled": true}}})).is_hibernated());
         assert!(cluster(json!({"status": {"isHibernated": true}})).is_hibernated());
         assert!(cluster(json!({"status": {"lastOperation": {"state": "Failed"}}})).is_failed());
+        let authorities =
+            json!({"phase": "Prepared", "lastInitiationTime": "2026-01-01T00:00:00Z"});
+        let rotation = json!({"rotation": {"certificateAuthorities": authorities}});
+        let rotation = cluster(json!({"status": {"credentials": rotation}})).rotation();
+        let initiated = Some(1_767_225_600);
+        assert_eq!(rotation, Rotation { phase: Phase::Prepared, initiated });
+        assert_eq!(cluster(json!({})).rotation(), Rotation::default());
         for (value, want) in [("true", true), ("1", true), ("T", true), ("yes", false)] {
             let annotations = json!({"confirmation.gardener.cloud/force-deletion": value});
             let cluster = cluster(json!({"metadata": {"annotations": annotations}}));

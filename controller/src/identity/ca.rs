@@ -26,6 +26,10 @@ pub const MAX_REQUEST_SIZE: usize = 16 * 1024;
 /// How long a node's certificate lasts; it is renewed long before.
 pub const NODE_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long the certificate of a shoot's endpoint lasts; it is replaced, and
+/// its key with it, when four fifths of that are over.
+pub const SERVER_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// A certificate is valid from a little before it is made, for clocks that lag.
 const BACKDATED: Duration = Duration::from_secs(5 * 60);
@@ -192,15 +196,25 @@ impl ShootCa {
     /// How to serve TLS for this shoot under `hosts`: TLS 1.3 and HTTP/2
     /// alone, and a client certificate, if one is shown, must be of this authority.
     ///
-    /// The server's key lives in this configuration only and ends with the
-    /// process, so its certificate lasts as long as the authority.
+    /// The server's key lives in this configuration only and ends with it.
     pub fn server_config(
         &self,
         hosts: &[String],
         now: Timestamp,
     ) -> Result<Arc<ServerConfig>, CaError> {
+        self.serving([&self.cert], hosts, now)
+    }
+
+    /// The same, where client certificates may be of any of these authorities.
+    pub(super) fn serving<'a>(
+        &self,
+        trusted: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+        hosts: &[String],
+        now: Timestamp,
+    ) -> Result<Arc<ServerConfig>, CaError> {
         let key = KeyPair::generate().map_err(CaError::Sign)?;
-        let mut params = parameters(&self.provider, now, self.not_after)?;
+        let not_after = later(now, SERVER_LIFETIME).min(self.not_after);
+        let mut params = parameters(&self.provider, now, not_after)?;
         params.distinguished_name = common_name("rootstock-controller");
         for host in hosts {
             let host = host.as_str().try_into().map_err(CaError::Sign)?;
@@ -211,7 +225,9 @@ impl ShootCa {
         let cert = params.signed_by(&key, &self.issuer).map_err(CaError::Sign)?;
 
         let mut anchors = RootCertStore::empty();
-        anchors.add(self.cert.clone()).map_err(CaError::Tls)?;
+        for certificate in trusted {
+            anchors.add(certificate.clone()).map_err(CaError::Tls)?;
+        }
         let verifier = WebPkiClientVerifier::builder_with_provider(
             Arc::new(anchors),
             Arc::clone(&self.provider),

@@ -9,7 +9,8 @@
 //! Each shoot has a certificate authority of its own, and the certificate
 //! names the shoot too: two checks, either of which keeps shoots apart.
 //!
-//! * [`ca`]: the authority of one shoot
+//! * [`ca`]: one authority of a shoot; [`authorities`]: those that it has at a time
+//! * [`rotation`]: which these are, and which of them signs what
 //! * [`enrol`]: who gets a certificate
 //! * [`peer`]: reading one
 
@@ -17,12 +18,14 @@ use std::fmt;
 
 use rootstock_core::name::{InvalidName, NodeName, ShootName, Uid};
 
+pub mod authorities;
 pub mod ca;
 pub mod enrol;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod limit;
 pub mod peer;
+pub mod rotation;
 mod token;
 
 /// One node of one shoot, for as long as its Node object lives.
