@@ -23,7 +23,7 @@ use crate::index::Index;
 use crate::lead::{Candidate, Mark, Standing, fenced};
 use crate::operation::Triggers;
 use crate::seed::{self, Clusters, Scope, Seed, Store};
-use crate::shoot::{Endpoints, Shoots, Tokens};
+use crate::shoot::{Authorities, Endpoints, Shoots, Tokens};
 use crate::term::Leading;
 
 /// How long tasks may take to end: what a leader does has 12 s, and giving the
@@ -75,6 +75,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let index = Arc::new(index.with_provider_config(args.provider_config.into()));
     let endpoints = Arc::new(Endpoints::default());
     let (tokens, token_changes) = watch::channel(Default::default());
+    let (authorities, authority_changes) = watch::channel(Default::default());
     let scope = Scope {
         home: home.clone(),
         types: args.types.clone(),
@@ -85,7 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("signals", shutdown.clone().on_signal());
     // Tasks end in any order: what they listen to lives until the last has ended.
-    let _open = (catalog.clone(), tokens.clone());
+    let _open = (catalog.clone(), tokens.clone(), authorities.clone());
     let follow = catalog::Follow { path: args.config.clone(), catalog };
     tasks.spawn("configuration", follow.run(shutdown.clone()));
     let secrets = Secrets(Api::namespaced(client.clone(), &args.namespace));
@@ -111,6 +112,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let tokens = Tokens { seed: client.clone(), tokens };
         tasks.spawn("tokens", tokens.run(shutdown.clone()));
     }
+    let follow = Authorities { seed: client.clone(), home: home.clone(), authorities };
+    tasks.spawn("authorities", follow.run(shutdown.clone()));
     let shoots = Shoots {
         seed: writes.clone(),
         standing: standing.clone(),
@@ -118,6 +121,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         clusters: Arc::clone(&clusters),
         endpoints: Arc::clone(&endpoints),
         tokens: token_changes,
+        authorities: authority_changes.clone(),
         domain: args.endpoint_domain.clone(),
         home,
     };
@@ -141,6 +145,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         clusters,
         triggers,
         endpoints,
+        authorities: authority_changes,
         catalog: catalog_changes,
         scope,
         mark,

@@ -27,6 +27,7 @@ use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::operation::{Operations, Triggers};
 use crate::seed::{Clusters, Scope, Store};
 use crate::shoot::Endpoints;
+use crate::shoot::authorities::ByShoot;
 use crate::status::StatusWriter;
 
 /// How long what a leader does may take to end.
@@ -42,6 +43,7 @@ pub(crate) struct Leading {
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) triggers: Arc<Triggers>,
     pub(crate) endpoints: Arc<Endpoints>,
+    pub(crate) authorities: watch::Receiver<ByShoot>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) scope: Scope,
     pub(crate) mark: Option<Mark>,
@@ -105,6 +107,7 @@ impl Leading {
             index: Arc::clone(index),
             endpoints: Arc::clone(&self.endpoints),
             objects: Arc::new(self.objects()),
+            authorities: self.authorities.clone(),
             events: events.clone(),
             scope: self.scope.clone(),
             deletion_timeout: args.deletion_timeout,

@@ -12,6 +12,7 @@ mod migration;
 mod nodes;
 mod objects;
 mod operations;
+mod rotation;
 mod route;
 mod scope;
 mod settings;
@@ -122,6 +123,7 @@ scenarios!(
     settings::a_bad_one_is_refused_and_mended,
     settings::unknown_ones_are_passed_over,
     settings::pending_while_the_bundle_is_away,
+    rotation::in_step_with_the_shoot,
     route::made_followed_and_taken_away,
     route::away_with_a_shoot_that_moves_and_back,
     route::somebody_elses_business,

@@ -13,6 +13,7 @@ use super::listener::Link;
 use super::{Directory, ShootEndpoint};
 use crate::identity::ca::{Issued, SignError};
 use crate::identity::enrol::{EnrolError, Enroller};
+use crate::identity::peer::Peer;
 
 pub(super) struct EnrollmentService<D> {
     directory: Arc<D>,
@@ -34,8 +35,13 @@ impl<D: Directory> Enrollment for EnrollmentService<D> {
         let shoot = Link::of(&request)?.endpoint(self.directory.as_ref())?;
         let v1::EnrollRequest { token, certificate_request } = request.into_inner();
         let now = Timestamp::now();
-        let enrolled =
-            self.enroller.enrol(&shoot.ca, &shoot.client, &token, &certificate_request, now);
+        let enrolled = self.enroller.enrol(
+            shoot.authorities.signer(),
+            &shoot.client,
+            &token,
+            &certificate_request,
+            now,
+        );
         let (node, issued) = enrolled.await.map_err(|error| refuse(&shoot, &error))?;
         tracing::info!(%node, not_after = %issued.not_after, "node enrolled");
         let certificate = Some(certificate(&shoot, &issued, now));
@@ -48,10 +54,11 @@ impl<D: Directory> Enrollment for EnrollmentService<D> {
     ) -> Result<Response<v1::RenewResponse>, Status> {
         let now = Timestamp::now();
         let link = Link::of(&request)?;
-        let node = link.node(now)?.node;
+        let (Peer { node, .. }, _) = link.node(now)?;
         let shoot = link.endpoint(self.directory.as_ref())?;
         let request = request.into_inner().certificate_request;
-        let renewed = self.enroller.renew(&shoot.ca, &shoot.client, &node, &request, now);
+        let signer = shoot.authorities.signer();
+        let renewed = self.enroller.renew(signer, &shoot.client, &node, &request, now);
         let issued = renewed.await.map_err(|error| refuse(&shoot, &error))?;
         tracing::info!(%node, not_after = %issued.not_after, "certificate renewed");
         let certificate = Some(certificate(&shoot, &issued, now));
@@ -64,7 +71,8 @@ fn certificate(shoot: &ShootEndpoint, issued: &Issued, now: Timestamp) -> v1::Ce
     let renew_after = now.checked_add(life * 7 / 10).unwrap_or(issued.not_after);
     v1::Certificate {
         leaf: issued.certificate.to_vec(),
-        authorities: vec![shoot.ca.cert_der().to_vec()],
+        // All of them: while they rotate, the endpoint's is another one's.
+        authorities: shoot.authorities.certificates().map(|der| der.to_vec()).collect(),
         not_after: Some(SystemTime::from(issued.not_after).into()),
         renew_after: Some(SystemTime::from(renew_after).into()),
     }

@@ -51,7 +51,7 @@ impl<D: Directory> Fleet for FleetService<D> {
         &self,
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        let peer = Link::of(&request)?.node(Timestamp::now())?;
+        let (peer, issuer) = Link::of(&request)?.node(Timestamp::now())?;
         let mut inbound = request.into_inner();
         if self.shutdown.is_cancelled() || !self.term.holds() {
             return Err(Status::unavailable("this controller does not serve any more"));
@@ -66,7 +66,7 @@ impl<D: Directory> Fleet for FleetService<D> {
         // behind it in the watch.
         let (out, outbound) = mpsc::channel(1);
         let (term, shutdown) = (self.term.clone(), self.shutdown.clone());
-        let channels = Channels { inbound, out, desired, term, shutdown };
+        let channels = Channels { inbound, out, desired, issuer, term, shutdown };
         self.streams.spawn(Session::new(seat, channels, held, peer.not_after).run());
         Ok(Response::new(ReceiverStream::new(outbound)))
     }

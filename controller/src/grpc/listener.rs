@@ -22,6 +22,7 @@ use tonic::Status;
 use tonic::transport::server::Connected;
 
 use super::{Directory, ShootEndpoint};
+use crate::identity::authorities::Anchor;
 use crate::identity::peer::{Peer, PeerError};
 
 /// A handshake costs 0.25 ms of CPU: more at once would only wait for each other.
@@ -55,6 +56,8 @@ pub(super) struct Link {
     shoot: ShootName,
     /// What the client's certificate says, if it showed one.
     peer: Option<Result<Peer, PeerError>>,
+    /// The authority that the handshake has found it to be of.
+    issuer: Option<Anchor>,
 }
 
 /// A connection after its handshake.
@@ -186,7 +189,8 @@ impl Connection {
             Some(Ok(_)) => None,
             Some(Err(_)) | None => Some(Box::pin(tokio::time::sleep(ANONYMOUS_LIFETIME))),
         };
-        let link = Link { host: host.into(), shoot: shoot.name.clone(), peer };
+        let issuer = certificate.and_then(|leaf| shoot.authorities.issuer_of(leaf));
+        let link = Link { host: host.into(), shoot: shoot.name.clone(), peer, issuer };
         Self { io, link, deadline, _counted: counted }
     }
 }
@@ -197,16 +201,22 @@ impl Link {
         request.extensions().get().ok_or_else(|| Status::internal("the request has no connection"))
     }
 
-    /// The node at the other end, by its certificate, if that is still valid:
-    /// a connection can outlive it.
-    pub(super) fn node(&self, now: Timestamp) -> Result<Peer, Status> {
+    /// The node at the other end, by its certificate, if that is still valid
+    /// and its authority still trusted: a connection can outlive both.
+    pub(super) fn node(&self, now: Timestamp) -> Result<(Peer, Anchor), Status> {
+        let issuer = self.issuer.as_ref().filter(|issuer| !issuer.has_left());
         match &self.peer {
             None => Err(Status::unauthenticated("this call needs a node's certificate")),
             Some(Err(error)) => Err(Status::permission_denied(error.to_string())),
             Some(Ok(peer)) if peer.not_after <= now => {
                 Err(Status::unauthenticated("the node's certificate has expired"))
             }
-            Some(Ok(peer)) => Ok(peer.clone()),
+            Some(Ok(peer)) => match issuer {
+                Some(issuer) => Ok((peer.clone(), issuer.clone())),
+                None => Err(Status::unauthenticated(
+                    "the authority of the node's certificate is not trusted any more",
+                )),
+            },
         }
     }
 
@@ -283,14 +293,23 @@ mod tests {
 
     use super::*;
     use crate::identity::NodeId;
+    use crate::identity::authorities::Authorities;
+    use crate::identity::ca::ShootCa;
 
     #[test]
     fn a_connection_can_outlive_its_certificate() {
         let node = NodeId::from_spiffe("spiffe://one/node/a/1").unwrap();
         let not_after = Timestamp::from_second(1_800_000_000).unwrap();
         let peer = Some(Ok(Peer { node, not_after }));
-        let link = Link { host: "rs-one.test".into(), shoot: "one".parse().unwrap(), peer };
+        let shoot = "one".parse().unwrap();
+        let ca = ShootCa::generate(&shoot, not_after).unwrap();
+        let authorities = Authorities::one(Arc::new(ca));
+        let issuer = authorities.anchors().first().cloned();
+        let link = Link { host: "rs-one.test".into(), shoot, peer, issuer: issuer.clone() };
         assert!(link.node(not_after - Duration::from_secs(1)).is_ok());
         assert_eq!(link.node(not_after).unwrap_err().code(), Code::Unauthenticated);
+        issuer.unwrap().leave();
+        let status = link.node(not_after - Duration::from_secs(1)).unwrap_err();
+        assert!(status.message().contains("not trusted any more"), "{status}");
     }
 }

@@ -36,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
 use crate::identity::NodeId;
-use crate::identity::ca::ShootCa;
+use crate::identity::authorities::Authorities;
 use crate::lead::Term;
 
 mod enrollment;
@@ -95,8 +95,8 @@ pub struct ShootEndpoint {
     /// The shoot.
     pub name: ShootName,
     /// Who signs for it.
-    pub ca: Arc<ShootCa>,
-    /// How it is served: see [`ShootCa::server_config`].
+    pub authorities: Authorities,
+    /// How it is served: see [`Authorities::server_config`].
     pub tls: Arc<rustls::ServerConfig>,
     /// A client of the shoot's own API.
     pub client: kube::Client,

@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 use super::fleet::{DesiredState, Seat};
 use super::{Directory, RefusedItem};
 use crate::identity::NodeId;
+use crate::identity::authorities::Anchor;
 use crate::lead::Term;
 
 /// The longest life of a stream.
@@ -34,6 +35,10 @@ const RECONNECT_SOON: Duration = Duration::from_secs(1);
 const COMEBACKS_PER_SECOND: u64 = 1500;
 /// A node that is not known comes back to see whether that has changed.
 const RECONNECT_LATER: Duration = Duration::from_secs(30);
+
+/// Within what time the nodes of an authority that has left come back: most
+/// have another certificate by then, and the rest enrols, 20 each second.
+const ANEW: Duration = Duration::from_secs(10);
 
 /// The stream of one node.
 pub(super) struct Session<D: Directory> {
@@ -52,6 +57,8 @@ pub(super) struct Channels {
     pub(super) inbound: Streaming<v1::NodeMessage>,
     pub(super) out: mpsc::Sender<Result<v1::ControllerMessage, Status>>,
     pub(super) desired: DesiredState,
+    /// Who signed the node's certificate.
+    pub(super) issuer: Anchor,
     pub(super) term: Term,
     pub(super) shutdown: CancellationToken,
 }
@@ -67,6 +74,8 @@ enum End {
     Shutdown,
     /// It is old enough, or its certificate is.
     Aged,
+    /// Who signed the node's certificate is trusted no longer.
+    Untrusted,
     /// The directory dropped the node.
     Forgotten,
     /// The node broke the protocol.
@@ -101,6 +110,10 @@ impl<D: Directory> Session<D> {
                 Ok((after, "another controller takes over"))
             }
             End::Aged => Ok((RECONNECT_SOON, "the stream has reached its age")),
+            End::Untrusted => {
+                let after = RECONNECT_SOON + spread(&self.seat.node, ANEW);
+                Ok((after, "the certificate's authority has left: enrol anew"))
+            }
             End::Forgotten => Ok((RECONNECT_LATER, "the node is not known any more")),
         };
         let epoch = self.channels.term.epoch();
@@ -115,7 +128,7 @@ impl<D: Directory> Session<D> {
         // What is in the watch now was not sent on this stream yet.
         let mut pending = true;
         loop {
-            let Channels { inbound, out, desired, term, shutdown } = &mut self.channels;
+            let Channels { inbound, out, desired, issuer, term, shutdown } = &mut self.channels;
             let read_at = self.paced.checked_sub(PACE * BURST).unwrap_or(self.paced);
             tokio::select! {
                 // In order: nothing of a stream that was replaced may count.
@@ -124,6 +137,8 @@ impl<D: Directory> Session<D> {
                 () = self.seat.replaced.cancelled() => return End::Replaced,
                 // Cancel-safe: a token stays cancelled.
                 () = shutdown.cancelled() => return End::Shutdown,
+                // Cancel-safe: what has left does not come back.
+                () = issuer.left() => return End::Untrusted,
                 // Cancel-safe: waits for a fixed time.
                 () = tokio::time::sleep_until(self.ends) => return End::Aged,
                 // Cancel-safe: a closed channel stays closed.
@@ -261,7 +276,13 @@ fn message(kind: controller_message::Kind, epoch: u64) -> v1::ControllerMessage 
 fn comeback(node: &NodeId, crowd: usize) -> Duration {
     let crowd = u64::try_from(crowd).unwrap_or(u64::MAX);
     let spread = crowd.saturating_mul(1000) / COMEBACKS_PER_SECOND;
-    RECONNECT_SOON + Duration::from_millis(drawn(node) % spread.max(1))
+    RECONNECT_SOON + self::spread(node, Duration::from_millis(spread))
+}
+
+/// A part of the time that is the node's own.
+fn spread(node: &NodeId, within: Duration) -> Duration {
+    let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(drawn(node) % within.max(1))
 }
 
 /// A number of the node's own, the same each time.

@@ -1,7 +1,7 @@
 //! What a shoot gets from Rootstock beside its nodes' desired state.
 //!
 //! ```text
-//!  shoot-access-rootstock, ca-rootstock      Secrets of the control plane's namespace
+//!  shoot-access-rootstock, ca-rootstock…     Secrets of the control plane's namespace
 //!  extension-runtime-<type>                  the type's RuntimeClasses
 //!  extension-rootstock-agent                 the agent and the controller's own role
 //!  Gateway, VirtualService rootstock-agent   its nodes' way to the controller
@@ -30,6 +30,7 @@ mod write;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::Client;
 use rootstock_core::catalog::Catalog;
 use rootstock_core::name::{RuntimeType, ShootName};
@@ -38,7 +39,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::Cluster;
-use crate::shoot::secrets::{self, ACCESS_SECRET, CA_SECRET, SecretError};
+use crate::identity::rotation::Names;
+use crate::shoot::secrets::authority::{self, Wish};
+use crate::shoot::secrets::{self, ACCESS_SECRET, SecretError};
 pub use daemonset::agent_daemonset;
 use istio::Istio;
 use plain::{Plain, PlainError};
@@ -150,14 +153,44 @@ impl Objects {
             return Ok(TakenOver::default());
         }
         let catalog = Arc::clone(&self.catalog.borrow());
-        let host = cluster.endpoint_host(shoot, self.agent.domain.as_deref());
-        let basis = Basis { catalog, host };
+        let basis = self.basis(shoot, cluster, catalog);
         // None needs another.
         let classes = self.put_classes(shoot, runtime, asked, &basis);
         let agent = self.put_agent(shoot, asked, &basis);
         let route = self.put_route(shoot, asked, &basis);
         let (taken, (), ()) = futures_util::try_join!(classes, agent, route)?;
         Ok(taken)
+    }
+
+    /// Makes and drops authorities as the shoot's phase and the time want it,
+    /// and tells agents of it.
+    pub(crate) async fn rotate(
+        &self,
+        shoot: &ShootName,
+        cluster: &Cluster,
+    ) -> Result<(), ObjectsError> {
+        let catalog = Arc::clone(&self.catalog.borrow());
+        match &self.place {
+            Place::Plain(plain) => self.put_agent_plain(plain, shoot, cluster, &catalog).await,
+            Place::Managed => {
+                let basis = self.basis(shoot, cluster, catalog);
+                self.put_agent(shoot, Instant::now(), &basis).await
+            }
+        }
+    }
+
+    fn basis(&self, shoot: &ShootName, cluster: &Cluster, catalog: Arc<Catalog>) -> Basis {
+        let host = cluster.endpoint_host(shoot, self.agent.domain.as_deref());
+        Basis { catalog, host, rotation: cluster.rotation() }
+    }
+
+    /// What is wanted of a shoot's authorities.
+    pub(crate) fn wish(&self, cluster: &Cluster) -> Wish {
+        let names = match self.place {
+            Place::Managed => Names::Hashed,
+            Place::Plain(_) => Names::Slots,
+        };
+        Wish { rotation: cluster.rotation(), names }
     }
 
     async fn put_classes(
@@ -195,15 +228,15 @@ impl Objects {
             return Ok(());
         }
         let begun = Instant::now();
-        let authority = secrets::authority(&self.client, shoot).await?;
+        let wish = Wish { rotation: basis.rotation, names: Names::Hashed };
+        let authorities = authority::keep(&self.client, shoot, wish, Timestamp::now()).await?;
         secrets::request_access(&self.client, shoot).await?;
         // A seed without a domain has conditions that say so; gardenlet need not
         // wait for somebody to give it one.
         let host = basis.host.as_deref();
         let endpoint = host.map(|host| agent::endpoint_url(host, self.agent.port));
         let types = basis.catalog.runtimes.iter().map(|entry| entry.runtime.clone()).collect();
-        let authorities = authority.cert_pem();
-        let agent = |_| agent::render(&self.agent, &types, endpoint.as_deref(), authorities);
+        let agent = |_| agent::render(&self.agent, &types, endpoint.as_deref(), &authorities);
         Writer::new(&self.client, shoot.as_str()).put(AGENT_RESOURCE, agent).await?;
         seen.note(begun, basis);
         Ok(())
@@ -249,7 +282,9 @@ impl Objects {
         keep: Keep,
     ) -> Result<Gone, ObjectsError> {
         if let Place::Plain(plain) = &self.place {
-            return Ok(plain.withdraw_agent().await?);
+            let gone = plain.withdraw_agent().await?;
+            authority::withdraw_slots(&self.client, shoot).await?;
+            return Ok(gone);
         }
         self.recent.forget(shoot);
         let writer = Writer::new(&self.client, shoot.as_str());
@@ -272,7 +307,7 @@ impl Objects {
             self.recent.forget(shoot);
             let writer = Writer::new(&self.client, shoot.as_str());
             writer.withdraw_secret(ACCESS_SECRET).await?;
-            writer.withdraw_secret(CA_SECRET).await?;
+            authority::withdraw(&self.client, shoot).await?;
             self.withdraw_route(shoot).await?;
         }
         Ok(())

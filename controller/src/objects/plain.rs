@@ -7,12 +7,14 @@
 
 use std::fmt::Debug;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use rootstock_core::assign::{AGENT_LABEL, RUNTIME_LABEL_PREFIX};
+use rootstock_core::catalog::Catalog;
 use rootstock_core::name::{RuntimeType, ShootName};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -20,7 +22,7 @@ use serde_json::{Value, json};
 use super::agent::{self, AGENT, NAMESPACE};
 use super::{Gone, Objects, ObjectsError, classes};
 use crate::api::{Cluster, is_transient};
-use crate::shoot::secrets::{self, CA_SECRET};
+use crate::shoot::secrets::authority;
 
 /// Whose fields they are.
 pub(crate) const MANAGER: &str = "rootstock-controller";
@@ -64,14 +66,26 @@ impl Objects {
         runtime: &RuntimeType,
     ) -> Result<(), ObjectsError> {
         let catalog = std::sync::Arc::clone(&self.catalog.borrow());
-        let authority = secrets::authority(&self.client, shoot).await?;
         let entry = catalog.runtime(runtime);
         let said = entry.map_or(&[][..], |entry| entry.runtime_classes.as_slice());
         plain.put_classes(runtime, classes::render(runtime, said)).await?;
+        self.put_agent_plain(plain, shoot, cluster, &catalog).await
+    }
+
+    /// The agent's part of it, with the authorities that it trusts.
+    pub(super) async fn put_agent_plain(
+        &self,
+        plain: &Plain,
+        shoot: &ShootName,
+        cluster: &Cluster,
+        catalog: &Catalog,
+    ) -> Result<(), ObjectsError> {
+        let wish = self.wish(cluster);
+        let authorities = authority::keep(&self.client, shoot, wish, Timestamp::now()).await?;
         let host = cluster.endpoint_host(shoot, self.agent.domain.as_deref());
         let endpoint = host.map(|host| agent::endpoint_url(&host, self.agent.port));
         let types = catalog.runtimes.iter().map(|entry| entry.runtime.clone()).collect();
-        let objects = agent::render(&self.agent, &types, endpoint.as_deref(), authority.cert_pem());
+        let objects = agent::render(&self.agent, &types, endpoint.as_deref(), &authorities);
         Ok(plain.put_agent(objects).await?)
     }
 }
@@ -137,12 +151,11 @@ impl Plain {
         Ok(Gone::Yes)
     }
 
-    /// Removes the agent, and the authority that its nodes trust.
+    /// Removes the agent.
     pub(super) async fn withdraw_agent(&self) -> Result<Gone, PlainError> {
         delete(&Api::<DaemonSet>::namespaced(self.0.clone(), NAMESPACE), AGENT).await?;
         delete(&Api::<ConfigMap>::namespaced(self.0.clone(), NAMESPACE), AGENT).await?;
         delete(&Api::<ServiceAccount>::namespaced(self.0.clone(), NAMESPACE), AGENT).await?;
-        delete(&Api::<Secret>::default_namespaced(self.0.clone()), CA_SECRET).await?;
         Ok(Gone::Yes)
     }
 }

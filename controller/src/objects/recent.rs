@@ -12,6 +12,8 @@ use rootstock_core::catalog::Catalog;
 use rootstock_core::name::ShootName;
 use tokio::time::Instant;
 
+use crate::identity::rotation::Rotation;
+
 /// What was written, by shoot and by the name of the ManagedResource.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Mutex<BTreeMap<ShootName, Parts>>);
@@ -28,6 +30,8 @@ pub(super) struct Basis {
     pub(super) catalog: Arc<Catalog>,
     /// The endpoint's host.
     pub(super) host: Option<String>,
+    /// Where Gardener is with the shoot's authorities.
+    pub(super) rotation: Rotation,
 }
 
 impl Recent {
@@ -48,7 +52,10 @@ impl Seen {
     /// Whether it was looked at since then, and made of the same.
     pub(super) fn is_since(&self, asked: Instant, basis: &Basis) -> bool {
         self.0.as_ref().is_some_and(|(begun, of)| {
-            *begun >= asked && Arc::ptr_eq(&of.catalog, &basis.catalog) && of.host == basis.host
+            *begun >= asked
+                && Arc::ptr_eq(&of.catalog, &basis.catalog)
+                && of.host == basis.host
+                && of.rotation == basis.rotation
         })
     }
 

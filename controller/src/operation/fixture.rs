@@ -24,6 +24,7 @@ use crate::args::Types;
 use crate::events::{Events, Publish};
 use crate::grpc::ShootEndpoint;
 use crate::home::Home;
+use crate::identity::authorities::Authorities;
 use crate::identity::ca::ShootCa;
 use crate::index::{Index, RuntimeKey};
 use crate::objects::proxy::Proxy;
@@ -31,6 +32,8 @@ use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::scripted::merge;
 use crate::seed::{Clusters, Scope, Seed, Store};
 use crate::shoot::Endpoints;
+use crate::shoot::authorities::ByShoot;
+use crate::shoot::secrets::authority;
 
 pub(super) const SHOOT: &str = "shoot--garden--one";
 
@@ -71,6 +74,8 @@ pub(super) struct World {
     clusters: Arc<Clusters>,
     _publish: Publish,
     _catalog: watch::Sender<Arc<Catalog>>,
+    /// What the watch of authorities shows.
+    authorities: watch::Sender<ByShoot>,
     shutdown: Shutdown,
     tasks: JoinSet<anyhow::Result<()>>,
 }
@@ -140,6 +145,7 @@ impl World {
             ingress: None,
             recent: Recent::default(),
         };
+        let (authorities, authorities_seen) = watch::channel(Default::default());
         let operations = Operations {
             client: client.clone(),
             store,
@@ -148,6 +154,7 @@ impl World {
             index: Arc::clone(&index),
             endpoints: Arc::clone(&endpoints),
             objects: Arc::new(objects),
+            authorities: authorities_seen,
             events,
             scope,
             deletion_timeout: Duration::from_secs(120),
@@ -165,6 +172,7 @@ impl World {
             clusters,
             _publish: publish,
             _catalog: sender,
+            authorities,
             shutdown,
             tasks,
         };
@@ -194,7 +202,8 @@ impl World {
         let ca = ShootCa::generate(&name, now).unwrap();
         let tls = ca.server_config(&[host.to_owned()], now).unwrap();
         let client = self.client.clone();
-        let endpoint = ShootEndpoint { name, ca: Arc::new(ca), tls, client };
+        let authorities = Authorities::one(Arc::new(ca));
+        let endpoint = ShootEndpoint { name, authorities, tls, client };
         self.endpoints.put(host.to_owned(), endpoint);
     }
 
@@ -253,7 +262,34 @@ impl World {
         let folder = format!("/api/v1/namespaces/{SHOOT}/secrets/");
         let server = self.server.lock().unwrap();
         let names = server.objects.keys().filter_map(|path| path.strip_prefix(&folder));
-        names.filter(|name| !name.starts_with("managedresource-")).map(str::to_owned).collect()
+        let others = ["managedresource-", "ca-rootstock-bundle-"];
+        names
+            .filter(|name| !others.iter().any(|other| name.starts_with(other)))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    pub(super) fn delete_secret(&self, name: &str) {
+        let path = format!("/api/v1/namespaces/{SHOOT}/secrets/{name}");
+        self.server.lock().unwrap().objects.remove(&path).unwrap();
+    }
+
+    /// The watch of authorities shows what is there.
+    pub(super) fn show_authorities(&self) {
+        let shoot: ShootName = SHOOT.parse().unwrap();
+        let folder = format!("/api/v1/namespaces/{SHOOT}/secrets/");
+        let server = self.server.lock().unwrap();
+        let secrets = server.objects.iter().filter(|(path, object)| {
+            path.starts_with(&folder) && object["metadata"]["labels"]["name"] == "ca-rootstock"
+        });
+        let read = |object: &Value| {
+            let secret = serde_json::from_value(object.clone()).unwrap();
+            let authority = authority::read(&shoot, &secret).unwrap().unwrap();
+            (authority.kept.name.clone(), Arc::new(authority))
+        };
+        let of_shoot: BTreeMap<_, _> = secrets.map(|(_, object)| read(object)).collect();
+        let all = (!of_shoot.is_empty()).then_some((shoot.clone(), of_shoot));
+        self.authorities.send_replace(all.into_iter().collect());
     }
 
     fn object(&self, path: &str) -> Value {

@@ -15,6 +15,7 @@
 //! * [`trigger`], [`kind`]: what makes its turn come, and which operation is due
 //! * [`queue`], [`pool`]: whose turn it is, and who does it; [`run`] feeds them
 //! * [`task`]: one reconcile; [`apply`] and [`leave`] are the operations
+//! * [`rotate`]: what time and the shoot's phases ask for, by no operation
 //! * [`status`]: how it is written, in Gardener's words
 
 mod apply;
@@ -25,6 +26,7 @@ mod kind;
 mod leave;
 mod pool;
 mod queue;
+mod rotate;
 mod run;
 mod status;
 mod task;
@@ -37,12 +39,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
+use tokio::sync::watch;
 
 use crate::events::Events;
 use crate::index::{Index, RuntimeKey};
 use crate::objects::Objects;
 use crate::seed::{Clusters, Scope, Store};
 use crate::shoot::Endpoints;
+use crate::shoot::authorities::ByShoot;
 use departure::{Departures, Locks};
 
 pub(crate) use trigger::Triggers;
@@ -56,6 +60,7 @@ pub(crate) struct Operations {
     pub(crate) index: Arc<Index>,
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) objects: Arc<Objects>,
+    pub(crate) authorities: watch::Receiver<ByShoot>,
     pub(crate) events: Events,
     pub(crate) scope: Scope,
     pub(crate) deletion_timeout: Duration,

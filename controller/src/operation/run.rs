@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::departure::{Departures, Locks};
 use super::pool::Pool;
 use super::queue::Outcome;
-use super::{Context, Operations, task};
+use super::{Context, Operations, rotate, task};
 use crate::api::Cluster;
 use crate::index::RuntimeKey;
 
@@ -38,9 +38,10 @@ impl Operations {
             owed: Default::default(),
         });
         let (waiting, clusters) = (BTreeSet::new(), BTreeMap::new());
-        Runner { ctx, pool, asked: BTreeMap::new(), waiting, clusters, look: None }
-            .run(shutdown)
-            .await
+        let kept = rotate::keep(Arc::clone(&ctx), self.authorities, shutdown.clone());
+        let runner = Runner { ctx, pool, asked: BTreeMap::new(), waiting, clusters, look: None };
+        futures_util::try_join!(runner.run(shutdown), kept)?;
+        Ok(())
     }
 }
 

@@ -289,3 +289,35 @@ async fn a_bad_configuration_is_said_once_and_mended_at_once() {
     assert_eq!(requests, ["Create Processing", "objects", "Create Succeeded"]);
     world.stop().await;
 }
+
+/// Nobody has to ask: the shoot's phase is enough.
+#[tokio::test(start_paused = true)]
+async fn authorities_follow_the_shoots_phase() {
+    let world = World::start();
+    world.deploy("gvisor-a", "reconcile");
+    world.requests().await;
+    world.show_authorities();
+    world.requests().await;
+    assert_eq!(world.secrets(), ["ca-rootstock", "shoot-access-rootstock"]);
+    let phase = |phase: &str| {
+        let rotation = json!({"phase": phase, "lastInitiationTime": "2026-01-01T00:00:00Z"});
+        let rotation = json!({"rotation": {"certificateAuthorities": rotation}});
+        world.put_cluster(json!({"status": {"credentials": rotation}}));
+    };
+    phase("Preparing");
+    world.requests().await;
+    let [old, new, _] = <[String; 3]>::try_from(world.secrets()).unwrap();
+    assert_eq!(old, "ca-rootstock");
+    world.show_authorities();
+    phase("Completing");
+    // It fails at first, and nobody asks again.
+    world.refuse("objects", 503, 1);
+    world.requests_within(Duration::from_secs(60)).await;
+    assert_eq!(world.secrets(), [new.as_str(), "shoot-access-rootstock"]);
+    // Somebody deletes the last one: another is made, for the same rotation.
+    world.delete_secret(&new);
+    world.show_authorities();
+    world.requests().await;
+    assert_eq!(world.secrets(), [new.as_str(), "shoot-access-rootstock"]);
+    world.stop().await;
+}

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Clusters ─watch─▶ Shoots ─▶ one Shoot task each:
-//!      secrets   the shoot's authority
+//!      secrets   what the operations keep: authorities, access
+//!      authorities  Secrets ─watch─▶ who signs and who is trusted
 //!      access    kubeconfig ─▶ client, with the token of now
 //!      nodes     Nodes ─watch─▶ Index
 //!      labels    Index ─▶ the agent's label on Nodes
@@ -14,6 +15,7 @@
 //! never held over an await: one that hangs is felt by nobody else.
 
 mod access;
+pub(crate) mod authorities;
 mod client;
 mod endpoints;
 mod gather;
@@ -21,6 +23,7 @@ mod health;
 mod labels;
 mod nodes;
 pub(crate) mod secrets;
+mod serving;
 mod takeover;
 mod task;
 mod tokens;
@@ -49,6 +52,7 @@ use crate::index::Index;
 use crate::lead::Standing;
 use crate::seed::Clusters;
 
+pub(crate) use authorities::Authorities;
 pub(crate) use endpoints::Endpoints;
 use gather::{Gather, Seen};
 pub(crate) use tokens::Tokens;
@@ -68,6 +72,7 @@ pub(crate) struct Shoots {
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) tokens: watch::Receiver<tokens::ByShoot>,
+    pub(crate) authorities: watch::Receiver<authorities::ByShoot>,
     pub(crate) domain: Option<String>,
     pub(crate) home: Home,
 }
@@ -154,7 +159,7 @@ impl Shoots {
                 if !stays {
                     task.stop.cancel();
                     // Nobody enrols with an authority whose shoot is gone.
-                    self.endpoints.remove(name);
+                    self.endpoints.forget(name);
                     self.index.remove_shoot(name);
                 }
                 stays
@@ -193,6 +198,7 @@ impl Shoots {
             endpoints: Arc::clone(&self.endpoints),
             cluster: receiver,
             tokens: self.tokens.clone(),
+            authorities: self.authorities.clone(),
             domain: self.domain.clone(),
             own_api: matches!(self.home, Home::Plain { .. }).then(|| self.seed.clone()),
         };

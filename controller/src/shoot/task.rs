@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::Client;
 use rootstock_core::name::ShootName;
 use rootstock_daemon::error::Chain;
@@ -14,10 +13,11 @@ use super::client::{Link, client};
 use super::endpoints::Endpoints;
 use super::health::{Health, words};
 use super::nodes::{Nodes, NodesError};
+use super::serving::{self, Served};
 use super::takeover::Takeover;
 use super::tokens::{self, ByShoot, Token};
 use super::trouble::Kind;
-use super::{PATIENCE, access, labels, secrets};
+use super::{PATIENCE, access, authorities, labels};
 use crate::api::Cluster;
 use crate::grpc::ShootEndpoint;
 use crate::index::{Index, ShootState};
@@ -28,6 +28,8 @@ const OPEN: Duration = Duration::from_secs(20);
 /// After so many failures in a row the kubeconfig is read again.
 const REOPEN: u32 = 8;
 
+const NO_TOKEN: &str = "its access Secret has no token yet";
+
 /// One shoot.
 pub(super) struct Shoot {
     pub(super) name: ShootName,
@@ -37,6 +39,7 @@ pub(super) struct Shoot {
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) cluster: watch::Receiver<Arc<Cluster>>,
     pub(super) tokens: watch::Receiver<ByShoot>,
+    pub(super) authorities: watch::Receiver<authorities::ByShoot>,
     pub(super) domain: Option<String>,
     /// A client of its API where that is the controller's own: nothing has to
     /// be found out then.
@@ -65,6 +68,7 @@ struct Open {
     link: Arc<Link>,
     /// The token that the watch of Secrets had last.
     token: Token,
+    served: Option<Served>,
     failures: u32,
 }
 
@@ -96,7 +100,9 @@ impl Shoot {
                 Stand::Waiting(what) => {
                     // What comes after may have another authority.
                     open = None;
-                    self.mark().await;
+                    if *what == NO_TOKEN {
+                        self.mark().await;
+                    }
                     // Cancel-safe: a change is still seen by the next look.
                     tokio::select! {
                         () = self.until_not(&stand) => {}
@@ -138,18 +144,50 @@ impl Shoot {
         basis: &Basis,
         token: &Token,
     ) -> Result<Open, String> {
-        if let Some(mut open) = current {
-            open.take_token(token);
-            return Ok(open);
-        }
-        // Boxed, for it is large and over soon; the task stays.
-        match timeout(OPEN, Box::pin(self.open(basis, token))).await {
-            Ok(opened) => opened,
-            Err(_) => Err(format!("the seed's API does not answer within {} s", OPEN.as_secs())),
-        }
+        let mut open = match current {
+            Some(mut open) => {
+                open.take_token(token);
+                open
+            }
+            // Boxed, for it is large and over soon; the task stays.
+            None => match timeout(OPEN, Box::pin(self.open(basis, token))).await {
+                Ok(opened) => opened?,
+                Err(_) => {
+                    let seconds = OPEN.as_secs();
+                    return Err(format!("the seed's API does not answer within {seconds} s"));
+                }
+            },
+        };
+        let Open { basis, client, served, .. } = &mut open;
+        self.admit(basis, client, served)?;
+        Ok(open)
     }
 
-    /// Makes the client and lets agents in.
+    /// Lets agents in as the shoot's authorities have it now. Streams that are
+    /// there do not feel it, but for those of an authority that has left.
+    fn admit(
+        &self,
+        basis: &Basis,
+        client: &Client,
+        served: &mut Option<Served>,
+    ) -> Result<(), String> {
+        let rotation = self.cluster.borrow().rotation();
+        let authorities = self.authorities.borrow().get(&self.name).cloned().unwrap_or_default();
+        let new = serving::serve(&authorities, rotation, &basis.host, served.as_ref())
+            .map_err(|error| Chain(&error).to_string())?;
+        if let Some((now_served, authorities, tls)) = new {
+            let (name, client) = (self.name.clone(), client.clone());
+            let endpoint = ShootEndpoint { name, authorities, tls, client };
+            self.endpoints.put(basis.host.clone(), endpoint);
+            tracing::info!(
+                shoot = %self.name, host = basis.host, %now_served, "serving the shoot's agents",
+            );
+            *served = Some(now_served);
+        }
+        Ok(())
+    }
+
+    /// Makes the client.
     async fn open(&self, basis: &Basis, token: &Token) -> Result<Open, String> {
         let link = Link::new(token.clone());
         let client = match &self.own_api {
@@ -161,20 +199,8 @@ impl Shoot {
                 client(&config, &link).map_err(|error| Chain(&error).to_string())?
             }
         };
-        // The operations make it: here nobody knows whether the shoot is on its way out.
-        let ca = secrets::known_authority(&self.seed, &self.name)
-            .await
-            .map_err(|error| Chain(&error).to_string())?
-            .ok_or_else(|| format!("there is no Secret {} yet", secrets::CA_SECRET))?;
-        let tls = ca
-            .server_config(std::slice::from_ref(&basis.host), Timestamp::now())
-            .map_err(|error| Chain(&error).to_string())?;
-        let name = self.name.clone();
-        let endpoint = ShootEndpoint { name, ca: Arc::new(ca), tls, client: client.clone() };
-        self.endpoints.put(basis.host.clone(), endpoint);
-        tracing::info!(shoot = %self.name, host = basis.host, "serving the shoot's agents");
         let (basis, token) = (basis.clone(), token.clone());
-        Ok(Open { basis, client, link, token, failures: 0 })
+        Ok(Open { basis, client, link, token, served: None, failures: 0 })
     }
 
     /// Follows Nodes and keeps labels until something is wrong, or the client
@@ -186,7 +212,7 @@ impl Shoot {
         takeover: &mut Takeover,
         health: &mut Health,
     ) -> Ended {
-        let Open { basis, client, link, token, failures } = open;
+        let Open { basis, client, link, token, served, failures } = open;
         let labels = labels::keep(
             client.clone(),
             Arc::clone(link),
@@ -202,12 +228,20 @@ impl Shoot {
         let installers = takeover.follow(&seed, client);
         let changes = async {
             loop {
-                self.something_changes().await;
+                // Cancel-safe: a change is still seen by the next look. What
+                // comes with time alone is a matter of days.
+                tokio::select! {
+                    () = self.something_changes() => {}
+                    () = tokio::time::sleep(serving::LOOK) => {}
+                }
                 match self.stand() {
                     Stand::Ready(now, fresh) if now == *basis => {
                         if fresh != *token {
                             link.set_token(&fresh);
                             *token = fresh;
+                        }
+                        if let Err(error) = self.admit(basis, client, served) {
+                            tracing::warn!(shoot = %self.name, error, "agents are served as before");
                         }
                     }
                     Stand::Ready(..) | Stand::Hibernated | Stand::Waiting(_) => break,
@@ -258,8 +292,12 @@ impl Shoot {
         let known = self.tokens.borrow_and_update().get(&self.name).cloned();
         let own = || self.own_api.as_ref().map(|_| Token::none());
         let Some(token) = known.or_else(own) else {
-            return Stand::Waiting("its access Secret has no token yet");
+            return Stand::Waiting(NO_TOKEN);
         };
+        // The operations make them: here nobody knows whether the shoot is on its way out.
+        if !self.authorities.borrow_and_update().contains_key(&self.name) {
+            return Stand::Waiting("it has no certificate authority yet");
+        }
         let Some(host) = cluster.endpoint_host(&self.name, self.domain.as_deref()) else {
             return Stand::Waiting("its seed has no ingress domain: set --endpoint-domain");
         };
@@ -282,6 +320,7 @@ impl Shoot {
         let ended = tokio::select! {
             changed = self.cluster.changed() => changed.is_err(),
             changed = self.tokens.changed() => changed.is_err(),
+            changed = self.authorities.changed() => changed.is_err(),
         };
         if ended {
             std::future::pending::<()>().await;

@@ -11,9 +11,11 @@ use jiff::Timestamp;
 use kube::client::Body;
 use rootstock_controller::grpc::{Directory, Hello, Refused, RefusedItem, ShootEndpoint, serve};
 use rootstock_controller::identity::NodeId;
+use rootstock_controller::identity::authorities::Authorities;
 use rootstock_controller::identity::ca::ShootCa;
 use rootstock_controller::lead::Term;
 use rootstock_core::desired::{Desired, Generation};
+use rootstock_core::name::ShootName;
 use rootstock_core::status::BundleReport;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -26,8 +28,10 @@ pub(crate) const HOST: &str = "rs-garden--one.seed.localhost";
 /// What the controller's other half would know: one shoot, one node.
 #[derive(Debug)]
 pub(crate) struct World {
-    shoot: Arc<ShootEndpoint>,
-    /// The CA's certificate, as PEM.
+    shoot: Mutex<Arc<ShootEndpoint>>,
+    /// The first CA.
+    pub(crate) first: Arc<ShootCa>,
+    /// Its certificate, as PEM.
     pub(crate) ca: String,
     /// The paths that the shoot's API was asked for.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
@@ -47,14 +51,15 @@ pub(crate) struct Seen {
 impl World {
     /// A shoot with a CA of its own.
     pub(crate) fn new() -> Arc<Self> {
-        let (name, now) = ("shoot--garden--one".parse().unwrap(), Timestamp::now());
+        let (name, now): (ShootName, _) = ("shoot--garden--one".parse().unwrap(), Timestamp::now());
         let ca = Arc::new(ShootCa::generate(&name, now).unwrap());
-        let tls = ca.server_config(&[HOST.to_owned()], now).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let client = kube::Client::new(ShootApi(Arc::clone(&asked)), "default");
         let pem = ca.cert_pem().to_owned();
+        let first = Authorities::one(Arc::clone(&ca));
         Arc::new(Self {
-            shoot: Arc::new(ShootEndpoint { name, ca, tls, client }),
+            shoot: Mutex::new(endpoint(&name, &client, first)),
+            first: ca,
             ca: pem,
             asked,
             desired: watch::Sender::new(None),
@@ -63,9 +68,37 @@ impl World {
     }
 }
 
+fn endpoint(
+    name: &ShootName,
+    client: &kube::Client,
+    authorities: Authorities,
+) -> Arc<ShootEndpoint> {
+    let tls = authorities.server_config(&[HOST.to_owned()], Timestamp::now()).unwrap();
+    let (name, client) = (name.clone(), client.clone());
+    Arc::new(ShootEndpoint { name, authorities, tls, client })
+}
+
+impl World {
+    /// Another CA of the shoot.
+    pub(crate) fn another(&self) -> Arc<ShootCa> {
+        Arc::new(ShootCa::generate(self.first.shoot(), Timestamp::now()).unwrap())
+    }
+
+    /// Serves the shoot by these from now on.
+    pub(crate) fn serve_by(&self, mut authorities: Authorities) {
+        let mut shoot = self.shoot.lock().unwrap();
+        let leaving = authorities.succeed(shoot.authorities.anchors());
+        *shoot = endpoint(&shoot.name, &shoot.client, authorities);
+        drop(shoot);
+        for anchor in leaving {
+            anchor.leave();
+        }
+    }
+}
+
 impl Directory for World {
     fn shoot_by_host(&self, host: &str) -> Option<Arc<ShootEndpoint>> {
-        (host == HOST).then(|| Arc::clone(&self.shoot))
+        (host == HOST).then(|| Arc::clone(&self.shoot.lock().unwrap()))
     }
 
     fn connect(

@@ -39,6 +39,7 @@ const ASKED: &[Asked] = &[
     ("kube-system", "get", "", "secrets", "a", true, false),
     (NAMESPACE, "get", "", "secrets", "bundles", true, true),
     (NAMESPACE, "patch", "", "secrets", "ca-rootstock", true, true),
+    (NAMESPACE, "delete", "", "secrets", "ca-rootstock-b", true, true),
     // Events and the heartbeat.
     (SHOOT, "create", "events.k8s.io", "events", "", true, false),
     (NAMESPACE, "create", "events.k8s.io", "events", "", true, true),

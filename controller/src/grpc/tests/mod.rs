@@ -6,5 +6,6 @@ mod clock;
 mod floods;
 mod frames;
 mod messages;
+mod rotation;
 mod setup;
 mod streams;

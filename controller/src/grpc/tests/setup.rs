@@ -32,12 +32,16 @@ use tonic::{Status, Streaming};
 
 use crate::grpc::{Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve};
 use crate::identity::NodeId;
+use crate::identity::authorities::Authorities;
 use crate::identity::ca::{NODE_LIFETIME, ShootCa};
 use crate::identity::fixtures::{ScriptedApi, request};
 use crate::lead::Term;
 
 /// The term of the server.
 pub(super) const EPOCH: u64 = 7;
+
+/// Nodes of shoot one beside those that have a name.
+pub(super) const MANY: usize = 100;
 
 /// What the directory was told.
 #[derive(Debug, PartialEq)]
@@ -50,7 +54,7 @@ pub(super) enum Told {
 }
 
 pub(super) struct FakeDirectory {
-    shoots: BTreeMap<String, Arc<ShootEndpoint>>,
+    shoots: Mutex<BTreeMap<String, Arc<ShootEndpoint>>>,
     nodes: Mutex<BTreeMap<String, watch::Sender<Option<Arc<Desired>>>>>,
     told: mpsc::Sender<Told>,
 }
@@ -87,7 +91,7 @@ impl FakeDirectory {
 
 impl Directory for FakeDirectory {
     fn shoot_by_host(&self, host: &str) -> Option<Arc<ShootEndpoint>> {
-        self.shoots.get(host).cloned()
+        self.shoots.lock().unwrap().get(host).cloned()
     }
 
     fn connect(
@@ -138,16 +142,18 @@ impl Seed {
             let host = format!("rs-{name}.test");
             let tls = ca.server_config(std::slice::from_ref(&host), now).unwrap();
             let (name, client) = (name.parse().unwrap(), api.client());
-            (host, Arc::new(ShootEndpoint { name, ca, tls, client }))
+            let authorities = Authorities::one(Arc::clone(&ca));
+            ((host, Arc::new(ShootEndpoint { name, authorities, tls, client })), ca)
         };
-        let (one, two) = (shoot("one"), shoot("two"));
-        let cas = (Arc::clone(&one.1.ca), Arc::clone(&two.1.ca));
+        let ((one, one_ca), (two, two_ca)) = (shoot("one"), shoot("two"));
+        let cas = (one_ca, two_ca);
         let nodes = ["one/node-1", "one/node-2", "two/node-1"];
         let nodes = nodes.map(|node| (node.to_owned(), watch::Sender::new(None)));
-        let (tell, told) = mpsc::channel(64);
+        let many = (0..MANY).map(|n| (format!("one/many-{n}"), watch::Sender::new(None)));
+        let (tell, told) = mpsc::channel(512);
         let directory = Arc::new(FakeDirectory {
-            shoots: [one, two].into(),
-            nodes: Mutex::new(nodes.into()),
+            shoots: Mutex::new([one, two].into()),
+            nodes: Mutex::new(nodes.into_iter().chain(many).collect()),
             told: tell,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -157,6 +163,20 @@ impl Seed {
         let term = Term::until(EPOCH, shutdown.clone());
         server.spawn(serve(listener, Arc::clone(&directory), term, shutdown.clone()));
         Self { directory, one: cas.0, two: cas.1, api, shutdown, server, address, told }
+    }
+
+    /// Serves shoot one by these from now on, as [`crate::shoot::Endpoints`] does it.
+    pub(super) fn serve_by(&self, mut authorities: Authorities) {
+        let host = "rs-one.test".to_owned();
+        let mut shoots = self.directory.shoots.lock().unwrap();
+        let leaving = authorities.succeed(shoots[&host].authorities.anchors());
+        let tls = authorities.server_config(std::slice::from_ref(&host), Timestamp::now()).unwrap();
+        let (name, client) = ("one".parse().unwrap(), self.api.client());
+        shoots.insert(host, Arc::new(ShootEndpoint { name, authorities, tls, client }));
+        drop(shoots);
+        for anchor in leaving {
+            anchor.leave();
+        }
     }
 
     /// What the directory is told next.
@@ -183,7 +203,7 @@ impl Seed {
         Agent {
             address: self.address,
             host: host.to_owned(),
-            authority: ca.cert_der().clone(),
+            authorities: vec![ca.cert_der().clone()],
             identity: None,
             chain: Vec::new(),
             version: &rustls::version::TLS13,
@@ -236,7 +256,7 @@ pub(super) fn signed(
 pub(super) struct Agent {
     address: SocketAddr,
     host: String,
-    authority: CertificateDer<'static>,
+    authorities: Vec<CertificateDer<'static>>,
     identity: Option<Identity>,
     /// Behind the certificate.
     chain: Vec<CertificateDer<'static>>,
@@ -247,6 +267,12 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn with(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    /// It trusts another one, too.
+    pub(super) fn trusting(mut self, ca: &ShootCa) -> Self {
+        self.authorities.push(ca.cert_der().clone());
         self
     }
 
@@ -269,7 +295,9 @@ impl Agent {
     pub(super) async fn tls(&self) -> io::Result<TlsStream<TcpStream>> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut anchors = RootCertStore::empty();
-        anchors.add(self.authority.clone()).unwrap();
+        for authority in &self.authorities {
+            anchors.add(authority.clone()).unwrap();
+        }
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[self.version])
             .unwrap()

@@ -3,6 +3,7 @@
 mod races;
 mod recent;
 mod rendered;
+mod rotation;
 mod route;
 mod seed;
 mod withdrawn;

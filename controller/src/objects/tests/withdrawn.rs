@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::seed::{NAMESPACE, Seed};
-use super::written::{ACCESS, AGENT, CA, CLASSES, put, secret_of, settled};
+use super::written::{ACCESS, AGENT, CA, CLASSES, bundle, put, secret_of, settled};
 use crate::objects::{Gone, Keep, Objects};
 
 const FINALIZER: &str = "resources.gardener.cloud/gardener-resource-manager";
@@ -98,9 +98,12 @@ async fn with_the_agent_goes_the_access_to_the_shoot() {
     assert_eq!(seed.asked(), want);
     assert!(seed.object(ACCESS).is_some(), "as long as there is something to do with it");
     let_go(&seed, AGENT);
-    for _ in 0..2 {
+    let bundle = bundle(&seed);
+    for bundle in [Some(&bundle), None] {
         assert_eq!(agent(&objects, Keep::Nothing).await, Gone::Yes);
-        let want = requests(&[["GET ", AGENT], ["DELETE ", ACCESS], ["DELETE ", CA]]);
+        let mut want = requests(&[["GET ", AGENT], ["DELETE ", ACCESS], ["GET ", "secrets"]]);
+        want.extend(bundle.map(|bundle| format!("DELETE {bundle}")));
+        want.push(format!("DELETE {CA}"));
         assert_eq!(seed.asked(), want);
         assert!(seed.object(ACCESS).is_none() && seed.object(CA).is_none());
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rootstock_core::catalog::Catalog;
 use rootstock_core::path::BinaryRoots;
 use serde_json::{Value, json};
@@ -10,9 +11,10 @@ use tokio::time::Instant;
 
 use super::seed::{NAMESPACE, Seed};
 use crate::api::{Cluster, ClusterSpec};
+use crate::identity::rotation::{Names, Rotation};
 use crate::objects::proxy::Proxy;
 use crate::objects::{AgentSettings, Objects, ObjectsError, Place, Recent};
-use crate::shoot::secrets;
+use crate::shoot::secrets::authority::{self, Wish};
 
 pub(super) const CLASSES: &str = "managedresources/extension-runtime-gvisor";
 pub(super) const AGENT: &str = "managedresources/extension-rootstock-agent";
@@ -47,9 +49,12 @@ pub(super) fn objects(seed: &Seed) -> (Objects, watch::Sender<Arc<Catalog>>) {
 }
 
 pub(super) async fn put(objects: &Objects) -> Result<(), ObjectsError> {
-    let cluster = Cluster::new(NAMESPACE, ClusterSpec::default());
+    put_with(objects, &Cluster::new(NAMESPACE, ClusterSpec::default())).await
+}
+
+pub(super) async fn put_with(objects: &Objects, cluster: &Cluster) -> Result<(), ObjectsError> {
     let (shoot, runtime) = (NAMESPACE.parse().unwrap(), "gvisor".parse().unwrap());
-    objects.put(&shoot, &cluster, &runtime, Instant::now()).await.map(drop)
+    objects.put(&shoot, cluster, &runtime, Instant::now()).await.map(drop)
 }
 
 /// The Secret that a ManagedResource names.
@@ -60,7 +65,7 @@ pub(super) fn secret_of(seed: &Seed, resource: &str) -> String {
     format!("secrets/{}", refs[0]["name"].as_str().unwrap())
 }
 
-fn objects_in(seed: &Seed, secret: &str) -> Vec<Value> {
+pub(super) fn objects_in(seed: &Seed, secret: &str) -> Vec<Value> {
     let secret = serde_json::from_value(seed.object(secret).unwrap()).unwrap();
     crate::objects::package::objects_of(&secret).unwrap()
 }
@@ -77,6 +82,19 @@ pub(super) async fn settled() -> (Seed, Objects, watch::Sender<Arc<Catalog>>) {
     put(&objects).await.unwrap();
     seed.asked();
     (seed, objects, catalog)
+}
+
+/// The one Secret with a bundle.
+pub(super) fn bundle(seed: &Seed) -> String {
+    let mut found = String::new();
+    seed.change(|state| {
+        let paths =
+            state.objects.keys().filter(|path| path.starts_with("secrets/ca-rootstock-bundle-"));
+        let paths: Vec<_> = paths.cloned().collect();
+        assert_eq!(paths.len(), 1, "{paths:?}");
+        found.clone_from(&paths[0]);
+    });
+    found
 }
 
 fn requests(lines: &[&[&str]]) -> Vec<String> {
@@ -99,8 +117,10 @@ async fn the_first_put_makes_secrets_before_what_names_them() {
     put(&objects).await.unwrap();
     let (classes, agent) = (secret_of(&seed, CLASSES), secret_of(&seed, AGENT));
     let want = requests(&[
+        &["GET secrets"],
         &["GET ", CA],
         &["POST ", CA],
+        &["POST ", &bundle(&seed)],
         &["GET ", ACCESS],
         &["POST ", ACCESS],
         &["GET ", CLASSES],
@@ -126,7 +146,7 @@ async fn an_unchanged_put_only_reads() {
     let (seed, objects, _catalog) = settled().await;
     put(&objects).await.unwrap();
     let (classes, agent) = (secret_of(&seed, CLASSES), secret_of(&seed, AGENT));
-    let paths = [CA, ACCESS, AGENT, &agent, CLASSES, &classes];
+    let paths = ["secrets", ACCESS, AGENT, &agent, CLASSES, &classes];
     assert_eq!(in_order(seed.asked()), paths.map(|path| format!("GET {path}")));
 }
 
@@ -148,7 +168,7 @@ async fn a_changed_put_writes_the_new_secret_and_leaves_the_old_one() {
     assert_ne!(old, new);
     let agent = secret_of(&seed, AGENT);
     let want = requests(&[
-        &["GET ", CA],
+        &["GET secrets"],
         &["GET ", ACCESS],
         &["GET ", CLASSES],
         &["GET ", &old],
@@ -228,9 +248,11 @@ async fn another_pool_that_is_first_is_no_error() {
     put(&objects).await.unwrap();
     let (classes, agent) = (secret_of(&seed, CLASSES), secret_of(&seed, AGENT));
     let want = requests(&[
+        &["GET secrets"],
         &["GET ", CA],
         &["POST ", CA],
         &["GET ", CA],
+        &["POST ", &bundle(&seed)],
         &["GET ", ACCESS],
         &["POST ", ACCESS],
         &["GET ", CLASSES],
@@ -357,7 +379,8 @@ async fn an_authority_without_labels_gets_them_and_keeps_its_key() {
     seed.change(|state| state.edit(CA, &json!({"metadata": {"labels": null}})));
     put(&objects).await.unwrap();
     let asked = in_order(seed.asked());
-    assert_eq!(asked[..2], [format!("GET {CA}"), format!("PATCH {CA}")]);
+    let want = ["GET secrets".to_owned(), format!("GET {CA}"), format!("PATCH {CA}")];
+    assert_eq!(asked[..3], want);
     let after = seed.object(CA).unwrap();
     assert_eq!(after["metadata"]["labels"], before["metadata"]["labels"]);
     assert_eq!(after["data"], before["data"]);
@@ -371,8 +394,9 @@ async fn a_restored_authority_is_used_as_it_is() {
     let mut restored = first.object(CA).unwrap();
     restored["metadata"]["labels"]["checksum-of-config"] = json!("1");
     seed.change(|state| state.put(CA, restored));
-    secrets::authority(&seed.client(), &shoot).await.unwrap();
-    assert_eq!(seed.asked(), [format!("GET {CA}")]);
+    let wish = Wish { rotation: Rotation::default(), names: Names::Hashed };
+    authority::keep(&seed.client(), &shoot, wish, Timestamp::now()).await.unwrap();
+    assert_eq!(seed.asked(), ["GET secrets".to_owned(), format!("POST {}", bundle(&seed))]);
 }
 
 #[tokio::test]

@@ -13,11 +13,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::endpoints::Endpoints;
-use super::task;
+use super::secrets::authority::Authority;
 use super::tokens::{ByShoot, Token};
+use super::{authorities, task};
 use crate::api::Cluster;
 use crate::grpc::Refused;
 use crate::identity::NodeId;
+use crate::identity::authorities::Anchor;
+use crate::identity::ca::ShootCa;
+use crate::identity::rotation::Kept;
 use crate::index::Index;
 use server::{BOUND, Mood, Server};
 
@@ -27,8 +31,18 @@ struct Running {
     index: Arc<Index>,
     endpoints: Arc<Endpoints>,
     tokens: watch::Sender<ByShoot>,
+    authorities: watch::Sender<authorities::ByShoot>,
     clusters: Vec<watch::Sender<Arc<Cluster>>>,
     _tasks: JoinSet<()>,
+}
+
+/// An authority as a Secret keeps it, made for the rotation of that time.
+fn authority(n: usize, initiated: Option<i64>) -> Arc<Authority> {
+    let now = jiff::Timestamp::now();
+    let ca = Arc::new(ShootCa::generate(&shoot(n), now).unwrap());
+    let name = format!("ca-{}", initiated.unwrap_or_default());
+    let kept = Kept { name, initiated, from: now, until: ca.not_after() };
+    Arc::new(Authority { kept, ca })
 }
 
 fn name(n: usize) -> String {
@@ -52,14 +66,16 @@ fn cluster(n: usize, asleep: bool) -> Arc<Cluster> {
 
 impl Running {
     async fn start(moods: impl IntoIterator<Item = Mood>) -> Self {
-        Self::start_at(Server::start().await, moods)
+        Self::start_with(true, moods).await
     }
 
-    fn start_at(server: Server, moods: impl IntoIterator<Item = Mood>) -> Self {
+    async fn start_with(has_ca: bool, moods: impl IntoIterator<Item = Mood>) -> Self {
+        let server = Server::start().await;
         let index = Arc::new(Index::new(BinaryRoots::default()));
         index.seed_listed(&[]);
         let endpoints = Arc::new(Endpoints::default());
         let (tokens, tokens_seen) = watch::channel(ByShoot::new());
+        let (known, authorities_seen) = watch::channel(authorities::ByShoot::new());
         let (mut clusters, mut tasks) = (Vec::new(), JoinSet::new());
         let seed = server.seed();
         for (n, mood) in moods.into_iter().enumerate() {
@@ -67,6 +83,9 @@ impl Running {
             let (sender, receiver) = watch::channel(cluster(n, false));
             clusters.push(sender);
             tokens.send_modify(|tokens| drop(tokens.insert(shoot(n), Token("old".into()))));
+            if has_ca {
+                known.send_modify(|known| put(known, n, &authority(n, None)));
+            }
             let task = task::Shoot {
                 name: shoot(n),
                 seed: seed.clone(),
@@ -75,12 +94,14 @@ impl Running {
                 endpoints: Arc::clone(&endpoints),
                 cluster: receiver,
                 tokens: tokens_seen.clone(),
+                authorities: authorities_seen.clone(),
                 domain: None,
                 own_api: None,
             };
             tasks.spawn(task.run());
         }
-        Self { server, index, endpoints, tokens, clusters, _tasks: tasks }
+        let authorities = known;
+        Self { server, index, endpoints, tokens, authorities, clusters, _tasks: tasks }
     }
 
     /// Whether a shoot's Nodes are known.
@@ -102,6 +123,14 @@ impl Running {
         }
     }
 }
+
+fn put(known: &mut authorities::ByShoot, n: usize, authority: &Arc<Authority>) {
+    let of_shoot = known.entry(shoot(n)).or_default();
+    of_shoot.insert(authority.kept.name.clone(), Arc::clone(authority));
+}
+
+/// The host of the first one.
+const HOST: &str = "rs-test--n0.seed.test";
 
 /// How a hundred and twenty of them misbehave.
 fn bad(n: usize) -> Mood {
@@ -165,12 +194,10 @@ async fn two_hundred_shoots_do_not_feel_those_that_misbehave() {
 
 #[tokio::test]
 async fn an_authority_is_waited_for_and_never_made() {
-    let server = Server::start().await;
-    server.has_ca.send_replace(false);
-    let running = Running::start_at(server, [Mood::Good]);
-    running.until("it is asked for", |r| *r.server.asked_for_ca.borrow() > 1).await;
-    assert!(running.endpoints.get("rs-test--n0.seed.test").is_none() && !running.is_known(0));
-    running.server.has_ca.send_replace(true);
+    let running = Running::start_with(false, [Mood::Good]).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(running.endpoints.get(HOST).is_none() && !running.is_known(0));
+    running.authorities.send_modify(|known| put(known, 0, &authority(0, None)));
     running.until("it is known", |r| r.is_known(0)).await;
     assert_eq!(*running.server.written.lock().unwrap(), Vec::<String>::new());
 }
@@ -219,4 +246,44 @@ async fn a_shoot_sleeps_and_wakes_up() {
     running.server.set(&name(0), Mood::Good);
     running.until("it is known again", |r| r.is_known(0)).await;
     assert_eq!(running.server.seen(&name(0)).lists, 2);
+}
+
+#[tokio::test]
+async fn authorities_change_and_the_client_stays() {
+    const ASKED: i64 = 1_767_225_600;
+    let running = Running::start([Mood::Good]).await;
+    running.until("it is watched", |r| r.server.seen(&name(0)).watches.len() == 1).await;
+    let certificates = |r: &Running| -> Vec<_> {
+        r.endpoints.get(HOST).unwrap().authorities.certificates().cloned().collect()
+    };
+    let old = running.endpoints.get(HOST).unwrap().authorities.anchors()[0].clone();
+    let (first, new) = (certificates(&running), authority(0, Some(ASKED)));
+    let phase = |phase: &str| {
+        let rotation = json!({"phase": phase, "lastInitiationTime": "2026-01-01T00:00:00Z"});
+        let mut other = Cluster::clone(&cluster(0, false));
+        let rotation = json!({"certificateAuthorities": rotation});
+        other.spec.shoot = Some(json!({"status": {"credentials": {"rotation": rotation}}}));
+        running.clusters[0].send_replace(Arc::new(other));
+    };
+    phase("Preparing");
+    running.authorities.send_modify(|known| put(known, 0, &new));
+    let both = [&[new.ca.cert_der().clone()], first.as_slice()].concat();
+    running.until("both are trusted", |r| certificates(r) == both).await;
+    let signer =
+        |r: &Running| r.endpoints.get(HOST).unwrap().authorities.signer().cert_der().clone();
+    assert_eq!(signer(&running), both[0]);
+    phase("Prepared");
+    phase("Completing");
+    running.until("the new one is trusted", |r| certificates(r) == both[..1]).await;
+    assert!(Anchor::has_left(&old), "its streams end");
+    running.authorities.send_modify(|known| {
+        known.get_mut(&shoot(0)).unwrap().retain(|name, _| *name == new.kept.name);
+    });
+    phase("Completed");
+    running.server.cut.send_modify(|cut| *cut += 1);
+    running.until("it is watched again", |r| r.server.seen(&name(0)).watches.len() == 2).await;
+    assert_eq!(
+        (certificates(&running), running.server.seen(&name(0)).lists),
+        (both[..1].to_vec(), 1)
+    );
 }

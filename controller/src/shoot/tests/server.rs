@@ -15,8 +15,6 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::identity::ca::ShootCa;
-
 /// How a shoot's API behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Mood {
@@ -52,11 +50,6 @@ pub(super) struct Server {
     /// Raised to end all watches.
     pub(super) cut: watch::Sender<u64>,
     pub(super) seen: Arc<Mutex<BTreeMap<String, Seen>>>,
-    ca: Arc<(String, String)>,
-    /// Whether the shoots have an authority.
-    pub(super) has_ca: watch::Sender<bool>,
-    /// How often it was asked for while they have none.
-    pub(super) asked_for_ca: watch::Sender<u64>,
     /// Requests for Secrets that are no GET.
     pub(super) written: Arc<Mutex<Vec<String>>>,
 }
@@ -65,17 +58,12 @@ impl Server {
     pub(super) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).into();
-        let name = "shoot--test--any".parse().unwrap();
-        let ca = ShootCa::generate(&name, jiff::Timestamp::now()).unwrap();
         let server = Self {
             url,
             moods: watch::channel(BTreeMap::new()).0,
             token: watch::channel("old".to_owned()).0,
             cut: watch::channel(0).0,
             seen: Arc::default(),
-            ca: Arc::new((ca.cert_pem().to_owned(), ca.key_pem())),
-            has_ca: watch::channel(true).0,
-            asked_for_ca: watch::channel(0).0,
             written: Arc::default(),
         };
         let routes = Router::new()
@@ -123,11 +111,6 @@ async fn secret(
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let data = match name.as_str() {
         "generic" => json!({"kubeconfig": encode(&kubeconfig.to_string())}),
-        "ca-rootstock" if !*server.has_ca.borrow() => {
-            server.asked_for_ca.send_modify(|asked| *asked += 1);
-            return refuse(404);
-        }
-        "ca-rootstock" => json!({"ca.crt": encode(&server.ca.0), "ca.key": encode(&server.ca.1)}),
         "shoot-access-rootstock" => json!({"token": encode(&server.token.borrow())}),
         _ => return refuse(404),
     };
