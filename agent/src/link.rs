@@ -4,7 +4,8 @@
 //!  endpoint, CA, token (files) ─▶ identity: key + request ─Enroll─▶ certificate, in memory only
 //!     └▶ session: mutual TLS ══ Fleet.Sync ══▶ Hello, Reports (latest wins)
 //!           Desired ─▶ offer ─▶ ledger ─▶ Accept or Refuse
-//!     └▶ again: at once, or later by why it ended; elsewhere, when the file says so (moved)
+//!     └▶ again: at once, or later by why it ended; elsewhere, when the file says so (moved);
+//!        with a new certificate, when there is a new CA
 //! ```
 //! The agent acts from its ledger, so an ended stream stops nothing but news.
 
@@ -15,6 +16,7 @@ mod moved;
 mod pause;
 mod session;
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ pub use connect::{ConnectError, EndpointSource};
 use epoch::Epochs;
 use identity::Identity;
 pub use identity::IdentityError;
+use moved::Known;
 pub use pause::{Cause, Pauses};
 use rootstock_core::name::Architecture;
 use rootstock_daemon::Shutdown;
@@ -38,6 +41,10 @@ use crate::rootfs::random;
 
 /// A stream that lived this long counts as well: the next failure is a first one.
 const WELL: Duration = Duration::from_secs(30);
+/// So many connections in a row that break where a stream is to be opened are
+/// no accident. In TLS 1.3 the certificate is refused after the handshake, and
+/// the alert that says so is often lost with the connection.
+const BROKEN: u32 = 3;
 
 /// Where the controller is, and what the agent shows it.
 #[derive(Clone, Debug)]
@@ -60,6 +67,8 @@ pub struct Link {
     reports: Reports,
     retry: Arc<Notify>,
     identity: Option<Identity>,
+    /// Connections in a row that broke where a stream was to be opened.
+    broken: u32,
     epochs: Epochs,
 }
 
@@ -82,7 +91,8 @@ impl Link {
         reports: Reports,
         retry: Arc<Notify>,
     ) -> Self {
-        Self { settings, files, reports, retry, identity: None, epochs: Epochs::default() }
+        let epochs = Epochs::default();
+        Self { settings, files, reports, retry, identity: None, broken: 0, epochs }
     }
 
     /// Runs until the shutdown begins.
@@ -96,6 +106,9 @@ impl Link {
                 ended = self.stream() => ended,
             };
             self.epochs.left(Instant::now());
+            if ended.is_ok() {
+                self.broken = 0;
+            }
             if ended.is_ok() || begun.elapsed() >= WELL {
                 pauses = Pauses::default();
             }
@@ -138,7 +151,7 @@ impl Link {
         };
         self.epochs.at(target.to_string());
         let channel = connect::channel(&target, Some(identity.shown())).await?;
-        let renew_at = identity.renew_at();
+        let (renew_at, known) = (identity.renew_at(), identity.known_authorities());
         let parts = session::Parts {
             files: &self.files,
             reports: &self.reports,
@@ -147,11 +160,13 @@ impl Link {
             renew_at,
             epochs: &mut self.epochs,
         };
-        let moved = moved::moved(&settings.endpoint, &settings.ca_file, &target.url);
-        let ended = session::run(channel.clone(), parts, moved).await?;
+        let (endpoint, ca_file) = (&settings.endpoint, &settings.ca_file);
+        let news = moved::news(Known { endpoint, ca_file, url: &target.url, authorities: &known });
+        let ended = session::run(channel.clone(), parts, news).await?;
         if matches!(ended, Ended::RenewalDue) {
+            let now = connect::Target::read(endpoint, ca_file).await?;
             // Where that fails the next attempt enrols by the token.
-            self.identity = Some(identity::renew(channel).await?);
+            self.identity = Some(identity::renew(channel, &now.roots).await?);
         }
         Ok(ended)
     }
@@ -163,8 +178,16 @@ impl Link {
     fn doubt(&mut self, error: &LinkError) {
         let code = pause::code(error);
         let refused = matches!(code, Some(Code::Unauthenticated | Code::PermissionDenied));
-        if refused || is_alert(error) {
-            self.identity = None;
+        self.broken = match error {
+            // What the controller itself answers has no cause on this side.
+            LinkError::Session(SessionError::Unopened(status)) if status.source().is_some() => {
+                self.broken + 1
+            }
+            LinkError::Connect(_) | LinkError::Identity(_) => self.broken,
+            LinkError::Session(_) => 0,
+        };
+        if refused || is_alert(error) || self.broken >= BROKEN {
+            (self.identity, self.broken) = (None, 0);
         }
     }
 }

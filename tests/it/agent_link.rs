@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use rootstock_agent::args::{Cli, Command, RunArgs};
 use rootstock_bundle::{Client, Version};
+use rootstock_controller::identity::authorities::Authorities;
 use rootstock_core::desired::{Desired, DesiredBundle, DesiredContent, Generation};
 use rootstock_core::name::Architecture;
 use rootstock_core::status::Phase;
@@ -143,6 +144,49 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     until(&mut seen, "removed", removed).await;
     agents.shutdown().await;
     until(&mut seen, "disconnected", |seen| seen.disconnects == 2).await;
+    server.stop().await;
+}
+
+/// The shoot's CAs are replaced. An agent that was not told in time enrols anew
+/// when its certificate's CA has left, and one that comes back then as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_of_a_ca_that_has_left_is_given_up() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("node");
+    SimulatedHost::prepare(&root).await.unwrap();
+    let world = World::new();
+    let mut seen = world.seen.subscribe();
+    let server = Server::start(&world, 0).await;
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("ca.crt", &world.ca);
+    write("token", &token());
+    write("endpoint", &format!("https://{HOST}:{}\n", server.port));
+    let host = Arc::new(SimulatedHost::new(&root));
+    let mut agents = JoinSet::new();
+    agents.spawn(rootstock_agent::run(arguments(dir.path(), &root), host));
+    until(&mut seen, "connected", |seen| seen.hellos.len() == 1).await;
+
+    let reviews =
+        || world.asked.lock().unwrap().iter().filter(|p| p.contains("tokenreviews")).count();
+    let (old, new) = (Arc::clone(&world.first), world.another());
+    let both = [Arc::clone(&new), Arc::clone(&old)];
+    world.serve_by(Authorities::new(Arc::clone(&new), old, &both));
+    write("ca.crt", &format!("{}{}", new.cert_pem(), world.ca));
+    assert_eq!((seen.borrow().disconnects, reviews()), (0, 1), "it stays");
+    world.serve_by(Authorities::one(Arc::clone(&new)));
+    until(&mut seen, "back", |seen| seen.hellos.len() == 2).await;
+    assert_eq!(reviews(), 2, "by its token");
+
+    // While the controller is away its CA is replaced at once.
+    let port = server.stop().await;
+    let newer = world.another();
+    write("ca.crt", newer.cert_pem());
+    world.serve_by(Authorities::one(newer));
+    let server = Server::start(&world, port).await;
+    until(&mut seen, "back again", |seen| seen.hellos.len() == 3).await;
+    assert_eq!(reviews(), 3);
+    agents.shutdown().await;
     server.stop().await;
 }
 

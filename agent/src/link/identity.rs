@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rootstock_proto::v1;
 use rootstock_proto::v1::enrollment_client::EnrollmentClient;
 use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -27,6 +27,8 @@ pub(super) struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivatePkcs8KeyDer<'static>,
     authorities: RootCertStore,
+    /// The CAs of the file when it was asked for.
+    asked_under: RootCertStore,
     renew_at: Instant,
 }
 
@@ -59,7 +61,11 @@ pub enum IdentityError {
 
 impl Identity {
     /// The key with what the controller answered.
-    fn new(key: &KeyPair, wire: Option<v1::Certificate>) -> Result<Self, IdentityError> {
+    fn new(
+        key: &KeyPair,
+        wire: Option<v1::Certificate>,
+        asked_under: &RootCertStore,
+    ) -> Result<Self, IdentityError> {
         let wire = wire.ok_or(IdentityError::Answer)?;
         let mut authorities = RootCertStore::empty();
         let (_, unusable) =
@@ -73,6 +79,7 @@ impl Identity {
             certificate: wire.leaf.into(),
             key: key.serialize_der().into(),
             authorities,
+            asked_under: asked_under.clone(),
             renew_at: Instant::now() + renewal(life.unwrap_or_default()),
         };
         // One that can't be shown would be kept for a day and never replaced.
@@ -87,6 +94,12 @@ impl Identity {
             key: PrivateKeyDer::Pkcs8(self.key.clone_key()),
             authorities: self.authorities.clone(),
         }
+    }
+
+    /// All CAs that were known when it was asked for: another one is a reason
+    /// to renew it, once.
+    pub(super) fn known_authorities(&self) -> Vec<TrustAnchor<'static>> {
+        self.authorities.roots.iter().chain(&self.asked_under.roots).cloned().collect()
     }
 
     /// When it should be replaced.
@@ -106,16 +119,19 @@ pub(super) async fn enrol(target: &Target, token_file: &Path) -> Result<Identity
     let token = String::from_utf8_lossy(&token).trim().to_owned();
     let mut client = EnrollmentClient::new(connect::channel(target, None).await?);
     let answer = client.enroll(v1::EnrollRequest { token, certificate_request });
-    Identity::new(&key, answered(answer).await?.certificate)
+    Identity::new(&key, answered(answer).await?.certificate, &target.roots)
 }
 
 /// Makes another key and asks for a certificate by the one that the channel
 /// was opened with: neither the token nor the shoot's API is needed for it.
-pub(super) async fn renew(channel: Channel) -> Result<Identity, IdentityError> {
+pub(super) async fn renew(
+    channel: Channel,
+    roots: &RootCertStore,
+) -> Result<Identity, IdentityError> {
     let (key, certificate_request) = request()?;
     let mut client = EnrollmentClient::new(channel);
     let answer = client.renew(v1::RenewRequest { certificate_request });
-    Identity::new(&key, answered(answer).await?.certificate)
+    Identity::new(&key, answered(answer).await?.certificate, roots)
 }
 
 /// A new key, and the request for its certificate. The name in the certificate

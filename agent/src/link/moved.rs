@@ -1,16 +1,20 @@
-//! Whether the controller is elsewhere by now: the files are looked at while a
-//! stream is open, too.
+//! Whether the controller is elsewhere by now, or has another CA: the files are
+//! looked at while a stream is open, too.
 //!
 //! A control plane that moves to another seed leaves its old endpoint behind,
-//! and nobody there may be left to end the streams. New CAs are no reason to
-//! end one: they are read with the next connection.
+//! and nobody there may be left to end the streams. And when a new CA is there
+//! the certificate is renewed over the connection that is open, so that it is
+//! the new one's long before the old one is trusted no longer.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rootstock_daemon::error::Chain;
+use rustls_pki_types::TrustAnchor;
+use tokio::time::Instant;
 
 use super::connect::{self, EndpointSource};
+use crate::net;
 use crate::rootfs::random;
 
 /// How often the files are looked at. A kubelet brings a changed ConfigMap
@@ -19,23 +23,47 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Within what time the agents of a shoot move, so that they do not enrol in
 /// one instant. In milliseconds.
 const SPREAD: u64 = 5000;
+/// Within what time they renew their certificates for a new CA, in
+/// milliseconds. The controller gives a shoot 20 each second: 6000 nodes.
+const RENEWAL_SPREAD: u64 = 300_000;
+
+/// What the files say that is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The controller is elsewhere.
+    Moved,
+    /// There is a CA that the certificate's issuer did not know.
+    NewAuthority,
+}
+
+/// The files, and what of them is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    pub(super) endpoint: &'a EndpointSource,
+    pub(super) ca_file: &'a Path,
+    /// The endpoint that the stream was opened to.
+    pub(super) url: &'a str,
+    /// The CAs that were known when the certificate was asked for.
+    pub(super) authorities: &'a [TrustAnchor<'static>],
+}
 
 /// Waits until the endpoint is another one than that which a stream was opened
-/// to. What can't be read or used is none.
-pub(super) async fn moved(endpoint: &EndpointSource, ca_file: &Path, since: &str) {
-    let EndpointSource::File(path) = endpoint else { return std::future::pending().await };
-    let mut authorities = connect::read_file(ca_file).await.ok();
+/// to, or there is a new CA. What can't be read or used is none.
+pub(super) async fn news(known: Known<'_>) -> News {
     let mut unusable = None;
+    let mut renewal: Option<Instant> = None;
     loop {
-        tokio::time::sleep(LOOK).await;
-        match connect::read_file(ca_file).await {
-            Ok(now) if authorities.as_ref() != Some(&now) => {
-                authorities = Some(now);
-                tracing::info!("the controller's CAs are others: the next connection is by them");
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(error = %Chain(&error), "the CAs can't be read"),
+        let look = Instant::now() + LOOK;
+        tokio::time::sleep_until(renewal.map_or(look, |renewal| renewal.min(look))).await;
+        if renewal.is_some_and(|renewal| renewal <= Instant::now()) {
+            return News::NewAuthority;
         }
+        if renewal.is_none() && has_new_authority(&known).await {
+            let wait = Duration::from_millis(random() % RENEWAL_SPREAD);
+            tracing::info!(?wait, "there is a new CA: the certificate is renewed");
+            renewal = Some(Instant::now() + wait);
+        }
+        let EndpointSource::File(path) = known.endpoint else { continue };
         let now = match connect::read_endpoint(path).await {
             Ok(now) => now,
             Err(error) => {
@@ -43,7 +71,7 @@ pub(super) async fn moved(endpoint: &EndpointSource, ca_file: &Path, since: &str
                 continue;
             }
         };
-        if now == since || unusable.as_ref() == Some(&now) {
+        if now == known.url || unusable.as_ref() == Some(&now) {
             continue;
         }
         if let Err(error) = connect::parse(&now) {
@@ -54,8 +82,23 @@ pub(super) async fn moved(endpoint: &EndpointSource, ca_file: &Path, since: &str
         }
         let wait = Duration::from_millis(random() % SPREAD);
         tracing::info!(endpoint = now, ?wait, "the controller is elsewhere");
-        return tokio::time::sleep(wait).await;
+        tokio::time::sleep(wait).await;
+        return News::Moved;
     }
+}
+
+/// Whether the file has a CA that was not known. One that is gone is no reason
+/// for anything: the controller ends the streams that are.
+async fn has_new_authority(known: &Known<'_>) -> bool {
+    let pem = match connect::read_file(known.ca_file).await {
+        Ok(pem) => pem,
+        Err(error) => {
+            tracing::debug!(error = %Chain(&error), "the CAs can't be read");
+            return false;
+        }
+    };
+    net::authorities(&pem)
+        .is_ok_and(|now| now.roots.iter().any(|anchor| !known.authorities.contains(anchor)))
 }
 
 #[cfg(test)]
@@ -89,7 +132,12 @@ mod tests {
         }
 
         async fn moved(&self) {
-            moved(&self.endpoint, &self.dir.path().join("ca.crt"), HERE).await;
+            assert_eq!(self.news(&[]).await, News::Moved);
+        }
+
+        async fn news(&self, authorities: &[TrustAnchor<'static>]) -> News {
+            let (endpoint, ca_file) = (&self.endpoint, &self.dir.path().join("ca.crt"));
+            news(Known { endpoint, ca_file, url: HERE, authorities }).await
         }
     }
 
@@ -142,7 +190,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_url_of_the_command_line_stays() {
         let endpoint = EndpointSource::Url(HERE.to_owned());
-        let wait = moved(&endpoint, Path::new("/nowhere"), HERE);
+        let ca_file = Path::new("/nowhere");
+        let wait = news(Known { endpoint: &endpoint, ca_file, url: HERE, authorities: &[] });
         assert!(timeout(Duration::from_secs(3600), wait).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_ca_is_a_reason_to_renew_and_an_old_one_that_goes_is_none() {
+        let files = Files::new();
+        let pem = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertificateParams::default().self_signed(&key).unwrap().pem()
+        };
+        let (old, new) = (pem(), pem());
+        files.write("ca.crt", &old);
+        let known = net::authorities(old.as_bytes()).unwrap().roots;
+        let wait = files.news(&known);
+        let mut wait = std::pin::pin!(wait);
+        let hour = Duration::from_secs(3600);
+        assert!(timeout(hour, &mut wait).await.is_err(), "nothing has changed");
+        files.write("ca.crt", &format!("{new}{old}"));
+        let begun = Instant::now();
+        assert_eq!(timeout(hour, wait).await.unwrap(), News::NewAuthority);
+        let most = LOOK + Duration::from_millis(RENEWAL_SPREAD);
+        assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());
+        let both = net::authorities(format!("{new}{old}").as_bytes()).unwrap().roots;
+        files.write("ca.crt", &new);
+        assert!(timeout(hour, files.news(&both)).await.is_err(), "the old one has gone");
+        // Who is elsewhere meanwhile is not waited for.
+        files.write("ca.crt", &format!("{}{new}", pem()));
+        files.write("endpoint", THERE);
+        assert_eq!(timeout(hour, files.news(&both)).await.unwrap(), News::Moved);
     }
 }

@@ -57,7 +57,9 @@ impl Cause {
 /// What the controller answered, if it did.
 pub(super) fn code(error: &LinkError) -> Option<Code> {
     match error {
-        LinkError::Session(SessionError::Status(status)) => Some(status.code()),
+        LinkError::Session(SessionError::Unopened(status) | SessionError::Status(status)) => {
+            Some(status.code())
+        }
         LinkError::Identity(IdentityError::Refused(status)) => Some(status.code()),
         LinkError::Connect(_) | LinkError::Identity(_) | LinkError::Session(_) => None,
     }

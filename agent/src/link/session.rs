@@ -22,6 +22,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::epoch::Epochs;
+use super::moved::News;
 use crate::reconcile::{Files, NodeReport, Reports};
 use crate::store::{Held, StoreError};
 
@@ -52,6 +53,8 @@ pub(super) enum Ended {
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
+    #[error("open a stream: {} ({:?})", .0.message(), .0.code())]
+    Unopened(Status),
     #[error("stream: {} ({:?})", .0.message(), .0.code())]
     Status(Status),
     #[error("stream: the controller does not answer within {PATIENCE:?}")]
@@ -76,13 +79,13 @@ pub(super) struct Parts<'a> {
     pub(super) epochs: &'a mut Epochs,
 }
 
-/// Holds a stream until it ends. `moved` is over when the controller is elsewhere.
+/// Holds a stream until it ends, at the latest when there is news.
 pub(super) async fn run(
     channel: Channel,
     parts: Parts<'_>,
-    moved: impl Future<Output = ()>,
+    news: impl Future<Output = News>,
 ) -> Result<Ended, SessionError> {
-    let mut moved = pin!(moved);
+    let mut news = pin!(news);
     let (out, messages) = mpsc::channel(DEPTH);
     let mut reports = parts.reports.watch();
     let hello = hello(&parts, &reports.borrow());
@@ -92,7 +95,7 @@ pub(super) async fn run(
         .max_encoding_message_size(MAX_NODE_MESSAGE);
     let opened = tokio::time::timeout(PATIENCE, client.sync(ReceiverStream::new(messages)));
     let mut said =
-        opened.await.map_err(|_| SessionError::Late)?.map_err(SessionError::Status)?.into_inner();
+        opened.await.map_err(|_| SessionError::Late)?.map_err(SessionError::Unopened)?.into_inner();
     tracing::info!("the stream to the controller is open");
     // What is known is said at once, and then each change of it.
     reports.mark_changed();
@@ -130,7 +133,10 @@ pub(super) async fn run(
             // Cancel-safe: a moment in time.
             () = tokio::time::sleep_until(parts.renew_at) => return Ok(Ended::RenewalDue),
             // Cancel-safe: it goes on where it was.
-            () = &mut moved => return Ok(Ended::Moved),
+            news = &mut news => return Ok(match news {
+                News::Moved => Ended::Moved,
+                News::NewAuthority => Ended::RenewalDue,
+            }),
         }
     }
 }
