@@ -69,3 +69,46 @@ impl Hosts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::identity::authorities::Authorities;
+    use crate::identity::ca::ShootCa;
+
+    const HOST: &str = "rs-one.test";
+
+    fn put(endpoints: &Endpoints, host: &str, ca: &Arc<ShootCa>) -> Anchor {
+        let authorities = Authorities::one(Arc::clone(ca));
+        let tls = authorities.server_config(&[host.to_owned()], Timestamp::now()).unwrap();
+        let (client, _) = crate::scripted::client(|_| (500, json!({})));
+        let name = ca.shoot().clone();
+        endpoints.put(host.to_owned(), ShootEndpoint { name, authorities, tls, client });
+        endpoints.get(host).unwrap().authorities.anchors()[0].clone()
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_leaves_is_told_even_when_its_shoot_was_away() {
+        let (endpoints, name) = (Endpoints::default(), "one".parse().unwrap());
+        let ca = || Arc::new(ShootCa::generate(&name, Timestamp::now()).unwrap());
+        let (old, new) = (ca(), ca());
+        let first = put(&endpoints, HOST, &old);
+        // It moves to another host, sleeps and wakes up with what it had.
+        put(&endpoints, "rs-one.other", &old);
+        assert!(endpoints.get(HOST).is_none());
+        endpoints.remove(&name);
+        endpoints.remove(&name);
+        assert!(endpoints.get("rs-one.other").is_none());
+        put(&endpoints, HOST, &old);
+        assert!(!first.has_left());
+        // And with another one.
+        endpoints.remove(&name);
+        put(&endpoints, HOST, &new);
+        assert!(first.has_left());
+        endpoints.forget(&name);
+        assert!(endpoints.get(HOST).is_none());
+    }
+}
