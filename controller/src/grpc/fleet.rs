@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::drafts::Drafts;
 use super::listener::Link;
 use super::session::{Channels, Session};
 use super::{Directory, Hello, Refused};
@@ -27,6 +28,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct FleetService<D> {
     directory: Arc<D>,
     seats: Arc<Seats>,
+    drafts: Arc<Drafts>,
     streams: TaskTracker,
     term: Term,
     shutdown: CancellationToken,
@@ -39,7 +41,8 @@ impl<D: Directory> FleetService<D> {
         term: Term,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { directory, seats: Arc::default(), streams, term, shutdown }
+        let (seats, drafts) = Default::default();
+        Self { directory, seats, drafts, streams, term, shutdown }
     }
 }
 
@@ -66,7 +69,8 @@ impl<D: Directory> Fleet for FleetService<D> {
         // behind it in the watch.
         let (out, outbound) = mpsc::channel(1);
         let (term, shutdown) = (self.term.clone(), self.shutdown.clone());
-        let channels = Channels { inbound, out, desired, issuer, term, shutdown };
+        let drafts = Arc::clone(&self.drafts);
+        let channels = Channels { inbound, out, desired, drafts, issuer, term, shutdown };
         self.streams.spawn(Session::new(seat, channels, held, peer.not_after).run());
         Ok(Response::new(ReceiverStream::new(outbound)))
     }

@@ -39,6 +39,7 @@ use crate::identity::NodeId;
 use crate::identity::authorities::Authorities;
 use crate::lead::Term;
 
+mod drafts;
 mod enrollment;
 mod fleet;
 pub mod hello;

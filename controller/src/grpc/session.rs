@@ -1,13 +1,14 @@
 //! One node's stream, from Hello to goodbye.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use prost::Message as _;
-use rootstock_core::desired::{Desired, Generation};
+use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
-use rootstock_proto::desired::content_hash;
 use rootstock_proto::v1::{self, controller_message, node_message};
 use rootstock_proto::{MAX_CONTROLLER_MESSAGE, MAX_TYPES, report};
 use tokio::sync::mpsc;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::drafts::Drafts;
 use super::fleet::{DesiredState, Seat};
 use super::{Directory, RefusedItem};
 use crate::identity::NodeId;
@@ -57,6 +59,7 @@ pub(super) struct Channels {
     pub(super) inbound: Streaming<v1::NodeMessage>,
     pub(super) out: mpsc::Sender<Result<v1::ControllerMessage, Status>>,
     pub(super) desired: DesiredState,
+    pub(super) drafts: Arc<Drafts>,
     /// Who signed the node's certificate.
     pub(super) issuer: Anchor,
     pub(super) term: Term,
@@ -127,20 +130,26 @@ impl<D: Directory> Session<D> {
     async fn converse(&mut self) -> End {
         // What is in the watch now was not sent on this stream yet.
         let mut pending = true;
+        let Channels { inbound, out, desired, drafts, issuer, term, shutdown } = &mut self.channels;
+        // What ends a stream is waited for once, and not anew with each message:
+        // all streams share the lists of those who wait.
+        let mut replaced = pin!(self.seat.replaced.cancelled());
+        let mut ended = pin!(shutdown.cancelled());
+        let mut left = pin!(issuer.left());
+        let mut aged = pin!(tokio::time::sleep_until(self.ends));
         loop {
-            let Channels { inbound, out, desired, issuer, term, shutdown } = &mut self.channels;
             let read_at = self.paced.checked_sub(PACE * BURST).unwrap_or(self.paced);
             tokio::select! {
                 // In order: nothing of a stream that was replaced may count.
                 biased;
                 // Cancel-safe: a token stays cancelled.
-                () = self.seat.replaced.cancelled() => return End::Replaced,
+                () = &mut replaced => return End::Replaced,
                 // Cancel-safe: a token stays cancelled.
-                () = shutdown.cancelled() => return End::Shutdown,
+                () = &mut ended => return End::Shutdown,
                 // Cancel-safe: what has left does not come back.
-                () = issuer.left() => return End::Untrusted,
+                () = &mut left => return End::Untrusted,
                 // Cancel-safe: waits for a fixed time.
-                () = tokio::time::sleep_until(self.ends) => return End::Aged,
+                () = &mut aged => return End::Aged,
                 // Cancel-safe: a closed channel stays closed.
                 () = out.closed() => return End::Left,
                 // Cancel-safe: only the place in the queue of one is given up.
@@ -150,12 +159,17 @@ impl<D: Directory> Session<D> {
                     let Ok(permit) = permit else { return End::Left };
                     let latest = desired.borrow_and_update().clone();
                     let held = self.held.take();
-                    let Some(latest) = latest.filter(|latest| !is_held(latest, held)) else { continue };
+                    let Some(latest) = latest else { continue };
+                    let draft = drafts.of(&latest);
+                    if held.is_some_and(|(g, c)| g == latest.generation && draft.is(&c)) {
+                        continue;
+                    }
                     if !term.holds() {
                         // It may be another's to say by now.
                         return End::Shutdown;
                     }
-                    if let Some(message) = offer(&self.seat.node, &latest, term.epoch()) {
+                    let desired = draft.message(latest.generation);
+                    if let Some(message) = offer(&self.seat.node, desired, term.epoch()) {
                         permit.send(Ok(message));
                     }
                 }
@@ -185,17 +199,10 @@ impl<D: Directory> Session<D> {
     }
 }
 
-/// Whether the node has exactly this, and has said so.
-fn is_held(desired: &Desired, held: Option<(Generation, Digest)>) -> bool {
-    held.is_some_and(|(generation, content)| {
-        generation == desired.generation && content == content_hash(&desired.content)
-    })
-}
-
 /// The message that tells a node what it should have.
-fn offer(node: &NodeId, desired: &Desired, epoch: u64) -> Option<v1::ControllerMessage> {
-    let message = message(controller_message::Kind::Desired(desired.into()), epoch);
-    let generation = desired.generation.0;
+fn offer(node: &NodeId, desired: v1::Desired, epoch: u64) -> Option<v1::ControllerMessage> {
+    let generation = desired.generation;
+    let message = message(controller_message::Kind::Desired(desired), epoch);
     let size = message.encoded_len();
     if size > MAX_CONTROLLER_MESSAGE {
         // The stream would break on it, again and again.

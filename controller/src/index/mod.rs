@@ -44,8 +44,9 @@ pub use view::{BundleView, NodeView, Page, RuntimeKey};
 
 use crate::api::ContainerRuntime;
 use crate::home::Home;
+use crate::identity::NodeId;
 use claim::Runtime;
-use node::{Node, NodeObject};
+use node::{Hashes, Node, NodeObject};
 use shoot::Shoot;
 
 /// The most Nodes of one shoot that are known; others get nothing. It is four
@@ -337,15 +338,22 @@ impl State {
         let claims: Vec<_> =
             shoot.runtimes.values().filter_map(|runtime| runtime.claim.clone()).collect();
         let known = self.seed_listed && shoot.nodes_listed && !shoot.waits_for_installer();
+        let mut hashes = Hashes::default();
         let assign = |node: &mut Node| {
             let bundles = installer::gate(&self.bundles, &shoot.installer, &node.object.facts.name);
-            node.assign(&claims, &bundles, &self.registries, known);
+            node.assign(&claims, &bundles, &self.registries, known, &mut hashes);
         };
         match only {
             Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign),
             None => shoot.nodes.values_mut().for_each(assign),
         }
         self.mark_dirty(name);
+    }
+
+    /// A node, where it is the one of that UID.
+    fn node(&mut self, id: &NodeId) -> Option<&mut Node> {
+        let shoot = self.shoots.get_mut(&id.shoot)?;
+        shoot.nodes.get_mut(&id.name).filter(|node| node.object.uid == id.uid)
     }
 
     /// Forgets what was to be written of a ContainerRuntime.

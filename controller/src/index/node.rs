@@ -91,6 +91,24 @@ pub(super) struct Node {
     pub(super) refused: Option<(Reason, String)>,
 }
 
+/// The hash of the content that was worked out last: most nodes of a shoot
+/// should have the same.
+#[derive(Debug, Default)]
+pub(super) struct Hashes(Option<(DesiredContent, Digest)>);
+
+impl Hashes {
+    fn of(&mut self, content: &DesiredContent) -> Digest {
+        match &self.0 {
+            Some((last, hash)) if last == content => *hash,
+            Some(_) | None => {
+                let hash = content_hash(content);
+                self.0 = Some((content.clone(), hash));
+                hash
+            }
+        }
+    }
+}
+
 impl Node {
     pub(super) fn new(object: NodeObject) -> Self {
         let (desired, _) = watch::channel(None);
@@ -117,10 +135,11 @@ impl Node {
         bundles: &BTreeMap<RuntimeType, Resolution>,
         registries: &BTreeMap<String, Registry>,
         known: bool,
+        hashes: &mut Hashes,
     ) {
         let assignment = assign(&self.object.facts, claims, bundles, registries);
         if assignment.content != self.assignment.content {
-            self.content_hash = content_hash(&assignment.content);
+            self.content_hash = hashes.of(&assignment.content);
         }
         self.assignment = assignment;
         // A bundle that is being looked up will be there in a moment; until
@@ -315,9 +334,7 @@ impl Index {
     /// the one before it.
     pub fn report(&self, id: &NodeId, generation: Generation, reports: Vec<BundleReport>) {
         let mut state = self.lock();
-        let Some(shoot) = state.shoots.get_mut(&id.shoot) else { return };
-        let node = shoot.nodes.get_mut(&id.name).filter(|node| node.object.uid == id.uid);
-        let Some(node) = node else { return };
+        let Some(node) = state.node(id) else { return };
         // While it pulls a node reports several times a second, and all that
         // is new are its bytes: nobody waits for those.
         let same = node.reported == generation
@@ -333,7 +350,16 @@ impl Index {
     /// A node has a generation in its ledger.
     pub fn accepted(&self, id: &NodeId, generation: Generation) {
         tracing::debug!(node = %id, generation = generation.0, "accepted");
-        self.with_node(id, |node| node.refused = None);
+        // What was refused before shows in a status; that a node took what it
+        // was sent does not, and ten thousand of them say it at one time.
+        let had_refused = {
+            let mut state = self.lock();
+            let node = state.node(id);
+            node.is_some_and(|node| node.refused.is_some())
+        };
+        if had_refused {
+            self.with_node(id, |node| node.refused = None);
+        }
     }
 
     /// A node does not take a generation.
@@ -366,10 +392,7 @@ impl Index {
 
     fn with_node<T>(&self, id: &NodeId, change: impl FnOnce(&mut Node) -> T) -> Option<T> {
         let mut state = self.lock();
-        let state = &mut *state;
-        let shoot = state.shoots.get_mut(&id.shoot)?;
-        let node = shoot.nodes.get_mut(&id.name).filter(|node| node.object.uid == id.uid)?;
-        let answer = change(node);
+        let answer = change(state.node(id)?);
         state.mark_dirty(&id.shoot);
         self.raise();
         Some(answer)
