@@ -131,7 +131,7 @@ pub struct Args {
     pub agent_image: String,
 
     /// The proxy by which agents reach the endpoint and https registries:
-    /// http://[user:password@]host[:port].
+    /// `http://[user:password@]host[:port]`.
     ///
     /// It becomes HTTPS_PROXY of the agent's container, a password included.
     #[arg(long, env = "ROOTSTOCK_AGENT_PROXY", value_name = "URL", hide_env_values = true)]

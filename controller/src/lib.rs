@@ -17,7 +17,7 @@
 //! the leader's.
 //!
 //! * [`app`]: every task, spawned, named and joined
-//! * [`lead`]: which of several controllers acts; [`term`]: what it does then
+//! * [`lead`]: which of several controllers acts; `term`: what it does then
 //! * [`api`]: Gardener's resources
 //! * [`index`]: everything that is known
 //! * [`identity`], [`grpc`]: who a node is, and the stream to it

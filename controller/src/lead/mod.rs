@@ -12,9 +12,9 @@
 //! leader that was stopped and goes on, so a term ends by this process's own
 //! clock, before another may begin: see [`rootstock_core::election`].
 //!
-//! * [`candidate`]: the task; [`lease`]: its requests
-//! * [`fence`]: a client that writes in a term only
-//! * [`mark`]: the label by which the Service finds the leader's Pod
+//! * `candidate`: the task; `lease`: its requests
+//! * `fence`: a client that writes in a term only
+//! * `mark`: the label by which the Service finds the leader's Pod
 
 mod candidate;
 mod fence;
