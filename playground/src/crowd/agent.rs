@@ -41,7 +41,16 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     pub(super) held: Option<(Generation, Digest)>,
-    pub(super) versions: Vec<String>,
+    /// What it says of its bundles.
+    pub(super) bundles: Vec<BundleReport>,
+}
+
+impl Node {
+    fn report(&self) -> Option<Kind> {
+        let (Generation(generation), _) = self.held?;
+        let bundles = self.bundles.iter().map(Into::into).collect();
+        Some(Kind::Report(v1::Report { bundles, generation }))
+    }
 }
 
 /// An agent that takes what it is sent and says that it is there.
@@ -139,6 +148,12 @@ impl Agent {
         say.send(message(Kind::Hello(self.hello()))).await?;
         let mut hear = client.sync(ReceiverStream::new(said)).await?.into_inner();
         let _connected = Connected::new(&self.shared);
+        // What is known is said at once: a new controller sends nothing that
+        // the node holds, and knows nothing of it.
+        let report = self.node().report();
+        if let Some(report) = report {
+            say.send(message(report)).await?;
+        }
         loop {
             let Ok(Some(heard)) = hear.message().await else { return Ok(Ended::Lost) };
             let epoch = heard.epoch;
@@ -188,7 +203,8 @@ impl Agent {
         }
         let bundles: Vec<_> = desired.content.bundles.iter().map(report).collect();
         node.held = Some((generation, content));
-        node.versions = bundles.iter().map(|bundle| bundle.version.clone()).collect();
+        node.bundles = bundles;
+        let report = node.report();
         drop(node);
         self.shared.seen.send_modify(|seen| {
             if epoch < seen.epoch {
@@ -198,12 +214,8 @@ impl Agent {
             seen.desired += 1;
             seen.repeated += u64::from(offered == Offer::Same);
         });
-        let bundles = bundles.iter().map(Into::into).collect();
-        let generation = generation.0;
-        vec![
-            Kind::Accept(v1::Accept { generation }),
-            Kind::Report(v1::Report { bundles, generation }),
-        ]
+        let accept = Kind::Accept(v1::Accept { generation: generation.0 });
+        [Some(accept), report].into_iter().flatten().collect()
     }
 
     fn wrong(&self, what: String) {

@@ -109,9 +109,9 @@ impl Crowd {
         let holds = |node: &&Arc<Mutex<Node>>| {
             node.lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .versions
+                .bundles
                 .iter()
-                .any(|v| v == version)
+                .any(|b| b.version == version)
         };
         self.nodes.iter().filter(holds).count()
     }
