@@ -61,7 +61,11 @@ impl Leading {
         let _left = left.drop_guard();
         self.triggers.rest();
         if let Some(mark) = &self.mark {
-            mark.clear().await;
+            // Cancel-safe: whoever leads takes the mark off.
+            tokio::select! {
+                () = mark.clear() => {}
+                () = shutdown.begun() => return Ok(()),
+            }
         }
         loop {
             // Cancel-safe: a term that began is still there at the next look.
@@ -71,6 +75,8 @@ impl Leading {
             };
             let led = self.lead(term, &shutdown).await;
             self.triggers.rest();
+            // Nothing that another leader may change is known from here on.
+            self.index.forget_agents();
             led?;
         }
     }
@@ -84,7 +90,7 @@ impl Leading {
         // What this process knew of agents is of its last term, if of any; and
         // what was asked for meanwhile another leader has answered.
         index.forget_agents();
-        self.triggers.begin_anew(self.scope.of(&self.store));
+        self.triggers.begin_anew(|| self.scope.of(&self.store).collect());
 
         let mut tasks = Tasks::new(end.clone());
         let over = (term.clone(), end.clone());

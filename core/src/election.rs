@@ -22,6 +22,9 @@ use std::time::Duration;
 #[cfg(test)]
 mod tests;
 
+/// The longest Lease that another one's word is believed for.
+pub const LONGEST: Duration = Duration::from_secs(300);
+
 /// How long things last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
@@ -275,7 +278,7 @@ impl Election {
     /// where it is longer: it may be of another configuration.
     fn patience_with(&self, record: Option<&Record>) -> Duration {
         let said = record.map_or(Duration::ZERO, |record| record.duration);
-        self.times.duration.max(said.min(self.times.duration * 4))
+        self.times.duration.max(said.min(LONGEST))
     }
 
     /// Half of `most` to all of it, another one with each call and each replica.

@@ -15,6 +15,8 @@ const MEMORY: Duration = Duration::from_secs(60);
 pub(super) struct Epochs {
     endpoint: String,
     heard: Option<(u64, Instant)>,
+    /// Whether a message of this stream was taken.
+    taken: bool,
 }
 
 impl Epochs {
@@ -22,7 +24,7 @@ impl Epochs {
     /// the shoot moved to another seed.
     pub(super) fn at(&mut self, endpoint: String) {
         if self.endpoint != endpoint {
-            *self = Self { endpoint, heard: None };
+            *self = Self { endpoint, ..Self::default() };
         }
     }
 
@@ -31,15 +33,18 @@ impl Epochs {
         match self.heard {
             Some((newest, at)) if epoch < newest && now.duration_since(at) < MEMORY => Err(newest),
             Some(_) | None => {
-                self.heard = Some((epoch, now));
+                (self.heard, self.taken) = (Some((epoch, now)), true);
                 Ok(())
             }
         }
     }
 
-    /// A stream has ended: until now its controller was heard.
+    /// A stream has ended: until now its controller was heard, if it was at
+    /// all. One that was refused keeps nothing alive.
     pub(super) fn left(&mut self, now: Instant) {
-        if let Some((_, at)) = &mut self.heard {
+        if std::mem::take(&mut self.taken)
+            && let Some((_, at)) = &mut self.heard
+        {
             *at = now;
         }
     }
@@ -69,7 +74,12 @@ mod tests {
         epochs.left(start + second * 1000);
         assert_eq!(epochs.take(8, start + second * 1010), Err(9));
         epochs.at("a:443".to_owned());
-        assert_eq!(epochs.take(8, start + second * 1010), Err(9));
+        // Asking again and again keeps nobody out for longer.
+        for after in 1010..1060 {
+            assert_eq!(epochs.take(8, start + second * after), Err(9));
+            epochs.left(start + second * after);
+        }
+        assert_eq!(epochs.take(8, start + second * 1060), Ok(()));
         epochs.at("b:443".to_owned());
         assert_eq!(epochs.take(1, start + second * 1010), Ok(()));
     }

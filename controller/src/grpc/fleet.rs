@@ -62,6 +62,10 @@ impl<D: Directory> Fleet for FleetService<D> {
         let hello = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut inbound))
             .await
             .map_err(|_elapsed| Status::deadline_exceeded("no Hello in time"))??;
+        // A Hello may take longer than a term.
+        if self.shutdown.is_cancelled() || !self.term.holds() {
+            return Err(Status::unavailable("this controller does not serve any more"));
+        }
         let held = hello.content.map(|content| (hello.generation, content));
         let (seat, desired) = Seat::take(&self.seats, &self.directory, peer.node.clone(), hello)
             .map_err(|refused| refuse(&peer.node, refused))?;

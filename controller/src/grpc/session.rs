@@ -158,8 +158,8 @@ impl<D: Directory> Session<D> {
                     pending = false;
                     let Ok(permit) = permit else { return End::Left };
                     let latest = desired.borrow_and_update().clone();
-                    let held = self.held.take();
                     let Some(latest) = latest else { continue };
+                    let held = self.held.take();
                     let draft = drafts.of(&latest);
                     if held.is_some_and(|(g, c)| g == latest.generation && draft.is(&c)) {
                         continue;

@@ -177,6 +177,9 @@ impl Node {
         self.hash = Some(hash);
         let content = self.assignment.content.clone();
         self.desired.send_replace(Some(Arc::new(Desired { generation, content })));
+        // What it said that it holds is over with the first other state that
+        // it is sent: a way back has a number of its own.
+        self.held = self.held.filter(|(held, _)| *held == generation);
     }
 
     pub(super) fn generation(&self) -> Generation {

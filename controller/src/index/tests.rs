@@ -504,6 +504,40 @@ fn after_a_restore_a_node_has_nothing_to_do() {
     }
 }
 
+#[test]
+fn a_way_back_has_a_number_of_its_own() {
+    let index = ready();
+    let first = index.connect(&id("1"), None).unwrap().borrow().clone().unwrap();
+    let content = rootstock_proto::desired::content_hash(&first.content);
+    // A new leader, and a node that has exactly this under an older number.
+    let stream = index.connect(&id("1"), Some((Generation(41), content))).unwrap();
+    let now = || stream.borrow().as_ref().map(|desired| desired.generation.0).unwrap();
+    assert_eq!(now(), 41);
+    put_bundle(&index, bundle(b"next", &json!({})));
+    assert_eq!(now(), 42);
+    put_bundle(&index, resolved());
+    assert_eq!(now(), 43, "the node would refuse an older one");
+    // Whoever went in the meantime says what it holds when it comes.
+    let stream = index.connect(&id("1"), Some((Generation(41), content))).unwrap();
+    assert_eq!(stream.borrow().as_ref().unwrap().generation.0, 41);
+}
+
+#[test]
+fn a_term_begins_without_what_agents_said_in_another() {
+    let index = ready();
+    drop(index.connect(&id("1"), None).unwrap());
+    index.report(&id("1"), Generation(1), report(Phase::Proven));
+    index.take_dirty();
+    let ready = |index: &Index| index.summary(&key()).unwrap().ready;
+    assert_eq!(ready(&index), 1);
+    index.forget_agents();
+    assert_eq!(index.take_dirty(), [key()]);
+    assert_eq!(ready(&index), 0);
+    let pending = |now| index.removal_pending(&key(), now).map(|all| all.len());
+    index.put_runtime(&runtime(pool_a(), true));
+    assert_eq!(pending(Instant::now()), Some(1), "its agent is expected from here on");
+}
+
 /// gardenlet deletes what has migrated one by one, and the controller may be
 /// started anew between any two.
 #[test]

@@ -85,7 +85,7 @@ impl Candidate {
     }
 
     async fn read(&mut self) {
-        let patience = self.times.patience();
+        let patience = self.patience(self.now());
         let read = tokio::time::timeout(patience, self.lease.read()).await;
         match read.map_err(LeaseError::from).and_then(|read| Ok(read?)) {
             Ok(record) => {
@@ -101,9 +101,7 @@ impl Candidate {
 
     async fn write(&mut self, write: &Write) {
         let sent = self.now();
-        // A leader that waits longer than its term would not see it end.
-        let term = self.election.term(sent).map(|term| term.until.saturating_sub(sent));
-        let patience = self.times.patience().min(term.unwrap_or(Duration::MAX));
+        let patience = self.patience(sent);
         let written = tokio::time::timeout(patience, self.lease.write(write)).await;
         match written.map_err(LeaseError::from).and_then(|written| Ok(written?)) {
             Ok(Written::Done(version)) => {
@@ -155,6 +153,13 @@ impl Candidate {
             }
             true
         });
+    }
+
+    /// How long a request may take: a leader that waits longer than its term
+    /// would not see it end.
+    fn patience(&self, now: Duration) -> Duration {
+        let left = self.election.term(now).map(|term| term.until.saturating_sub(now));
+        self.times.patience().min(left.unwrap_or(Duration::MAX))
     }
 
     fn now(&self) -> Duration {

@@ -15,6 +15,9 @@ use crate::api::is_not_found;
 pub(crate) const SERVING: &str = "rootstock.gardener.cloud/serving";
 /// How long the API may take for one request.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the marks are looked at: a request of the leader before, which
+/// nobody waited for, may be carried out late.
+const LOOK: Duration = Duration::from_secs(10);
 /// The pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -65,14 +68,20 @@ impl Mark {
                 taken = self.take() => taken,
                 () = end.begun() => break,
             };
-            let Err(error) = taken else {
-                end.begun().await;
-                break;
+            let pause = match taken {
+                Ok(()) => LOOK,
+                Err(error) => {
+                    tracing::warn!(
+                        pod = self.name,
+                        error = %Chain(&error),
+                        "agents may not find this Pod"
+                    );
+                    RETRY
+                }
             };
-            tracing::warn!(pod = self.name, error = %Chain(&error), "agents may not find this Pod");
             // Cancel-safe: a pause keeps nothing.
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = end.begun() => break,
             }
         }
@@ -86,8 +95,12 @@ impl Mark {
     async fn take(&self) -> Result<(), MarkError> {
         let marked = ListParams::default().labels(&format!("{SERVING}=true"));
         let marked = bounded(self.pods.list_metadata(&marked)).await?;
-        for other in marked.iter().map(|pod| pod.name_any()).filter(|name| *name != self.name) {
-            bounded(set(&self.fenced, &other, Value::Null)).await?;
+        let marked: Vec<_> = marked.iter().map(|pod| pod.name_any()).collect();
+        for other in marked.iter().filter(|name| **name != self.name) {
+            bounded(set(&self.fenced, other, Value::Null)).await?;
+        }
+        if marked.contains(&self.name) {
+            return Ok(());
         }
         bounded(set(&self.fenced, &self.name, json!("true"))).await
     }

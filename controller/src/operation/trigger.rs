@@ -140,10 +140,11 @@ impl Triggers {
     /// seen for the first time.
     pub(crate) fn begin_anew(
         &self,
-        known: impl IntoIterator<Item = (RuntimeKey, Arc<ContainerRuntime>)>,
+        known: impl FnOnce() -> Vec<(RuntimeKey, Arc<ContainerRuntime>)>,
     ) {
         *self.lock() = State::default();
-        for (key, object) in known {
+        // Only now: what changes from here on is noted by the watch.
+        for (key, object) in known() {
             self.seen(&key, None, &object);
         }
     }
