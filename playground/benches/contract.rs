@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods, reason = "nothing here outlives the bench")]
 
-#[path = "shared/program.rs"]
+#[path = "common/program.rs"]
 mod program;
 #[path = "../../tests/it/contract/support/mod.rs"]
 #[allow(dead_code, reason = "the contract's scenarios use all of it")]

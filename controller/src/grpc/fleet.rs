@@ -46,6 +46,15 @@ impl<D: Directory> FleetService<D> {
     }
 }
 
+impl<D> FleetService<D> {
+    fn serves(&self) -> Result<(), Status> {
+        if self.shutdown.is_cancelled() || !self.term.holds() {
+            return Err(Status::unavailable("this controller does not serve any more"));
+        }
+        Ok(())
+    }
+}
+
 #[tonic::async_trait]
 impl<D: Directory> Fleet for FleetService<D> {
     type SyncStream = ReceiverStream<Result<v1::ControllerMessage, Status>>;
@@ -56,16 +65,12 @@ impl<D: Directory> Fleet for FleetService<D> {
     ) -> Result<Response<Self::SyncStream>, Status> {
         let (peer, issuer) = Link::of(&request)?.node(Timestamp::now())?;
         let mut inbound = request.into_inner();
-        if self.shutdown.is_cancelled() || !self.term.holds() {
-            return Err(Status::unavailable("this controller does not serve any more"));
-        }
+        self.serves()?;
         let hello = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut inbound))
             .await
             .map_err(|_elapsed| Status::deadline_exceeded("no Hello in time"))??;
         // A Hello may take longer than a term.
-        if self.shutdown.is_cancelled() || !self.term.holds() {
-            return Err(Status::unavailable("this controller does not serve any more"));
-        }
+        self.serves()?;
         let held = hello.content.map(|content| (hello.generation, content));
         let (seat, desired) = Seat::take(&self.seats, &self.directory, peer.node.clone(), hello)
             .map_err(|refused| refuse(&peer.node, refused))?;

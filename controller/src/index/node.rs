@@ -355,13 +355,10 @@ impl Index {
         tracing::debug!(node = %id, generation = generation.0, "accepted");
         // What was refused before shows in a status; that a node took what it
         // was sent does not, and ten thousand of them say it at one time.
-        let had_refused = {
-            let mut state = self.lock();
-            let node = state.node(id);
-            node.is_some_and(|node| node.refused.is_some())
-        };
-        if had_refused {
-            self.with_node(id, |node| node.refused = None);
+        let mut state = self.lock();
+        if state.node(id).is_some_and(|node| node.refused.take().is_some()) {
+            state.mark_dirty(&id.shoot);
+            self.raise();
         }
     }
 

@@ -86,8 +86,7 @@ impl Candidate {
 
     async fn read(&mut self) {
         let patience = self.patience(self.now());
-        let read = tokio::time::timeout(patience, self.lease.read()).await;
-        match read.map_err(LeaseError::from).and_then(|read| Ok(read?)) {
+        match within(patience, self.lease.read()).await {
             Ok(record) => {
                 self.readiness.done(LEASE);
                 if record.is_some() {
@@ -102,8 +101,7 @@ impl Candidate {
     async fn write(&mut self, write: &Write) {
         let sent = self.now();
         let patience = self.patience(sent);
-        let written = tokio::time::timeout(patience, self.lease.write(write)).await;
-        match written.map_err(LeaseError::from).and_then(|written| Ok(written?)) {
+        match within(patience, self.lease.write(write)).await {
             Ok(Written::Done(version)) => {
                 self.well();
                 self.election.wrote(write, version, sent, self.now());
@@ -116,9 +114,7 @@ impl Candidate {
     /// Lets another one lead at once.
     async fn release(&mut self) {
         let Some(write) = self.election.release(self.now()) else { return };
-        let patience = self.times.patience();
-        let released = tokio::time::timeout(patience, self.lease.write(&write)).await;
-        match released.map_err(LeaseError::from).and_then(|released| Ok(released?)) {
+        match within(self.times.patience(), self.lease.write(&write)).await {
             Ok(Written::Done(_)) => tracing::info!("gave the Lease back"),
             Ok(Written::Refused) => tracing::info!("the Lease is another's already"),
             Err(error) => {
@@ -131,7 +127,6 @@ impl Candidate {
     fn publish(&self) {
         let term = self.election.term(self.now());
         self.terms.send_if_modified(|current| {
-            let epoch = term.as_ref().map(|term| term.epoch);
             if let (Some(current), Some(term)) = (&current, &term)
                 && current.epoch() == term.epoch
             {
@@ -145,10 +140,10 @@ impl Candidate {
                 old.0.over.cancel();
                 tracing::warn!(epoch = old.epoch(), "no longer the leader");
             }
-            if let (Some(epoch), Some(term)) = (epoch, term) {
-                let new = Term::until(epoch, CancellationToken::new());
+            if let Some(term) = term {
+                let new = Term::until(term.epoch, CancellationToken::new());
                 new.renew(self.origin + term.until);
-                tracing::info!(epoch, "this controller leads");
+                tracing::info!(epoch = term.epoch, "this controller leads");
                 *current = Some(new);
             }
             true
@@ -180,4 +175,11 @@ impl Candidate {
             self.trouble = Some(text);
         }
     }
+}
+
+async fn within<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, LeaseError> {
+    Ok(tokio::time::timeout(patience, answer).await??)
 }

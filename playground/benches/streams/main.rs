@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods, reason = "nothing here outlives the bench")]
 
-#[path = "../shared/program.rs"]
+#[path = "../common/program.rs"]
 mod program;
 #[path = "../../../tests/it/leaders/replicas.rs"]
 #[allow(dead_code, reason = "the test of leaders uses all of it")]

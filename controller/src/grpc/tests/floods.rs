@@ -40,6 +40,15 @@ async fn a_ninth_stream_of_a_connection_is_refused() {
     others_are_served(&mut seed).await;
 }
 
+/// The burst ends the connection that it comes by, and nothing else.
+async fn ends_with_a_word(seed: &mut Seed, peer: &mut Peer, burst: &[u8]) {
+    peer.write(burst).await;
+    let end = peer.hear_of(GOAWAY).await.expect("the connection ends with a word");
+    assert_eq!(end.error(), ENHANCE_YOUR_CALM);
+    assert!(seed.told_nothing());
+    others_are_served(seed).await;
+}
+
 #[tokio::test]
 async fn streams_that_are_opened_and_reset_end_the_connection() {
     let mut seed = Seed::start().await;
@@ -50,11 +59,7 @@ async fn streams_that_are_opened_and_reset_end_the_connection() {
         burst.extend(frame(HEADERS, END_HEADERS, stream, &open));
         burst.extend(frame(RST_STREAM, 0, stream, &reset));
     }
-    peer.write(&burst).await;
-    let end = peer.hear_of(GOAWAY).await.expect("the connection ends with a word");
-    assert_eq!(end.error(), ENHANCE_YOUR_CALM);
-    assert!(seed.told_nothing());
-    others_are_served(&mut seed).await;
+    ends_with_a_word(&mut seed, &mut peer, &burst).await;
 }
 
 #[tokio::test]
@@ -67,11 +72,7 @@ async fn headers_that_never_end_end_the_connection() {
     for _ in 0..1_000 {
         burst.extend(frame(CONTINUATION, 0, 1, &more));
     }
-    peer.write(&burst).await;
-    let end = peer.hear_of(GOAWAY).await.expect("the connection ends with a word");
-    assert_eq!(end.error(), ENHANCE_YOUR_CALM);
-    assert!(seed.told_nothing());
-    others_are_served(&mut seed).await;
+    ends_with_a_word(&mut seed, &mut peer, &burst).await;
 }
 
 #[tokio::test]
