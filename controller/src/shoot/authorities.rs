@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use rootstock_core::name::ShootName;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
 use tokio::sync::watch;
 
-use super::gather::{Gather, Seen};
+use super::gather::{Seen, follow_secrets};
 use super::secrets::authority::{Authority, SELECTED, in_slots, read};
 use crate::home::Home;
 
@@ -49,26 +47,10 @@ impl Authorities {
     }
 
     async fn watch(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let api: Api<Secret> = Api::all(self.seed.clone());
-        let selected = watcher::Config::default().labels(SELECTED);
-        let mut events = watcher(api, selected).default_backoff().boxed();
-        let mut gather = Gather::default();
-        loop {
-            // Cancel-safe: a stream's `next` loses nothing.
-            let event = tokio::select! {
-                event = events.next() => event,
-                () = shutdown.begun() => return Ok(()),
-            };
-            match event {
-                Some(Ok(event)) => {
-                    if let Some(seen) = gather.take(event, entry) {
-                        self.authorities.send_if_modified(|all| apply(all, seen));
-                    }
-                }
-                Some(Err(error)) => tracing::warn!(error = %Chain(&error), "watching authorities"),
-                None => anyhow::bail!("the watch of authorities ended"),
-            }
-        }
+        let take = |seen| {
+            self.authorities.send_if_modified(|all| apply(all, seen));
+        };
+        follow_secrets(&self.seed, (SELECTED, "authorities"), &shutdown, entry, take).await
     }
 
     async fn look(self, shoot: &ShootName, shutdown: Shutdown) -> anyhow::Result<()> {

@@ -1,6 +1,12 @@
 //! A listing as one piece: until it is whole, what was known before counts.
 
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+use rootstock_daemon::Shutdown;
+use rootstock_daemon::error::Chain;
 
 /// What a watch says.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +48,37 @@ impl<T> Gather<T> {
                 None
             }
             Event::InitDone => Some(Seen::All(std::mem::take(&mut self.0))),
+        }
+    }
+}
+
+/// Watches the seed's Secrets that the labels select, until the shutdown.
+/// `what` they are is for the log.
+pub(super) async fn follow_secrets<T>(
+    seed: &Client,
+    (labels, what): (&str, &str),
+    shutdown: &Shutdown,
+    read: impl Fn(Secret) -> Option<T>,
+    mut take: impl FnMut(Seen<T>),
+) -> anyhow::Result<()> {
+    let api: Api<Secret> = Api::all(seed.clone());
+    let selected = watcher::Config::default().labels(labels);
+    let mut events = watcher(api, selected).default_backoff().boxed();
+    let mut gather = Gather::default();
+    loop {
+        // Cancel-safe: a stream's `next` loses nothing.
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = shutdown.begun() => return Ok(()),
+        };
+        match event {
+            Some(Ok(event)) => {
+                if let Some(seen) = gather.take(event, &read) {
+                    take(seen);
+                }
+            }
+            Some(Err(error)) => tracing::warn!(error = %Chain(&error), "watching {what}"),
+            None => anyhow::bail!("the watch of {what} ended"),
         }
     }
 }

@@ -6,16 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use rootstock_core::name::ShootName;
 use rootstock_daemon::Shutdown;
-use rootstock_daemon::error::Chain;
 use tokio::sync::watch;
 
-use super::gather::{Gather, Seen};
+use super::gather::{Seen, follow_secrets};
 use super::secrets::{ACCESS_LABEL, ACCESS_SECRET};
 
 /// A token. It is not printed.
@@ -46,30 +43,13 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let api: Api<Secret> = Api::all(self.seed.clone());
-        let selected = watcher::Config::default().labels(&format!("{ACCESS_LABEL}=true"));
-        let mut events = watcher(api, selected).default_backoff().boxed();
-        let mut gather = Gather::default();
-        loop {
-            // Cancel-safe: a stream's `next` loses nothing.
-            let event = tokio::select! {
-                event = events.next() => event,
-                () = shutdown.begun() => return Ok(()),
-            };
-            match event {
-                Some(Ok(event)) => {
-                    // One without a token yet is as one that is not there.
-                    let read = |secret: Secret| Some((shoot_of(&secret)?, token_of(&secret)));
-                    if let Some(seen) = gather.take(event, read) {
-                        self.tokens.send_if_modified(|tokens| apply(tokens, seen));
-                    }
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(error = %Chain(&error), "watching access Secrets");
-                }
-                None => anyhow::bail!("the watch of access Secrets ended"),
-            }
-        }
+        let labels = format!("{ACCESS_LABEL}=true");
+        // One without a token yet is as one that is not there.
+        let read = |secret: Secret| Some((shoot_of(&secret)?, token_of(&secret)));
+        let take = |seen| {
+            self.tokens.send_if_modified(|tokens| apply(tokens, seen));
+        };
+        follow_secrets(&self.seed, (&labels, "access Secrets"), &shutdown, read, take).await
     }
 }
 
