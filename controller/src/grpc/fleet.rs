@@ -1,16 +1,17 @@
 //! `Fleet`: one stream per node, and which one that is.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_util::Stream;
 use jiff::Timestamp;
 use rootstock_core::desired::Desired;
 use rootstock_proto::v1;
 use rootstock_proto::v1::fleet_server::Fleet;
 use rootstock_proto::v1::node_message::Kind;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -57,7 +58,7 @@ impl<D> FleetService<D> {
 
 #[tonic::async_trait]
 impl<D: Directory> Fleet for FleetService<D> {
-    type SyncStream = ReceiverStream<Result<v1::ControllerMessage, Status>>;
+    type SyncStream = Pin<Box<dyn Stream<Item = Result<v1::ControllerMessage, Status>> + Send>>;
 
     async fn sync(
         &self,
@@ -74,14 +75,11 @@ impl<D: Directory> Fleet for FleetService<D> {
         let held = hello.content.map(|content| (hello.generation, content));
         let (seat, desired) = Seat::take(&self.seats, &self.directory, peer.node.clone(), hello)
             .map_err(|refused| refuse(&peer.node, refused))?;
-        // One message waits for the network; a later state replaces what waits
-        // behind it in the watch.
-        let (out, outbound) = mpsc::channel(1);
         let (term, shutdown) = (self.term.clone(), self.shutdown.clone());
-        let drafts = Arc::clone(&self.drafts);
-        let channels = Channels { inbound, out, desired, drafts, issuer, term, shutdown };
-        self.streams.spawn(Session::new(seat, channels, held, peer.not_after).run());
-        Ok(Response::new(ReceiverStream::new(outbound)))
+        let (drafts, _counted) = (Arc::clone(&self.drafts), self.streams.token());
+        let channels = Channels { inbound, desired, drafts, issuer, term, shutdown, _counted };
+        let session = Session::new(seat, channels, held, peer.not_after);
+        Ok(Response::new(Box::pin(session.stream())))
     }
 }
 

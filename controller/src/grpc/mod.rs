@@ -4,7 +4,7 @@
 //!  TcpListener ─▶ Acceptor: ClientHello ─▶ Directory (host ─▶ shoot) ─▶ handshake ─▶ Link (shoot, certificate)
 //!                   │ bounded mpsc                                                     │ with each request
 //!                   ▼                                                                  ▼
-//!  tonic: Enrollment.Enroll, Renew ─▶ identity::Enroller        Fleet.Sync ─▶ Session, one task per node
+//!  tonic: Enrollment.Enroll, Renew ─▶ identity::Enroller        Fleet.Sync ─▶ Session, the response itself
 //!                                                                  │  ▲
 //!                                            Directory::report … ◀─┘  └─ watch<Desired> from Directory::connect
 //! ```
@@ -13,7 +13,8 @@
 //! the [`Directory`], and what they say goes there.
 //!
 //! * [`hello`]: what a node says first
-//! * `listener`: TLS; `enrollment`, `fleet`: the services; `session`: one node's stream
+//! * `listener`: TLS; `enrollment`, `fleet`: the services
+//! * `session`: one node's stream; `hear`: what the node says on it; `farewell`: its end
 
 use std::fmt;
 use std::io;
@@ -41,7 +42,9 @@ use crate::lead::Term;
 
 mod drafts;
 mod enrollment;
+mod farewell;
 mod fleet;
+mod hear;
 pub mod hello;
 mod listener;
 mod session;
