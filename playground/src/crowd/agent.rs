@@ -154,8 +154,22 @@ impl Agent {
         if let Some(report) = report {
             say.send(message(report)).await?;
         }
+        let mut at_work = self.shared.at_work.subscribe();
         loop {
-            let Ok(Some(heard)) = hear.message().await else { return Ok(Ended::Lost) };
+            let heard = tokio::select! {
+                // Cancel-safe: what was read in part stays in the stream.
+                heard = hear.message() => heard,
+                // Cancel-safe: a change stays unseen until it is borrowed.
+                _ = at_work.changed() => {
+                    let done = !*at_work.borrow_and_update();
+                    let report = done.then(|| self.node().report()).flatten();
+                    if let Some(report) = report {
+                        say.send(message(report)).await?;
+                    }
+                    continue;
+                }
+            };
+            let Ok(Some(heard)) = heard else { return Ok(Ended::Lost) };
             let epoch = heard.epoch;
             match heard.kind {
                 Some(Said::Desired(wire)) => {
@@ -204,7 +218,8 @@ impl Agent {
         let bundles: Vec<_> = desired.content.bundles.iter().map(report).collect();
         node.held = Some((generation, content));
         node.bundles = bundles;
-        let report = node.report();
+        // Who is at work reports when it is done.
+        let report = (!*self.shared.at_work.borrow()).then(|| node.report()).flatten();
         drop(node);
         self.shared.seen.send_modify(|seen| {
             if epoch < seen.epoch {

@@ -67,6 +67,8 @@ struct Shared {
     place: Place,
     roots: RootCertStore,
     seen: watch::Sender<Seen>,
+    /// Whether nodes take time over what they are sent.
+    at_work: watch::Sender<bool>,
 }
 
 impl Crowd {
@@ -82,7 +84,8 @@ impl Crowd {
     ) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(ca.cert_der().clone())?;
-        let shared = Arc::new(Shared { place, roots, seen: watch::Sender::default() });
+        let (seen, at_work) = Default::default();
+        let shared = Arc::new(Shared { place, roots, seen, at_work });
         let (mut waiting, mut held) = (Vec::new(), Vec::new());
         for id in nodes {
             let node = Arc::new(Mutex::new(Node::default()));
@@ -97,6 +100,12 @@ impl Crowd {
         for agent in self.waiting.drain(..) {
             self.agents.spawn(agent.run());
         }
+    }
+
+    /// From here on, whether nodes are at work on what they are sent: they take
+    /// it, and report that all of it is proven when they no longer are.
+    pub fn set_at_work(&self, at_work: bool) {
+        self.shared.at_work.send_replace(at_work);
     }
 
     /// What it has seen, from here on.
