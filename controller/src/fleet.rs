@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use rootstock_core::desired::{Desired, Generation};
+use rootstock_core::desired::Generation;
 use rootstock_core::status::BundleReport;
 use tokio::sync::watch;
 
+use crate::content::Offered;
 use crate::grpc::{Directory, Hello, Refused, RefusedItem, ShootEndpoint};
 use crate::identity::NodeId;
 use crate::index::Index;
@@ -27,7 +28,7 @@ impl Directory for Fleet {
         &self,
         node: &NodeId,
         hello: Hello,
-    ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
+    ) -> Result<watch::Receiver<Option<Offered>>, Refused> {
         let held = hello.content.map(|content| (hello.generation, content));
         tracing::debug!(%node, agent = hello.agent_version, generation = hello.generation.0, "hello");
         self.index.connect(node, held)

@@ -5,7 +5,7 @@
 //!  ContainerRuntimes ─▶ seed ──────────────────────────┤
 //!  Clusters, Nodes ─▶ shoot (one task each) ───────────┤
 //!                                                      ▼
-//!                                                    Index ─ core::assign ─▶ watch<Desired> per node
+//!                                                    Index ─ core::assign ─▶ watch<Offered> per node
 //!                                                      ▲                        │
 //!  agents ══ mTLS ══ grpc ─ reports ───────────────────┘                        │
 //!    ◀═══════════════ Desired ══════════════════════════════════════════════════┘
@@ -19,7 +19,7 @@
 //! * [`app`]: every task, spawned, named and joined
 //! * [`lead`]: which of several controllers acts; `term`: what it does then
 //! * [`api`]: Gardener's resources
-//! * [`index`]: everything that is known
+//! * [`index`]: everything that is known; [`content`]: what nodes should have
 //! * [`identity`], [`grpc`]: who a node is, and the stream to it
 
 pub mod api;
@@ -27,6 +27,7 @@ pub mod app;
 mod args;
 mod bundles;
 pub mod catalog;
+pub mod content;
 mod events;
 mod fleet;
 pub mod grpc;

@@ -176,6 +176,43 @@ pub struct Assignment {
     pub verdicts: BTreeMap<String, Verdict>,
 }
 
+/// How the claims of a shoot see a node, each in its place. Nodes that are
+/// seen alike get the same content; only a problem may name its node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sight(Option<Architecture>, Vec<Stance>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stance {
+    /// It has nothing to do with the node.
+    Apart,
+    /// It may be the node's own: what the node has of the type stays.
+    Keeps,
+    /// It can't be read, and is the node's own.
+    Stops,
+    /// The node is to have what it asks for.
+    Selects,
+}
+
+impl Sight {
+    /// How these claims see a node.
+    pub fn of(node: &NodeFacts, claims: &[Claim]) -> Self {
+        Self(node.architecture, claims.iter().map(|claim| stance(node, claim)).collect())
+    }
+}
+
+fn stance(node: &NodeFacts, claim: &Claim) -> Stance {
+    let own = || is_in_pool(node, &claim.pool);
+    match &claim.ask {
+        Ok(ask) if !ask.selector.matches(&node.labels) => {
+            // A label of the selector may be lost while the node is still in the pool.
+            if own() && ask.selector.allows(&node.labels) { Stance::Keeps } else { Stance::Apart }
+        }
+        Ok(_) if is_labelled(node, &claim.runtime) => Stance::Selects,
+        Err(_) if is_labelled(node, &claim.runtime) && own() => Stance::Stops,
+        Ok(_) | Err(_) => Stance::Keeps,
+    }
+}
+
 /// Works out what a node should have.
 ///
 /// Total: whatever the input, the answer is an assignment.
@@ -188,24 +225,18 @@ pub fn assign(
     let mut assignment = Assignment::default();
     let mut by_type: BTreeMap<&RuntimeType, Vec<(&Claim, &Ask)>> = BTreeMap::new();
     for claim in claims {
-        let labelled = is_labelled(node, &claim.runtime);
-        match &claim.ask {
-            Ok(ask) if !ask.selector.matches(&node.labels) => {
-                // A label of the selector may be lost while the node is still in the pool.
-                if is_in_pool(node, &claim.pool) && ask.selector.allows(&node.labels) {
-                    assignment.content.keep.insert(claim.runtime.clone());
-                }
+        match (stance(node, claim), &claim.ask) {
+            (Stance::Apart, _) => {}
+            (Stance::Selects, Ok(ask)) => {
+                by_type.entry(&claim.runtime).or_default().push((claim, ask));
             }
-            Ok(ask) if labelled => by_type.entry(&claim.runtime).or_default().push((claim, ask)),
-            Ok(_) => {
+            (Stance::Stops, Err(problem)) => {
                 assignment.content.keep.insert(claim.runtime.clone());
+                let verdict = Verdict::Held(problem.clone());
+                assignment.verdicts.insert(claim.name.clone(), verdict);
             }
-            Err(problem) => {
+            (Stance::Keeps | Stance::Stops | Stance::Selects, _) => {
                 assignment.content.keep.insert(claim.runtime.clone());
-                if labelled && is_in_pool(node, &claim.pool) {
-                    let verdict = Verdict::Held(problem.clone());
-                    assignment.verdicts.insert(claim.name.clone(), verdict);
-                }
             }
         }
     }

@@ -14,19 +14,22 @@ use crate::{MAX_TYPES, v1};
 /// in its canonical encoding (fields in order, maps sorted, which is what the
 /// generated code writes), with generation and hash left out.
 pub fn content_hash(content: &DesiredContent) -> Digest {
-    Digest::of(&message(content).encode_to_vec())
+    Digest::of(&unsigned(content).encode_to_vec())
+}
+
+/// The message of a desired content, whose hash is known, without generation.
+pub fn message(content: &DesiredContent, hash: Digest) -> v1::Desired {
+    v1::Desired { content_hash: hash.as_bytes().to_vec(), ..unsigned(content) }
 }
 
 impl From<&Desired> for v1::Desired {
     fn from(desired: &Desired) -> Self {
-        let mut wire = message(&desired.content);
-        wire.content_hash = Digest::of(&wire.encode_to_vec()).as_bytes().to_vec();
-        wire.generation = desired.generation.0;
-        wire
+        let wire = message(&desired.content, content_hash(&desired.content));
+        Self { generation: desired.generation.0, ..wire }
     }
 }
 
-fn message(content: &DesiredContent) -> v1::Desired {
+fn unsigned(content: &DesiredContent) -> v1::Desired {
     v1::Desired {
         generation: 0,
         content_hash: Vec::new(),

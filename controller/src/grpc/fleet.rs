@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use jiff::Timestamp;
-use rootstock_core::desired::Desired;
 use rootstock_proto::v1;
 use rootstock_proto::v1::fleet_server::Fleet;
 use rootstock_proto::v1::node_message::Kind;
@@ -16,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::drafts::Drafts;
 use super::listener::Link;
 use super::session::{Channels, Session};
 use super::{Directory, Hello, Refused};
+use crate::content::Offered;
 use crate::identity::NodeId;
 use crate::lead::Term;
 
@@ -29,7 +28,6 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct FleetService<D> {
     directory: Arc<D>,
     seats: Arc<Seats>,
-    drafts: Arc<Drafts>,
     streams: TaskTracker,
     term: Term,
     shutdown: CancellationToken,
@@ -42,8 +40,7 @@ impl<D: Directory> FleetService<D> {
         term: Term,
         shutdown: CancellationToken,
     ) -> Self {
-        let (seats, drafts) = Default::default();
-        Self { directory, seats, drafts, streams, term, shutdown }
+        Self { directory, seats: Arc::default(), streams, term, shutdown }
     }
 }
 
@@ -76,8 +73,8 @@ impl<D: Directory> Fleet for FleetService<D> {
         let (seat, desired) = Seat::take(&self.seats, &self.directory, peer.node.clone(), hello)
             .map_err(|refused| refuse(&peer.node, refused))?;
         let (term, shutdown) = (self.term.clone(), self.shutdown.clone());
-        let (drafts, _counted) = (Arc::clone(&self.drafts), self.streams.token());
-        let channels = Channels { inbound, desired, drafts, issuer, term, shutdown, _counted };
+        let _counted = self.streams.token();
+        let channels = Channels { inbound, desired, issuer, term, shutdown, _counted };
         let session = Session::new(seat, channels, held, peer.not_after);
         Ok(Response::new(Box::pin(session.stream())))
     }
@@ -133,7 +130,7 @@ impl Seats {
 }
 
 /// What a seat shows: the node's desired state.
-pub(super) type DesiredState = watch::Receiver<Option<Arc<Desired>>>;
+pub(super) type DesiredState = watch::Receiver<Option<Offered>>;
 
 impl<D: Directory> Seat<D> {
     fn take(

@@ -6,7 +6,7 @@
 //!                   ▼                                                                  ▼
 //!  tonic: Enrollment.Enroll, Renew ─▶ identity::Enroller        Fleet.Sync ─▶ Session, the response itself
 //!                                                                  │  ▲
-//!                                            Directory::report … ◀─┘  └─ watch<Desired> from Directory::connect
+//!                                            Directory::report … ◀─┘  └─ watch<Offered> from Directory::connect
 //! ```
 //!
 //! Nothing here decides anything about nodes. What they should have comes from
@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rootstock_core::desired::{Desired, Generation};
+use rootstock_core::desired::Generation;
 use rootstock_core::name::ShootName;
 use rootstock_core::status::BundleReport;
 use rootstock_proto::v1::enrollment_server::EnrollmentServer;
@@ -36,11 +36,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
+use crate::content::Offered;
 use crate::identity::NodeId;
 use crate::identity::authorities::Authorities;
 use crate::lead::Term;
 
-mod drafts;
 mod enrollment;
 mod farewell;
 mod fleet;
@@ -67,7 +67,7 @@ pub trait Directory: Send + Sync + 'static {
         &self,
         node: &NodeId,
         hello: Hello,
-    ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused>;
+    ) -> Result<watch::Receiver<Option<Offered>>, Refused>;
 
     /// Where the bundles of the node are, all of them, under a generation.
     fn report(&self, node: &NodeId, generation: Generation, reports: Vec<BundleReport>);

@@ -5,7 +5,6 @@
 //! that moment, and a node that takes nothing is not heard either.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
@@ -21,7 +20,6 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Status, Streaming};
 
 use super::Directory;
-use super::drafts::Drafts;
 use super::farewell::{End, lifetime};
 use super::fleet::{DesiredState, Seat};
 use super::hear::hear;
@@ -56,7 +54,6 @@ pub(super) struct Session<D: Directory> {
 pub(super) struct Channels {
     pub(super) inbound: Streaming<v1::NodeMessage>,
     pub(super) desired: DesiredState,
-    pub(super) drafts: Arc<Drafts>,
     /// Who signed the node's certificate.
     pub(super) issuer: Anchor,
     pub(super) term: Term,
@@ -107,7 +104,7 @@ impl<D: Directory> Session<D> {
     /// Hears the node until there is something to say to it.
     async fn next(&mut self) -> Result<Kind, End> {
         let Self { seat, channels, held, ends, paced, pending, skipped, .. } = self;
-        let Channels { inbound, desired, drafts, issuer, term, shutdown, .. } = channels;
+        let Channels { inbound, desired, issuer, term, shutdown, .. } = channels;
         // What ends a stream is waited for once, and not anew with each message:
         // all streams share the lists of those who wait.
         let mut replaced = pin!(seat.replaced.cancelled());
@@ -132,16 +129,14 @@ impl<D: Directory> Session<D> {
                     *pending = false;
                     let latest = desired.borrow_and_update().clone();
                     let Some(latest) = latest else { continue };
-                    let held = held.take();
-                    let draft = drafts.of(&latest);
-                    if held.is_some_and(|(g, c)| g == latest.generation && draft.is(&c)) {
+                    if held.take() == Some((latest.generation, latest.content.hash())) {
                         continue;
                     }
                     if !term.holds() {
                         // It may be another's to say by now.
                         return Err(End::Shutdown);
                     }
-                    let desired = draft.message(latest.generation);
+                    let desired = latest.message();
                     if is_bearable(&seat.node, &desired) {
                         return Ok(Kind::Desired(desired));
                     }

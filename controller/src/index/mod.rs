@@ -5,14 +5,15 @@
 //!  agents  ─▶ connect, report, accepted …          ─┤
 //!                                                   ▼
 //!                 State (one lock, never held over an await)
-//!                   │ core::assign for each node that changed
-//!                   ├─▶ watch<Desired> of that node
+//!                   │ core::assign for each kind of node that changed
+//!                   ├─▶ watch<Offered> of that node
 //!                   └─▶ dirty ContainerRuntimes ─▶ status writer ─▶ core::rollup
 //! ```
 //!
 //! A node is sent nothing before its shoot's ContainerRuntimes and Nodes are
 //! known as a whole, because what is not known must not uninstall anything.
 
+mod alike;
 mod claim;
 mod installer;
 mod node;
@@ -25,11 +26,12 @@ mod view;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use rootstock_core::assign::Resolution;
+use rootstock_core::assign::{Resolution, assign};
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
@@ -45,8 +47,9 @@ pub use view::{BundleView, NodeView, Page, RuntimeKey};
 use crate::api::ContainerRuntime;
 use crate::home::Home;
 use crate::identity::NodeId;
+use alike::Alike;
 use claim::Runtime;
-use node::{Hashes, Node, NodeObject};
+use node::{Node, NodeObject};
 use shoot::Shoot;
 
 /// The most Nodes of one shoot that are known; others get nothing. It is four
@@ -338,14 +341,22 @@ impl State {
         let claims: Vec<_> =
             shoot.runtimes.values().filter_map(|runtime| runtime.claim.clone()).collect();
         let known = self.seed_listed && shoot.nodes_listed && !shoot.waits_for_installer();
-        let mut hashes = Hashes::default();
-        let assign = |node: &mut Node| {
-            let bundles = installer::gate(&self.bundles, &shoot.installer, &node.object.facts.name);
-            node.assign(&claims, &bundles, &self.registries, known, &mut hashes);
+        if only.is_none() {
+            shoot.alike = Alike::default();
+        }
+        let assign_one = |node: &mut Node| {
+            let facts = &node.object.facts;
+            let assigned = match installer::gate(&self.bundles, &shoot.installer, &facts.name) {
+                Cow::Borrowed(all) => shoot.alike.assign(facts, &claims, all, &self.registries),
+                Cow::Owned(its) => {
+                    shoot.alike.alone(assign(facts, &claims, &its, &self.registries))
+                }
+            };
+            node.assign(assigned, known);
         };
         match only {
-            Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign),
-            None => shoot.nodes.values_mut().for_each(assign),
+            Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign_one),
+            None => shoot.nodes.values_mut().for_each(assign_one),
         }
         self.mark_dirty(name);
     }

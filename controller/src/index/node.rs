@@ -1,21 +1,19 @@
 //! One node in the index: what it should have, what it says, who is connected.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rootstock_core::assign::{
-    AGENT_LABEL, AskedBy, Assignment, Claim, NodeFacts, Resolution, Verdict, assign,
-};
-use rootstock_core::desired::{Desired, DesiredContent, Generation, Registry};
+use rootstock_core::assign::{AGENT_LABEL, AskedBy, NodeFacts, Verdict};
+use rootstock_core::desired::{DesiredContent, Generation};
 use rootstock_core::digest::Digest;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName, Uid};
 use rootstock_core::rollup::Connection;
 use rootstock_core::status::{BundleReport, Phase, Reason};
-use rootstock_proto::desired::content_hash;
 use tokio::sync::watch;
 
+use super::alike::Assigned;
 use super::{Index, State};
+use crate::content::Offered;
 use crate::grpc::Refused;
 use crate::identity::NodeId;
 
@@ -37,6 +35,7 @@ pub(super) struct NodeObject {
     pub(super) facts: NodeFacts,
     pub(super) uid: Uid,
     pub(super) label_bytes: usize,
+    agent_label: bool,
 }
 
 impl NodeObject {
@@ -59,25 +58,22 @@ impl NodeObject {
             .and_then(|name| name.parse().ok());
         let name = object.metadata.name.as_deref()?.parse().ok()?;
         let uid = object.metadata.uid.as_deref()?.parse().ok()?;
-        Some(Self { facts: NodeFacts { name, labels, architecture, asked_by }, uid, label_bytes })
+        let agent_label = labels.get(AGENT_LABEL).is_some_and(|value| value == "true");
+        let facts = NodeFacts { name, labels, architecture, asked_by };
+        Some(Self { facts, uid, label_bytes, agent_label })
     }
 
     pub(super) fn has_agent_label(&self) -> bool {
-        self.facts.labels.get(AGENT_LABEL).is_some_and(|value| value == "true")
+        self.agent_label
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) object: NodeObject,
-    pub(super) assignment: Assignment,
-    /// The hash of the assignment's content, which is made once: it covers
-    /// every config blob.
-    content_hash: Digest,
+    pub(super) assigned: Arc<Assigned>,
     /// What the node is sent; nothing until enough is known.
-    desired: watch::Sender<Option<Arc<Desired>>>,
-    /// The hash of what it is sent.
-    hash: Option<Digest>,
+    desired: watch::Sender<Option<Offered>>,
     /// What the node's ledger held when it last said so.
     held: Option<(Generation, Digest)>,
     pub(super) connection: Connection,
@@ -91,34 +87,13 @@ pub(super) struct Node {
     pub(super) refused: Option<(Reason, String)>,
 }
 
-/// The hash of the content that was worked out last: most nodes of a shoot
-/// should have the same.
-#[derive(Debug, Default)]
-pub(super) struct Hashes(Option<(DesiredContent, Digest)>);
-
-impl Hashes {
-    fn of(&mut self, content: &DesiredContent) -> Digest {
-        match &self.0 {
-            Some((last, hash)) if last == content => *hash,
-            Some(_) | None => {
-                let hash = content_hash(content);
-                self.0 = Some((content.clone(), hash));
-                hash
-            }
-        }
-    }
-}
-
 impl Node {
     pub(super) fn new(object: NodeObject) -> Self {
         let (desired, _) = watch::channel(None);
-        let assignment = Assignment::default();
         Self {
             object,
-            content_hash: content_hash(&assignment.content),
-            assignment,
+            assigned: Arc::default(),
             desired,
-            hash: None,
             held: None,
             connection: Connection::Never,
             away_since: Instant::now(),
@@ -128,29 +103,18 @@ impl Node {
         }
     }
 
-    /// Works out what the node should have and publishes it, if enough is known.
-    pub(super) fn assign(
-        &mut self,
-        claims: &[Claim],
-        bundles: &BTreeMap<RuntimeType, Resolution>,
-        registries: &BTreeMap<String, Registry>,
-        known: bool,
-        hashes: &mut Hashes,
-    ) {
-        let assignment = assign(&self.object.facts, claims, bundles, registries);
-        if assignment.content != self.assignment.content {
-            self.content_hash = hashes.of(&assignment.content);
-        }
-        self.assignment = assignment;
+    /// Takes what the node should have and publishes it, if enough is known.
+    pub(super) fn assign(&mut self, assigned: Arc<Assigned>, known: bool) {
+        self.assigned = assigned;
         // A bundle that is being looked up will be there in a moment; until
         // then a node that holds something keeps it without being told so.
-        let pending = self.assignment.verdicts.values().any(|verdict| {
+        let pending = self.assigned.verdicts.values().any(|verdict| {
             matches!(verdict, Verdict::Held(problem) if problem.reason == Reason::BundlePending)
         });
         let first = self.desired.borrow().is_none();
         // The label keeps the agent on the node until it has cleaned up, so it
         // is there before there is anything to clean up.
-        let labelled = self.object.has_agent_label() || self.assignment.content.bundles.is_empty();
+        let labelled = self.object.has_agent_label() || self.content().bundles.is_empty();
         if known && labelled && !(first && pending) {
             self.publish();
         }
@@ -158,8 +122,8 @@ impl Node {
 
     /// Publishes what the node should have, under a number that the node takes.
     fn publish(&mut self) {
-        let hash = self.content_hash;
-        let unchanged = self.hash == Some(hash);
+        let hash = self.assigned.content.hash();
+        let unchanged = self.desired.borrow().as_ref().is_some_and(|d| d.content.hash() == hash);
         let own = self.generation();
         let generation = match self.held {
             // The node has exactly this already: its number stays, whatever
@@ -174,9 +138,8 @@ impl Node {
         if unchanged && generation == own {
             return;
         }
-        self.hash = Some(hash);
-        let content = self.assignment.content.clone();
-        self.desired.send_replace(Some(Arc::new(Desired { generation, content })));
+        let content = Arc::clone(&self.assigned.content);
+        self.desired.send_replace(Some(Offered { generation, content }));
         // What it said that it holds is over with the first other state that
         // it is sent: a way back has a number of its own.
         self.held = self.held.filter(|(held, _)| *held == generation);
@@ -187,7 +150,7 @@ impl Node {
     }
 
     pub(super) fn content(&self) -> &DesiredContent {
-        &self.assignment.content
+        &self.assigned.content
     }
 
     /// Whether the node has confirmed that it has nothing of what it was sent to lose.
@@ -314,7 +277,7 @@ impl Index {
         &self,
         id: &NodeId,
         held: Option<(Generation, Digest)>,
-    ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
+    ) -> Result<watch::Receiver<Option<Offered>>, Refused> {
         let known = self.lock().shoots.get(&id.shoot).is_some_and(|s| s.nodes_listed);
         if !known {
             return Err(Refused::NotSynced);

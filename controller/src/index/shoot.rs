@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rootstock_core::name::NodeName;
 
+use super::alike::Alike;
 use super::claim::Runtime;
 use super::installer::Installer;
 use super::node::{Node, NodeObject};
@@ -33,6 +34,7 @@ pub(super) struct Shoot {
     pub(super) changed: u64,
     pub(super) runtimes: BTreeMap<String, Runtime>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
+    pub(super) alike: Alike,
     /// The bytes of their labels.
     label_bytes: usize,
     /// Who installed gVisor before.

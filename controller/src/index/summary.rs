@@ -107,7 +107,7 @@ impl State {
             .nodes
             .values()
             .filter_map(|node| {
-                let verdict = node.assignment.verdicts.get(name)?;
+                let verdict = node.assigned.verdicts.get(name)?;
                 let report = node
                     .reports
                     .iter()

@@ -186,7 +186,7 @@ fn a_resource_that_becomes_unreadable_leaves_the_node_as_it_is() {
 fn a_deletion_is_done_when_the_node_has_said_so() {
     let index = ready();
     let desired = index.connect(&id("1"), None).unwrap();
-    let told = |d: &watch::Receiver<Option<std::sync::Arc<rootstock_core::desired::Desired>>>| {
+    let told = |d: &watch::Receiver<Option<crate::content::Offered>>| {
         d.borrow().as_ref().unwrap().generation
     };
     index.report(&id("1"), told(&desired), report(Phase::Loaded));

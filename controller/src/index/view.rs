@@ -171,12 +171,12 @@ fn bundle_view(runtime: String, reference: String, resolution: &Resolution) -> B
 fn node_views(name: &ShootName, shoot: &Shoot) -> Vec<NodeView> {
     let mut views = BTreeMap::new();
     for (node_name, node) in &shoot.nodes {
-        if node.assignment.verdicts.is_empty() && node.reports.is_none() {
+        if node.assigned.verdicts.is_empty() && node.reports.is_none() {
             continue;
         }
         let reports = node.reports.iter().flatten();
         // What is asked for and not heard of yet is there as waiting.
-        let unheard = node.assignment.verdicts.iter().filter_map(|(claim, verdict)| {
+        let unheard = node.assigned.verdicts.iter().filter_map(|(claim, verdict)| {
             let runtime = shoot.runtimes.get(claim)?.runtime.as_ref()?;
             let heard = node.reports.iter().flatten().any(|r| r.runtime == *runtime);
             let mut view = serde_json::json!({"type": runtime, "phase": "Waiting"});

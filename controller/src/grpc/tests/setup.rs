@@ -30,6 +30,7 @@ use tonic::codegen::{Service, http::Uri};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
+use crate::content::Offered;
 use crate::grpc::{Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve};
 use crate::identity::NodeId;
 use crate::identity::authorities::Authorities;
@@ -55,7 +56,7 @@ pub(super) enum Told {
 
 pub(super) struct FakeDirectory {
     shoots: Mutex<BTreeMap<String, Arc<ShootEndpoint>>>,
-    nodes: Mutex<BTreeMap<String, watch::Sender<Option<Arc<Desired>>>>>,
+    nodes: Mutex<BTreeMap<String, watch::Sender<Option<Offered>>>>,
     told: mpsc::Sender<Told>,
 }
 
@@ -84,8 +85,9 @@ impl FakeDirectory {
         };
         let registries = (size > 0).then_some(large).into_iter().collect();
         let content = DesiredContent { registries, ..DesiredContent::default() };
-        let desired = Desired { generation: Generation(generation), content };
-        self.nodes.lock().unwrap()[node].send_replace(Some(Arc::new(desired)));
+        let content = Arc::new(content.into());
+        let desired = Offered { generation: Generation(generation), content };
+        self.nodes.lock().unwrap()[node].send_replace(Some(desired));
     }
 }
 
@@ -98,7 +100,7 @@ impl Directory for FakeDirectory {
         &self,
         node: &NodeId,
         hello: Hello,
-    ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
+    ) -> Result<watch::Receiver<Option<Offered>>, Refused> {
         let nodes = self.nodes.lock().unwrap();
         let desired = nodes.get(&node.to_string()).ok_or(Refused::UnknownNode)?;
         self.tell(Told::Connected(node.to_string(), hello.generation));

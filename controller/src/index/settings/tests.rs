@@ -1,7 +1,5 @@
-use std::sync::Arc;
-
+use crate::content::Offered;
 use rootstock_core::assign::{Resolution, Verdict};
-use rootstock_core::desired::Desired;
 use rootstock_core::path::BinaryRoots;
 use rootstock_core::provider::{GVISOR_API, GVISOR_KIND, How, RUNTIME_API, RUNTIME_KIND};
 use rootstock_core::rollup::ConditionStatus;
@@ -41,11 +39,11 @@ fn ready(how: How, object: &ContainerRuntime) -> Index {
     index
 }
 
-fn desired(index: &Index) -> watch::Receiver<Option<Arc<Desired>>> {
+fn desired(index: &Index) -> watch::Receiver<Option<Offered>> {
     index.connect(&id("1"), None).unwrap()
 }
 
-fn settings(desired: &watch::Receiver<Option<Arc<Desired>>>) -> Value {
+fn settings(desired: &watch::Receiver<Option<Offered>>) -> Value {
     let desired = desired.borrow();
     Value::Object(desired.as_ref().unwrap().content.bundles[0].settings.clone())
 }
@@ -83,7 +81,7 @@ fn a_bad_configuration_keeps_the_last_good_state_on_the_nodes() {
 
         index.put_runtime(&object);
         let content = desired.borrow().as_ref().unwrap().content.clone();
-        assert_eq!((content.bundles.len(), content.keep), (0, [gvisor()].into()));
+        assert_eq!((content.bundles.len(), &content.keep), (0, &[gvisor()].into()));
         let (status, reason, message) = nodes_ready(&index);
         assert_eq!((status, reason.as_str()), (ConditionStatus::False, "ConfigurationInvalid"));
         assert!(message.contains(want), "{message}");
@@ -159,7 +157,7 @@ fn the_older_of_two_resources_decides_until_they_agree() {
     let verdict = |name: &str| {
         let state = index.lock();
         let node = state.shoots[&shoot()].nodes.values().next().unwrap();
-        node.assignment.verdicts[name].clone()
+        node.assigned.verdicts[name].clone()
     };
     assert!(matches!(verdict("z-old"), Verdict::Wanted(_)));
     let Verdict::Held(problem) = verdict("a-new") else { panic!() };

@@ -1,0 +1,82 @@
+//! What nodes should have, made once for all that should have the same.
+
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use rootstock_core::desired::{DesiredContent, Generation};
+use rootstock_core::digest::Digest;
+use rootstock_proto::{desired, v1};
+
+/// A desired content with its hash, and the message that it becomes. It is
+/// shared by ten thousand nodes.
+#[derive(Debug)]
+pub struct Content {
+    desired: DesiredContent,
+    hash: Digest,
+    message: OnceLock<v1::Desired>,
+}
+
+/// What one node should have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offered {
+    /// The node's own number of it.
+    pub generation: Generation,
+    /// All of it.
+    pub content: Arc<Content>,
+}
+
+impl Content {
+    /// The hash by which a node tells whether it holds this.
+    pub fn hash(&self) -> Digest {
+        self.hash
+    }
+}
+
+impl From<DesiredContent> for Content {
+    fn from(desired: DesiredContent) -> Self {
+        let hash = desired::content_hash(&desired);
+        Self { desired, hash, message: OnceLock::new() }
+    }
+}
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl Deref for Content {
+    type Target = DesiredContent;
+
+    fn deref(&self) -> &DesiredContent {
+        &self.desired
+    }
+}
+
+impl Offered {
+    /// The message to the node.
+    pub fn message(&self) -> v1::Desired {
+        let content = &self.content;
+        let message = content.message.get_or_init(|| desired::message(content, content.hash));
+        v1::Desired { generation: self.generation.0, ..message.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rootstock_core::desired::Desired;
+
+    use super::*;
+
+    #[test]
+    fn the_message_is_the_one_of_that_generation() {
+        let content =
+            DesiredContent { keep: ["kata".parse().unwrap()].into(), ..Default::default() };
+        let shared = Arc::new(Content::from(content.clone()));
+        for generation in [3, 5].map(Generation) {
+            let offered = Offered { generation, content: Arc::clone(&shared) };
+            let alone = Desired { generation, content: content.clone() };
+            assert_eq!(offered.message(), v1::Desired::from(&alone));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What is worked out for one node serves all that are like it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rootstock_core::assign::{Assignment, Claim, NodeFacts, Resolution, Sight, Verdict, assign};
+use rootstock_core::desired::{DesiredContent, Registry};
+use rootstock_core::name::RuntimeType;
+
+use crate::content::Content;
+
+/// What a node should have, and why.
+#[derive(Debug)]
+pub(super) struct Assigned {
+    /// For each claim that selects the node, by the resource's name.
+    pub(super) verdicts: BTreeMap<String, Verdict>,
+    pub(super) content: Arc<Content>,
+}
+
+impl Default for Assigned {
+    fn default() -> Self {
+        let content = Arc::new(DesiredContent::default().into());
+        Self { verdicts: BTreeMap::new(), content }
+    }
+}
+
+/// What the nodes of a shoot were assigned, as long as nothing but nodes change.
+#[derive(Debug, Default)]
+pub(super) struct Alike {
+    by_sight: BTreeMap<Sight, Arc<Assigned>>,
+    /// The last content that is not shared by sight: most have the same one.
+    last: Option<Arc<Content>>,
+}
+
+impl Alike {
+    /// What a node should have, as long as all but the node is as it was.
+    pub(super) fn assign(
+        &mut self,
+        node: &NodeFacts,
+        claims: &[Claim],
+        bundles: &BTreeMap<RuntimeType, Resolution>,
+        registries: &BTreeMap<String, Registry>,
+    ) -> Arc<Assigned> {
+        let sight = Sight::of(node, claims);
+        if let Some(known) = self.by_sight.get(&sight) {
+            return Arc::clone(known);
+        }
+        let assigned = self.alone(assign(node, claims, bundles, registries));
+        // A problem may name the node.
+        if assigned.verdicts.values().all(|verdict| matches!(verdict, Verdict::Wanted(_))) {
+            self.by_sight.insert(sight, Arc::clone(&assigned));
+        }
+        assigned
+    }
+
+    /// What a node was assigned for which something else holds than for the others.
+    pub(super) fn alone(&mut self, assignment: Assignment) -> Arc<Assigned> {
+        let Assignment { content, verdicts } = assignment;
+        let last = self.last.take().filter(|last| ***last == content);
+        let content = last.unwrap_or_else(|| Arc::new(content.into()));
+        self.last = Some(Arc::clone(&content));
+        Arc::new(Assigned { verdicts, content })
+    }
+}
