@@ -3,10 +3,13 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rootstock_proto::v1::{self, controller_message::Kind};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::identity::NodeId;
+use crate::identity::authorities::Anchor;
 
 /// The longest life of a stream.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -67,9 +70,35 @@ impl End {
     }
 }
 
+/// What ends a stream, whatever its node does.
+pub(super) struct Ends {
+    pub(super) certificate_end: Timestamp,
+    /// Who signed the certificate.
+    pub(super) issuer: Anchor,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Ends {
+    /// Waits for the first of them, or until another stream has replaced it.
+    pub(super) async fn first(self, node: NodeId, replaced: CancellationToken) -> End {
+        let left = self.certificate_end.duration_since(Timestamp::now());
+        let left = Duration::try_from(left).unwrap_or_default();
+        tokio::select! {
+            // The first of them that is so.
+            biased;
+            // Cancel-safe, all of them: a token stays cancelled, an authority
+            // that has left does not come back, and nor does time.
+            () = replaced.cancelled() => End::Replaced,
+            () = self.shutdown.cancelled() => End::Shutdown,
+            () = self.issuer.left() => End::Untrusted,
+            () = tokio::time::sleep(lifetime(&node).min(left)) => End::Aged,
+        }
+    }
+}
+
 /// A day, less up to a tenth of it by the node's name: nodes that came in the
 /// same minute don't leave in the same minute.
-pub(super) fn lifetime(node: &NodeId) -> Duration {
+fn lifetime(node: &NodeId) -> Duration {
     let tenth = LIFETIME.as_secs() / 10;
     LIFETIME - Duration::from_secs(drawn(node) % tenth)
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::farewell::Ends;
 use super::listener::Link;
 use super::session::{Channels, Session};
 use super::{Directory, Hello, Refused};
@@ -72,10 +73,11 @@ impl<D: Directory> Fleet for FleetService<D> {
         let held = hello.content.map(|content| (hello.generation, content));
         let (seat, desired) = Seat::take(&self.seats, &self.directory, peer.node.clone(), hello)
             .map_err(|refused| refuse(&peer.node, refused))?;
-        let (term, shutdown) = (self.term.clone(), self.shutdown.clone());
-        let _counted = self.streams.token();
-        let channels = Channels { inbound, desired, issuer, term, shutdown, _counted };
-        let session = Session::new(seat, channels, held, peer.not_after);
+        let (term, _counted) = (self.term.clone(), self.streams.token());
+        let channels = Channels { inbound, desired, term, _counted };
+        let (certificate_end, shutdown) = (peer.not_after, self.shutdown.clone());
+        let session =
+            Session::new(seat, channels, held, Ends { certificate_end, issuer, shutdown });
         Ok(Response::new(Box::pin(session.stream())))
     }
 }

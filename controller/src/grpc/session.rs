@@ -4,27 +4,24 @@
 //! has room for what it says, so that the state which a node gets is the one of
 //! that moment, and a node that takes nothing is not heard either.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
-use jiff::Timestamp;
 use prost::Message as _;
 use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
 use rootstock_proto::MAX_CONTROLLER_MESSAGE;
 use rootstock_proto::v1::{self, controller_message::Kind};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Status, Streaming};
 
 use super::Directory;
-use super::farewell::{End, lifetime};
+use super::farewell::{End, Ends};
 use super::fleet::{DesiredState, Seat};
 use super::hear::hear;
 use crate::identity::NodeId;
-use crate::identity::authorities::Anchor;
 use crate::lead::Term;
 
 /// After this many messages at once a node is read at one each [`PACE`].
@@ -40,7 +37,9 @@ pub(super) struct Session<D: Directory> {
     channels: Channels,
     /// What the node said that it holds: it is not sent that again.
     held: Option<(Generation, Digest)>,
-    ends: Instant,
+    /// Ready when something else than the node ends it. It is waited for once,
+    /// and not anew with each message: all streams share the lists of those who wait.
+    ended: Pin<Box<dyn Future<Output = End> + Send>>,
     /// When the node's messages so far would have come at [`PACE`].
     paced: Instant,
     /// Whether what it should have was not looked at yet on this stream.
@@ -54,10 +53,7 @@ pub(super) struct Session<D: Directory> {
 pub(super) struct Channels {
     pub(super) inbound: Streaming<v1::NodeMessage>,
     pub(super) desired: DesiredState,
-    /// Who signed the node's certificate.
-    pub(super) issuer: Anchor,
     pub(super) term: Term,
-    pub(super) shutdown: CancellationToken,
     /// Held as long as the stream is there.
     pub(super) _counted: TaskTrackerToken,
 }
@@ -67,15 +63,12 @@ impl<D: Directory> Session<D> {
         seat: Seat<D>,
         channels: Channels,
         held: Option<(Generation, Digest)>,
-        certificate_end: Timestamp,
+        ends: Ends,
     ) -> Self {
-        let left = certificate_end.duration_since(Timestamp::now());
-        let left = Duration::try_from(left).unwrap_or_default();
-        let now = Instant::now();
-        let ends = now + lifetime(&seat.node).min(left);
         tracing::info!(node = %seat.node, "node connected");
-        let (paced, pending, end) = (now, true, End::Left);
-        Self { seat, channels, held, ends, paced, pending, skipped: 0, end }
+        let ended = Box::pin(ends.first(seat.node.clone(), seat.replaced.clone()));
+        let (paced, pending, skipped, end) = (Instant::now(), true, 0, End::Left);
+        Self { seat, channels, held, ended, paced, pending, skipped, end }
     }
 
     /// What the node is told, until either side ends it.
@@ -103,26 +96,14 @@ impl<D: Directory> Session<D> {
 
     /// Hears the node until there is something to say to it.
     async fn next(&mut self) -> Result<Kind, End> {
-        let Self { seat, channels, held, ends, paced, pending, skipped, .. } = self;
-        let Channels { inbound, desired, issuer, term, shutdown, .. } = channels;
-        // What ends a stream is waited for once, and not anew with each message:
-        // all streams share the lists of those who wait.
-        let mut replaced = pin!(seat.replaced.cancelled());
-        let mut ended = pin!(shutdown.cancelled());
-        let mut left = pin!(issuer.left());
-        let mut aged = pin!(tokio::time::sleep_until(*ends));
+        let Self { seat, channels, held, ended, paced, pending, skipped, .. } = self;
+        let Channels { inbound, desired, term, .. } = channels;
         loop {
             tokio::select! {
                 // In order: nothing of a stream that was replaced may count.
                 biased;
-                // Cancel-safe: a token stays cancelled.
-                () = &mut replaced => return Err(End::Replaced),
-                // Cancel-safe: a token stays cancelled.
-                () = &mut ended => return Err(End::Shutdown),
-                // Cancel-safe: what has left does not come back.
-                () = &mut left => return Err(End::Untrusted),
-                // Cancel-safe: waits for a fixed time.
-                () = &mut aged => return Err(End::Aged),
+                // Cancel-safe: it stays with the session.
+                end = &mut *ended => return Err(end),
                 // Cancel-safe: it is done at once. The network has room, so the
                 // latest state is read and sent.
                 () = std::future::ready(()), if *pending => {
