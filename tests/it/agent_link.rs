@@ -137,6 +137,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     // The certificate was still good: one enrolment, one review.
     let reviews = world.asked.lock().unwrap().iter().filter(|p| p.contains("tokenreviews")).count();
     assert_eq!(reviews, 1);
+    assert_eq!(seen.borrow().vouched, ["pod-uid-1"]);
 
     world.desired.send_replace(desired(8, vec![]));
     let removed =

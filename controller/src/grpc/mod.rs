@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rootstock_core::desired::{Desired, Generation};
-use rootstock_core::name::ShootName;
+use rootstock_core::name::{ShootName, Uid};
 use rootstock_core::status::BundleReport;
 use rootstock_proto::v1::enrollment_server::EnrollmentServer;
 use rootstock_proto::v1::fleet_server::FleetServer;
@@ -75,6 +75,13 @@ pub trait Directory: Send + Sync + 'static {
     /// The node does not take the generation, or some of its items.
     fn refused(&self, node: &NodeId, generation: Generation, items: Vec<RefusedItem>);
 
+    /// Enrolment has just seen that this Pod of the agent lives on the node.
+    fn vouch(&self, node: &NodeId, pod: &Uid);
+
+    /// Whether it is known that no Pod of the agent lives on the node: its
+    /// certificate is good for nothing then.
+    fn lacks_agent(&self, node: &NodeId) -> bool;
+
     /// The node's last stream has ended. It is not called for a stream that
     /// another one of the same node has replaced.
     fn disconnect(&self, node: &NodeId);
@@ -86,6 +93,10 @@ pub enum Refused {
     /// The shoot has no such node, or another one of that name.
     #[error("the node is not one of its shoot (any more)")]
     UnknownNode,
+    /// The agent's Pod, for which the certificate was given, is gone, and no
+    /// other one has come.
+    #[error("no Pod of the agent runs on the node (any more)")]
+    NoAgent,
     /// Nothing can be said of the shoot's nodes yet.
     #[error("the controller does not know the shoot's nodes yet")]
     NotSynced,

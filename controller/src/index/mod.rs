@@ -1,7 +1,7 @@
 //! Everything that is known, and what follows from it.
 //!
 //! ```text
-//!  watches ─▶ put_runtime, put_node, put_bundles … ─┐
+//!  watches ─▶ put_runtime, put_node, put_agent …   ─┐
 //!  agents  ─▶ connect, report, accepted …          ─┤
 //!                                                   ▼
 //!                 State (one lock, never held over an await)
@@ -13,6 +13,7 @@
 //! A node is sent nothing before its shoot's ContainerRuntimes and Nodes are
 //! known as a whole, because what is not known must not uninstall anything.
 
+mod agents;
 mod claim;
 mod installer;
 mod node;
@@ -36,6 +37,7 @@ use rootstock_core::path::BinaryRoots;
 use rootstock_core::provider::How;
 use tokio::sync::watch;
 
+pub use agents::AgentPod;
 pub use installer::Installer;
 pub use node::LabelChange;
 pub use shoot::ShootState;

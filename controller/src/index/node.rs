@@ -226,6 +226,14 @@ impl Node {
         }
     }
 
+    /// Ends its stream: who listens is told by the end of what it listens to.
+    pub(super) fn hang_up(&mut self) {
+        if self.connection == Connection::Open {
+            let desired = self.desired.borrow().clone();
+            self.desired = watch::Sender::new(desired);
+        }
+    }
+
     /// Takes a newer Node object in. The agent is expected from its mark on.
     pub(super) fn renew(&mut self, object: NodeObject) {
         if !self.object.has_agent_label() && object.has_agent_label() {
@@ -309,28 +317,32 @@ impl Index {
     /// `held` is what the node's ledger holds.
     ///
     /// # Errors
-    /// When there is no such Node, or Nodes are not known yet.
+    /// When there is no such Node, no Pod of the agent lives on it, or Nodes
+    /// are not known yet.
     pub fn connect(
         &self,
         id: &NodeId,
         held: Option<(Generation, Digest)>,
     ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
-        let known = self.lock().shoots.get(&id.shoot).is_some_and(|s| s.nodes_listed);
-        if !known {
-            return Err(Refused::NotSynced);
+        let mut state = self.lock();
+        let shoot = state.shoots.get(&id.shoot).filter(|shoot| shoot.nodes_listed);
+        let lacks_agent = shoot.ok_or(Refused::NotSynced)?.agents.lacks(&id.name);
+        let node = state.node(id).ok_or(Refused::UnknownNode)?;
+        if lacks_agent {
+            return Err(Refused::NoAgent);
         }
-        let connected = self.with_node(id, |node| {
-            node.held = held;
-            node.connection = Connection::Open;
-            node.reported = Generation::default();
-            // It is sent everything again, and answers again.
-            node.refused = None;
-            if node.desired.borrow().is_some() {
-                node.publish();
-            }
-            node.desired.subscribe()
-        });
-        connected.ok_or(Refused::UnknownNode)
+        node.held = held;
+        node.connection = Connection::Open;
+        node.reported = Generation::default();
+        // It is sent everything again, and answers again.
+        node.refused = None;
+        if node.desired.borrow().is_some() {
+            node.publish();
+        }
+        let desired = node.desired.subscribe();
+        state.mark_dirty(&id.shoot);
+        self.raise();
+        Ok(desired)
     }
 
     /// A node says where its bundles are, under a generation. A report replaces

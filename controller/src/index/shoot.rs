@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rootstock_core::name::NodeName;
 
+use super::agents::Agents;
 use super::claim::Runtime;
 use super::installer::Installer;
 use super::node::{Node, NodeObject};
@@ -35,6 +36,8 @@ pub(super) struct Shoot {
     pub(super) nodes: BTreeMap<NodeName, Node>,
     /// The bytes of their labels.
     label_bytes: usize,
+    /// On which of them an agent's Pod lives.
+    pub(super) agents: Agents,
     /// Who installed gVisor before.
     pub(super) installer: Installer,
     /// The ContainerRuntimes by which it leaves this seed. One that is gone
@@ -105,6 +108,7 @@ impl Shoot {
         if let Some(node) = self.nodes.remove(name) {
             self.label_bytes -= node.object.label_bytes;
         }
+        self.agents.forget(name);
     }
 
     /// Takes these for all Nodes.
@@ -123,5 +127,6 @@ impl Shoot {
         self.nodes.clear();
         self.label_bytes = 0;
         self.nodes_listed = false;
+        self.agents = Agents::default();
     }
 }

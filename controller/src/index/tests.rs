@@ -1,3 +1,4 @@
+mod agents;
 mod takeover;
 
 use crate::home::Home;
@@ -96,7 +97,7 @@ pub(super) fn put_bundle(index: &Index, resolution: Resolution) {
 }
 
 /// Everything is known, and the node has the agent's label.
-fn ready() -> Index {
+pub(super) fn ready() -> Index {
     let index = Index::new(BinaryRoots::default());
     put_bundle(&index, resolved());
     index.seed_listed(&[runtime(pool_a(), false).into()]);

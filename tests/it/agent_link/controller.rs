@@ -15,7 +15,7 @@ use rootstock_controller::identity::authorities::Authorities;
 use rootstock_controller::identity::ca::ShootCa;
 use rootstock_controller::lead::Term;
 use rootstock_core::desired::{Desired, Generation};
-use rootstock_core::name::ShootName;
+use rootstock_core::name::{ShootName, Uid};
 use rootstock_core::status::BundleReport;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -46,6 +46,8 @@ pub(crate) struct Seen {
     pub(crate) accepted: Vec<u64>,
     pub(crate) refused: Vec<(u64, String)>,
     pub(crate) disconnects: u64,
+    /// The Pods that enrolment has found alive.
+    pub(crate) vouched: Vec<String>,
 }
 
 impl World {
@@ -126,6 +128,15 @@ impl Directory for World {
         self.seen.send_modify(|seen| {
             seen.refused.push((generation.0, format!("{items:?}")));
         });
+    }
+
+    fn vouch(&self, _: &NodeId, pod: &Uid) {
+        self.seen.send_modify(|seen| seen.vouched.push(pod.to_string()));
+    }
+
+    fn lacks_agent(&self, _: &NodeId) -> bool {
+        // No Pods are followed here, so nothing is known of them.
+        false
     }
 
     fn disconnect(&self, _: &NodeId) {

@@ -1,6 +1,6 @@
 //! Two shoots, their server, and agents' clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rootstock_core::desired::{Desired, DesiredContent, Generation, Registry};
+use rootstock_core::name::Uid;
 use rootstock_core::status::BundleReport;
 use rootstock_proto::v1::enrollment_client::EnrollmentClient;
 use rootstock_proto::v1::fleet_client::FleetClient;
@@ -56,6 +57,8 @@ pub(super) enum Told {
 pub(super) struct FakeDirectory {
     shoots: Mutex<BTreeMap<String, Arc<ShootEndpoint>>>,
     nodes: Mutex<BTreeMap<String, watch::Sender<Option<Arc<Desired>>>>>,
+    /// The nodes on which no Pod of the agent lives.
+    pub(super) without_agent: Mutex<BTreeSet<String>>,
     told: mpsc::Sender<Told>,
 }
 
@@ -101,6 +104,9 @@ impl Directory for FakeDirectory {
     ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
         let nodes = self.nodes.lock().unwrap();
         let desired = nodes.get(&node.to_string()).ok_or(Refused::UnknownNode)?;
+        if self.lacks_agent(node) {
+            return Err(Refused::NoAgent);
+        }
         self.tell(Told::Connected(node.to_string(), hello.generation));
         Ok(desired.subscribe())
     }
@@ -115,6 +121,15 @@ impl Directory for FakeDirectory {
 
     fn refused(&self, node: &NodeId, generation: Generation, items: Vec<RefusedItem>) {
         self.tell(Told::Refused(node.to_string(), generation, items));
+    }
+
+    fn vouch(&self, node: &NodeId, pod: &Uid) {
+        assert_eq!(pod.as_str(), "pod-uid-1");
+        self.without_agent.lock().unwrap().remove(&node.to_string());
+    }
+
+    fn lacks_agent(&self, node: &NodeId) -> bool {
+        self.without_agent.lock().unwrap().contains(&node.to_string())
     }
 
     fn disconnect(&self, node: &NodeId) {
@@ -154,6 +169,7 @@ impl Seed {
         let directory = Arc::new(FakeDirectory {
             shoots: Mutex::new([one, two].into()),
             nodes: Mutex::new(nodes.into_iter().chain(many).collect()),
+            without_agent: Mutex::default(),
             told: tell,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
