@@ -13,6 +13,7 @@
 //! the [`Directory`], and what they say goes there.
 //!
 //! * [`hello`]: what a node says first
+//! * `shares`: how many connections one shoot may have
 //! * `listener`: TLS; `enrollment`, `fleet`: the services; `session`: one node's stream
 
 use std::fmt;
@@ -45,6 +46,7 @@ mod fleet;
 pub mod hello;
 mod listener;
 mod session;
+mod shares;
 
 pub use hello::{Hello, Installed, RefusedItem};
 
@@ -177,11 +179,27 @@ pub async fn serve<D: Directory>(
     term: Term,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
+    serve_shares(listener, directory, term, shutdown, listener::SHARE).await
+}
+
+/// The same, where each shoot may have so many connections.
+async fn serve_shares<D: Directory>(
+    listener: TcpListener,
+    directory: Arc<D>,
+    term: Term,
+    shutdown: CancellationToken,
+    share: usize,
+) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Listener)?;
     // Handshakes wait here until tonic takes them, which it does at once.
     let (connections, accepted) = mpsc::channel(16);
-    let acceptor =
-        listener::Acceptor::new(listener, Arc::clone(&directory), connections, shutdown.clone());
+    let acceptor = listener::Acceptor::new(
+        listener,
+        Arc::clone(&directory),
+        connections,
+        shutdown.clone(),
+        share,
+    );
     let streams = TaskTracker::new();
     let enrollment = enrollment::EnrollmentService::new(Arc::clone(&directory));
     let fleet = fleet::FleetService::new(directory, streams.clone(), term, shutdown.clone());

@@ -31,7 +31,10 @@ use tonic::codegen::{Service, http::Uri};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use crate::grpc::{Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve};
+use crate::grpc::listener::SHARE;
+use crate::grpc::{
+    Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve_shares,
+};
 use crate::identity::NodeId;
 use crate::identity::authorities::Authorities;
 use crate::identity::ca::{NODE_LIFETIME, ShootCa};
@@ -151,6 +154,11 @@ pub(super) struct Seed {
 
 impl Seed {
     pub(super) async fn start() -> Self {
+        Self::start_with(SHARE).await
+    }
+
+    /// The same, where each shoot may have so many connections.
+    pub(super) async fn start_with(share: usize) -> Self {
         let (now, api) = (Timestamp::now(), ScriptedApi::new());
         let shoot = |name: &str| {
             let ca = Arc::new(ShootCa::generate(&name.parse().unwrap(), now).unwrap());
@@ -177,7 +185,7 @@ impl Seed {
         let shutdown = CancellationToken::new();
         let mut server = JoinSet::new();
         let term = Term::until(EPOCH, shutdown.clone());
-        server.spawn(serve(listener, Arc::clone(&directory), term, shutdown.clone()));
+        server.spawn(serve_shares(listener, Arc::clone(&directory), term, shutdown.clone(), share));
         Self { directory, one: cas.0, two: cas.1, api, shutdown, server, address, told }
     }
 
