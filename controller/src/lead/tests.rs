@@ -231,8 +231,9 @@ async fn nothing_is_written_but_in_a_term() {
         _ if call.path.ends_with("/slow") => (SILENCE, Value::Null),
         _ => (200, json!({"metadata": {"name": "x"}})),
     });
-    let (terms, standing) = Standing::new();
-    let maps: Api<ConfigMap> = Api::namespaced(fenced(&client, &standing), "home");
+    let term = Term::until(1, CancellationToken::new());
+    term.renew(Instant::now());
+    let maps: Api<ConfigMap> = Api::namespaced(fenced(&client, &term), "home");
     let patch = Patch::Merge(json!({"data": {"a": "b"}}));
     let params = PatchParams::default();
     maps.get("x").await.unwrap();
@@ -241,8 +242,7 @@ async fn nothing_is_written_but_in_a_term() {
     assert!(rootstock_daemon::error::Chain(&refused).to_string().contains("does not lead"));
     assert_eq!(calls.all().len(), 1, "it did not leave the house");
 
-    let term = Term::until(1, CancellationToken::new());
-    terms.send_replace(Some(term.clone()));
+    term.renew(Instant::now() + LEASE);
     maps.patch("x", &params, &patch).await.unwrap();
     // A process that was stopped and goes on: nobody has told it yet.
     term.renew(Instant::now());
@@ -259,6 +259,13 @@ async fn nothing_is_written_but_in_a_term() {
     };
     let (slow, ()) = tokio::join!(slow, ended);
     slow.unwrap_err();
+    // The process leads again: what is left of its earlier term writes nothing.
+    let next = Term::until(2, CancellationToken::new());
+    let before = calls.all().len();
+    maps.patch("x", &params, &patch).await.unwrap_err();
+    assert_eq!(calls.all().len(), before);
+    let maps: Api<ConfigMap> = Api::namespaced(fenced(&client, &next), "home");
+    maps.patch("x", &params, &patch).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,7 +296,8 @@ async fn the_leader_marks_its_pod_and_no_other_stays_marked() {
         marks.insert(name, on);
         (200, answer)
     });
-    let mark = Mark::new(client.clone(), client, "home", "me");
+    let mark = Mark::new(client, "home", "me");
+    let term = Term::until(1, CancellationToken::new());
     let on = || {
         let marks = marks.lock().unwrap();
         let marked = marks.iter().filter(|(_, on)| **on).map(|(name, _)| name.clone());
@@ -297,7 +305,7 @@ async fn the_leader_marks_its_pod_and_no_other_stays_marked() {
     };
     let end = Shutdown::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(mark.clone().keep(end.clone()));
+    tasks.spawn(mark.clone().keep(term, end.clone()));
     pass(Duration::from_secs(1)).await;
     assert_eq!(on(), ["me"]);
     end.begin();

@@ -23,7 +23,7 @@ use super::{PATIENCE, access, authorities, labels};
 use crate::api::Cluster;
 use crate::grpc::ShootEndpoint;
 use crate::index::{Index, ShootState};
-use crate::lead::Standing;
+use crate::lead::{Standing, fenced};
 
 /// How long the seed's API may take for what a client is made of.
 const OPEN: Duration = Duration::from_secs(20);
@@ -279,9 +279,12 @@ impl Shoot {
         health.failed(&words(error), error.kind(), open.link.take_hold())
     }
 
-    /// An access Secret that an earlier version made may lack its label.
+    /// An access Secret that an earlier version made may lack its label, which
+    /// the leader gives it.
     async fn mark(&self) {
-        match timeout(OPEN, Box::pin(access::mark(&self.seed, &self.name))).await {
+        let Some(term) = self.standing.now() else { return };
+        let seed = fenced(&self.seed, &term);
+        match timeout(OPEN, Box::pin(access::mark(&seed, &self.name))).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => {
                 tracing::debug!(shoot = %self.name, error = %Chain(&error), "marking the access Secret");
