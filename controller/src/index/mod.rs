@@ -16,6 +16,7 @@
 mod agents;
 mod claim;
 mod installer;
+mod missed;
 mod node;
 mod removal;
 mod settings;
@@ -28,6 +29,7 @@ pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use rootstock_core::assign::Resolution;
@@ -39,6 +41,7 @@ use tokio::sync::watch;
 
 pub use agents::AgentPod;
 pub use installer::Installer;
+pub use missed::Missed;
 pub use node::LabelChange;
 pub use shoot::ShootState;
 pub use summary::{ResolvedView, Slow, Summary};
@@ -81,6 +84,8 @@ struct State {
     registries: BTreeMap<String, Registry>,
     /// Whether every ContainerRuntime of the seed has been seen.
     seed_listed: bool,
+    /// When this term began; none where there is none yet.
+    begun: Option<Instant>,
     dirty: BTreeSet<RuntimeKey>,
     /// Raised with each change of a shoot.
     changes: u64,
@@ -344,6 +349,7 @@ impl State {
         let assign = |node: &mut Node| {
             let bundles = installer::gate(&self.bundles, &shoot.installer, &node.object.facts.name);
             node.assign(&claims, &bundles, &self.registries, known, &mut hashes);
+            node.recall(&shoot.missed, self.begun);
         };
         match only {
             Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign),

@@ -15,6 +15,7 @@ use rootstock_core::status::{BundleReport, Phase, Reason};
 use rootstock_proto::desired::content_hash;
 use tokio::sync::watch;
 
+use super::missed::Before;
 use super::{Index, State};
 use crate::grpc::Refused;
 use crate::identity::NodeId;
@@ -84,6 +85,8 @@ pub(super) struct Node {
     /// Since when no agent is connected, where none is; where none ever was,
     /// since when it is expected.
     away_since: Instant,
+    /// Whether its agent was missed before this term.
+    missed: bool,
     /// What it last said of each bundle; none before its first word.
     pub(super) reports: Option<Vec<BundleReport>>,
     /// The generation that its reports are about.
@@ -122,6 +125,7 @@ impl Node {
             held: None,
             connection: Connection::Never,
             away_since: Instant::now(),
+            missed: false,
             reports: None,
             reported: Generation::default(),
             refused: None,
@@ -220,10 +224,17 @@ impl Node {
         if self.connection != Connection::Never || !self.object.has_agent_label() {
             return (self.connection, None);
         }
-        match ARRIVAL.checked_sub(now.saturating_duration_since(self.away_since)) {
+        // Who was missed before is not expected anew, but may be on its way back.
+        let patience = if self.missed { RETURN } else { ARRIVAL };
+        match patience.checked_sub(now.saturating_duration_since(self.away_since)) {
             Some(left) if !left.is_zero() => (Connection::Never, Some(left)),
             Some(_) | None => (Connection::Missing, None),
         }
+    }
+
+    /// Takes over who was missed when the term began.
+    pub(super) fn recall(&mut self, missed: &Before, begun: Option<Instant>) {
+        self.missed = begun.is_some_and(|begun| missed.has(self, self.away_since, begun));
     }
 
     /// Ends its stream: who listens is told by the end of what it listens to.
@@ -297,10 +308,15 @@ impl Index {
     /// expected from this moment on.
     pub(crate) fn forget_agents(&self) {
         let mut state = self.lock();
+        let now = Instant::now();
+        state.begun = Some(now);
         let State { shoots, .. } = &mut *state;
+        for shoot in shoots.values_mut() {
+            shoot.missed = Before::default();
+        }
         for node in shoots.values_mut().flat_map(|shoot| shoot.nodes.values_mut()) {
             node.connection = Connection::Never;
-            node.away_since = Instant::now();
+            (node.away_since, node.missed) = (now, false);
             (node.held, node.reports, node.refused) = (None, None, None);
             node.reported = Generation::default();
         }

@@ -7,6 +7,7 @@ use rootstock_core::name::NodeName;
 use super::agents::Agents;
 use super::claim::Runtime;
 use super::installer::Installer;
+use super::missed::Before;
 use super::node::{Node, NodeObject};
 use super::{MAX_LABEL_BYTES, MAX_NODES};
 
@@ -38,6 +39,8 @@ pub(super) struct Shoot {
     label_bytes: usize,
     /// On which of them an agent's Pod lives.
     pub(super) agents: Agents,
+    /// Whose agent was missed before this term.
+    pub(super) missed: Before,
     /// Who installed gVisor before.
     pub(super) installer: Installer,
     /// The ContainerRuntimes by which it leaves this seed. One that is gone
