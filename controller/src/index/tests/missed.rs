@@ -1,4 +1,4 @@
-//! Whose agent was missed when a term began.
+//! Whose agent is expected, and whose is missed, from the beginning of a term.
 
 use super::*;
 use crate::index::Missed;
@@ -67,4 +67,43 @@ fn only_the_first_word_in_a_term_is_of_the_leader_before() {
     let other = RuntimeKey { name: "kata-a".to_owned(), ..key() };
     index.missed_before(&other, || Missed::More);
     assert!(!is_missed(&index, soon()));
+}
+
+#[test]
+fn a_term_begins_without_what_agents_said_in_another() {
+    let index = ready();
+    drop(index.connect(&id("1"), None).unwrap());
+    index.report(&id("1"), Generation(1), report(Phase::Proven));
+    index.take_dirty();
+    let ready = |index: &Index| index.summary(&key()).unwrap().ready;
+    assert_eq!(ready(&index), 1);
+    index.forget_agents();
+    assert_eq!(index.take_dirty(), [key()]);
+    assert_eq!(ready(&index), 0);
+    let pending = |now| index.removal_pending(&key(), now).map(|all| all.len());
+    index.put_runtime(&runtime(pool_a(), true));
+    assert_eq!(pending(Instant::now()), Some(1), "its agent is expected from here on");
+}
+
+#[test]
+fn an_agent_that_never_comes_is_missed_once_it_was_expected_for_long() {
+    let read = |agent| node::NodeObject::read(&node("1", agent), Default::default()).unwrap();
+    let long = node::ARRIVAL;
+    let mut known = node::Node::new(read(false));
+    let begun = Instant::now();
+    assert_eq!(known.arrival(begun + 2 * long), (Connection::Never, None), "it has no mark");
+    known.renew(read(true));
+    let (connection, left) = known.arrival(Instant::now());
+    assert_eq!(connection, Connection::Never);
+    assert!(left.unwrap() > long - Duration::from_secs(60));
+    let later = Instant::now() + long;
+    assert_eq!(known.arrival(later), (Connection::Missing, None));
+    known.connection = Connection::Open;
+    assert_eq!(known.arrival(later), (Connection::Open, None));
+    // The status is looked at again by then, though nothing changes.
+    let index = ready();
+    let left = index.summary(&key()).unwrap().look_again.unwrap();
+    assert!(left <= long && left > long - Duration::from_secs(60));
+    index.connect(&id("1"), None).unwrap();
+    assert_eq!(index.summary(&key()).unwrap().look_again, None);
 }
