@@ -20,7 +20,7 @@ use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
 use crate::home::{self, Home};
 use crate::index::Index;
-use crate::lead::{Candidate, Mark, Standing, fenced};
+use crate::lead::{Candidate, Mark, Standing};
 use crate::operation::Triggers;
 use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Authorities, Endpoints, Shoots, Tokens};
@@ -68,7 +68,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         home::bring(&client, &home).await?;
     }
     let (terms, standing) = Standing::new();
-    let writes = fenced(&client, &standing);
 
     let roots = BinaryRoots::new(args.binary_roots.clone());
     let index = Index::new(roots).at_home(home.clone());
@@ -115,7 +114,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let follow = Authorities { seed: client.clone(), home: home.clone(), authorities };
     tasks.spawn("authorities", follow.run(shutdown.clone()));
     let shoots = Shoots {
-        seed: writes.clone(),
+        seed: client.clone(),
         standing: standing.clone(),
         index: Arc::clone(&index),
         clusters: Arc::clone(&clusters),
@@ -136,10 +135,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         readiness.clone(),
     );
     tasks.spawn("election", candidate.run(shutdown.clone()));
-    let mark = args.pod.as_ref().map(|pod| Mark::new(client, writes.clone(), &args.namespace, pod));
+    let mark = args.pod.as_ref().map(|pod| Mark::new(client.clone(), &args.namespace, pod));
     let leading = Leading {
         args,
-        client: writes,
+        client,
         index: Arc::clone(&index),
         store,
         clusters,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rootstock_core::desired::Generation;
+use rootstock_core::name::Uid;
 use rootstock_core::status::BundleReport;
 use tokio::sync::watch;
 
@@ -48,6 +49,14 @@ impl Directory for Fleet {
             let message = format!("{of}{}", item.message);
             self.index.refused(node, generation, item.reason, message);
         }
+    }
+
+    fn vouch(&self, node: &NodeId, pod: &Uid) {
+        self.index.vouch(node, pod);
+    }
+
+    fn lacks_agent(&self, node: &NodeId) -> bool {
+        self.index.lacks_agent(node)
     }
 
     fn disconnect(&self, node: &NodeId) {

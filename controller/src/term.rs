@@ -18,7 +18,7 @@ use crate::grpc;
 use crate::heartbeat::Heartbeat;
 use crate::home::Home;
 use crate::index::Index;
-use crate::lead::{Mark, Standing, Term};
+use crate::lead::{Mark, Standing, Term, fenced};
 use crate::objects::istio::Istio;
 use crate::objects::plain::Plain;
 use crate::objects::proxy::Proxy;
@@ -36,7 +36,6 @@ const GRACE: Duration = Duration::from_secs(12);
 /// Everything that leading takes.
 pub(crate) struct Leading {
     pub(crate) args: Args,
-    /// It writes in a term only.
     pub(crate) client: Client,
     pub(crate) index: Arc<Index>,
     pub(crate) store: Arc<Store>,
@@ -82,7 +81,8 @@ impl Leading {
     }
 
     async fn lead(&self, term: Term, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let Self { args, client, index, .. } = self;
+        let Self { args, index, .. } = self;
+        let client = fenced(&self.client, &term);
         let end = shutdown.child();
         // Before the Pod is marked: whoever is sent here finds someone.
         let agents = grpc::listen(args.listen)
@@ -112,7 +112,7 @@ impl Leading {
             triggers: Arc::clone(&self.triggers),
             index: Arc::clone(index),
             endpoints: Arc::clone(&self.endpoints),
-            objects: Arc::new(self.objects()),
+            objects: Arc::new(self.objects(&client)),
             authorities: self.authorities.clone(),
             events: events.clone(),
             scope: self.scope.clone(),
@@ -128,22 +128,22 @@ impl Leading {
             tasks.spawn("heartbeat", heartbeat.run(end.clone()));
         }
         let (index, store) = (Arc::clone(index), Arc::clone(&self.store));
-        let status = StatusWriter { client: client.clone(), index, store, events };
+        let status = StatusWriter { client, index, store, events };
         tasks.spawn("status", status.run(end.clone()));
         let (index, endpoints) = (Arc::clone(&self.index), Arc::clone(&self.endpoints));
         let fleet = Arc::new(Fleet { index, endpoints });
         let token = end.token();
-        tasks.spawn("agents", async move { Ok(grpc::serve(agents, fleet, term, token).await?) });
         if let Some(mark) = self.mark.clone() {
-            tasks.spawn("mark", mark.keep(end));
+            tasks.spawn("mark", mark.keep(term.clone(), end));
         }
+        tasks.spawn("agents", async move { Ok(grpc::serve(agents, fleet, term, token).await?) });
         tasks.join(GRACE).await
     }
 
-    fn objects(&self) -> Objects {
+    fn objects(&self, client: &Client) -> Objects {
         let args = &self.args;
         Objects {
-            client: self.client.clone(),
+            client: client.clone(),
             catalog: self.catalog.clone(),
             agent: AgentSettings {
                 image: args.agent_image.clone(),
@@ -154,7 +154,7 @@ impl Leading {
             },
             place: match self.scope.home {
                 Home::Seed => Place::Managed,
-                Home::Plain { .. } => Place::Plain(Plain::new(self.client.clone())),
+                Home::Plain { .. } => Place::Plain(Plain::new(client.clone())),
             },
             ingress: match (&self.scope.home, args.ingress) {
                 (Home::Seed, Ingress::Istio) => {

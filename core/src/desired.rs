@@ -54,6 +54,20 @@ pub struct DesiredContent {
     pub registries: Vec<Registry>,
 }
 
+impl DesiredContent {
+    /// Whether a node that has the other one has nothing to do for this: all
+    /// that is new is that some bundles stay as they are.
+    pub fn only_keeps(&self, other: &Self) -> bool {
+        let kept = |bundle: &&DesiredBundle| self.keep.contains(bundle.runtime());
+        let is_kept = |runtime: &RuntimeType| {
+            other.keep.contains(runtime) || other.bundles.iter().any(|b| b.runtime() == runtime)
+        };
+        self.bundles.iter().eq(other.bundles.iter().filter(|bundle| !kept(bundle)))
+            && other.keep.is_subset(&self.keep)
+            && self.keep.iter().all(is_kept)
+    }
+}
+
 /// One bundle that a node should have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -144,6 +158,24 @@ pub fn offer(held: Option<(Generation, Digest)>, offered: (Generation, Digest)) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_stays_is_nothing_new() {
+        let keeps = |types: &[&str]| DesiredContent {
+            keep: types.iter().map(|t| t.parse().unwrap()).collect(),
+            ..DesiredContent::default()
+        };
+        let table = [
+            (keeps(&[]), keeps(&[]), true),
+            (keeps(&["a"]), keeps(&["a"]), true),
+            // What was kept goes away, or something comes of which nothing was said.
+            (keeps(&[]), keeps(&["a"]), false),
+            (keeps(&["a"]), keeps(&[]), false),
+        ];
+        for (new, old, want) in table {
+            assert_eq!(new.only_keeps(&old), want, "{new:?} after {old:?}");
+        }
+    }
 
     #[test]
     fn only_newer_states_are_taken() {

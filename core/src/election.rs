@@ -238,20 +238,25 @@ impl Election {
         }
     }
 
-    /// Ends this replica's term. The write that lets another take its place at
-    /// once, where it leads; nothing may be done in the term's name any more
-    /// when that is sent.
-    pub fn release(&mut self, now: Duration) -> Option<Write> {
+    /// Ends this replica's part. What lets another take its place at once, if
+    /// anything has to: a write where it leads, or a look whose the Lease is
+    /// where the answer to its last request was lost. Nothing may be done in
+    /// the term's name any more when that is sent.
+    pub fn release(&mut self, now: Duration) -> Option<Act> {
         self.end_if_over(now);
+        let stale = std::mem::take(&mut self.stale);
         match std::mem::replace(&mut self.stand, Stand::Following(None)) {
-            Stand::Leading { term, version } => Some(Write {
-                over: Some(version),
-                holder: String::new(),
-                transitions: term.epoch,
-                begins: false,
-            }),
+            Stand::Leading { .. } | Stand::Following(_) if stale => Some(Act::Read),
+            Stand::Leading { term, version } => Some(Act::Write(released(version, term.epoch))),
             Stand::Following(_) => None,
         }
+    }
+
+    /// The write that releases a Lease which was read after
+    /// [`release`](Self::release), where it is this replica's still.
+    pub fn release_what(&self, record: Option<Record>) -> Option<Write> {
+        let own = record.filter(|record| record.holder == self.me)?;
+        Some(released(own.version, own.transitions))
     }
 
     fn end_if_over(&mut self, now: Duration) {
@@ -289,4 +294,9 @@ impl Election {
         let thousandths = u32::try_from(hasher.finish() % 501).unwrap_or_default();
         most * (500 + thousandths) / 1000
     }
+}
+
+/// Nobody holds it from here on.
+fn released(over: String, transitions: u64) -> Write {
+    Write { over: Some(over), holder: String::new(), transitions, begins: false }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use clap::Parser as _;
 use rootstock_agent::args::{Cli, Command, RunArgs};
 use rootstock_bundle::{Client, Version};
+use rootstock_controller::content::Offered;
 use rootstock_controller::identity::authorities::Authorities;
-use rootstock_core::desired::{Desired, DesiredBundle, DesiredContent, Generation};
+use rootstock_core::desired::{DesiredBundle, DesiredContent, Generation};
 use rootstock_core::name::Architecture;
 use rootstock_core::status::Phase;
 use rootstock_playground::host::SimulatedHost;
@@ -80,7 +81,8 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
             registries: vec![registry.as_desired("main")],
             ..DesiredContent::default()
         };
-        Some(Arc::new(Desired { generation: Generation(generation), content }))
+        let content = Arc::new(content.into());
+        Some(Offered { generation: Generation(generation), content })
     };
     let mut seen = world.seen.subscribe();
     let server = Server::start(&world, 0).await;
@@ -137,6 +139,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     // The certificate was still good: one enrolment, one review.
     let reviews = world.asked.lock().unwrap().iter().filter(|p| p.contains("tokenreviews")).count();
     assert_eq!(reviews, 1);
+    assert_eq!(seen.borrow().vouched, ["pod-uid-1"]);
 
     world.desired.send_replace(desired(8, vec![]));
     let removed =

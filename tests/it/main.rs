@@ -10,4 +10,5 @@ mod end_to_end;
 mod kube_api;
 mod leaders;
 mod plain_cluster;
+mod revocation;
 mod takeover;

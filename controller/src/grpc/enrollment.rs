@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use super::listener::Link;
 use super::{Directory, ShootEndpoint};
 use crate::identity::ca::{Issued, SignError};
-use crate::identity::enrol::{EnrolError, Enroller};
+use crate::identity::enrol::{EnrolError, Enrolled, Enroller};
 use crate::identity::peer::Peer;
 
 pub(super) struct EnrollmentService<D> {
@@ -42,7 +42,10 @@ impl<D: Directory> Enrollment for EnrollmentService<D> {
             &certificate_request,
             now,
         );
-        let (node, issued) = enrolled.await.map_err(|error| refuse(&shoot, &error))?;
+        let Enrolled { node, pod, issued } =
+            enrolled.await.map_err(|error| refuse(&shoot, &error))?;
+        // Before it can come with its certificate.
+        self.directory.vouch(&node, &pod);
         tracing::info!(%node, not_after = %issued.not_after, "node enrolled");
         let certificate = Some(certificate(&shoot, &issued, now));
         Ok(Response::new(v1::EnrollResponse { certificate }))
@@ -56,6 +59,9 @@ impl<D: Directory> Enrollment for EnrollmentService<D> {
         let link = Link::of(&request)?;
         let (Peer { node, .. }, _) = link.node(now)?;
         let shoot = link.endpoint(self.directory.as_ref())?;
+        if self.directory.lacks_agent(&node) {
+            return Err(refuse(&shoot, &EnrolError::AgentGone { node: node.name }));
+        }
         let request = request.into_inner().certificate_request;
         let signer = shoot.authorities.signer();
         let renewed = self.enroller.renew(signer, &shoot.client, &node, &request, now);
@@ -99,6 +105,7 @@ fn status(error: &EnrolError) -> Status {
         | EnrolError::PodTerminating { .. }
         | EnrolError::PodElsewhere { .. }
         | EnrolError::PodForeign { .. }
+        | EnrolError::AgentGone { .. }
         | EnrolError::NodeGone { .. }
         | EnrolError::NodeReplaced { .. } => Status::permission_denied(text),
         EnrolError::ApiForbidden { .. }

@@ -95,7 +95,7 @@ async fn hello(inbound: &mut Streaming<v1::NodeMessage>) -> Result<Hello, Status
 fn refuse(node: &NodeId, refused: Refused) -> Status {
     tracing::info!(%node, %refused, "stream refused");
     match refused {
-        Refused::UnknownNode => Status::permission_denied(refused.to_string()),
+        Refused::UnknownNode | Refused::NoAgent => Status::permission_denied(refused.to_string()),
         Refused::NotSynced => Status::unavailable(refused.to_string()),
     }
 }

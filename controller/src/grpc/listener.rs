@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::server::Connected;
 
+use super::shares::{Share, Shares};
 use super::{Directory, ShootEndpoint};
 use crate::identity::authorities::Anchor;
 use crate::identity::peer::{Peer, PeerError};
@@ -32,6 +33,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const TURN: Duration = Duration::from_secs(14);
 /// 46 KiB each, so 1 GiB: more nodes than one seed has.
 const CONNECTIONS: usize = 20_000;
+/// Those of one shoot: Kubernetes supports 5,000 nodes, each of which may have
+/// one that is dead and not yet noticed, and room. The rest is for others.
+pub(super) const SHARE: usize = 12_000;
 /// How long a client without a certificate may stay: it has one thing to ask.
 const ANONYMOUS_LIFETIME: Duration = Duration::from_secs(120);
 /// Out of file descriptors, most likely: others must close first.
@@ -45,6 +49,7 @@ pub(super) struct Acceptor<D> {
     shutdown: CancellationToken,
     handshakes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    shares: Arc<Shares>,
 }
 
 /// Whose connection it is; every request on it has this as an extension.
@@ -65,7 +70,14 @@ pub(super) struct Connection {
     io: TlsStream<TcpStream>,
     link: Link,
     deadline: Option<Pin<Box<Sleep>>>,
-    _counted: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// A connection counts until it is dropped, among all and, once its shoot is
+/// known, among that one's.
+struct Counted {
+    _of_all: OwnedSemaphorePermit,
+    _of_shoot: Share,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +90,8 @@ enum HandshakeError {
     NoHost,
     #[error("no shoot is served under {0:?}")]
     UnknownHost(String),
+    #[error("{0} has all connections that it may have")]
+    NoShare(ShootName),
 }
 
 impl<D: Directory> Acceptor<D> {
@@ -86,10 +100,12 @@ impl<D: Directory> Acceptor<D> {
         directory: Arc<D>,
         accepted: mpsc::Sender<Connection>,
         shutdown: CancellationToken,
+        share: usize,
     ) -> Self {
+        let shares = Shares::new(share);
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        Self { listener, directory, accepted, shutdown, handshakes, connections }
+        Self { listener, directory, accepted, shutdown, handshakes, connections, shares }
     }
 
     /// Runs until shutdown, which also ends handshakes under way.
@@ -107,6 +123,7 @@ impl<D: Directory> Acceptor<D> {
                 accepted = self.accept() => {
                     let Some((tcp, remote, counted)) = accepted else { return };
                     let (directory, accepted) = (Arc::clone(&self.directory), self.accepted.clone());
+                    let shares = Arc::clone(&self.shares);
                     let turn = Arc::clone(&self.handshakes).acquire_owned();
                     handshakes.spawn(async move {
                         // Who waited longer has given up, and would be served in vain.
@@ -114,7 +131,7 @@ impl<D: Directory> Acceptor<D> {
                             tracing::debug!(%remote, "no turn for a handshake in time");
                             return;
                         };
-                        match shake(tcp, directory.as_ref(), counted).await {
+                        match shake(tcp, directory.as_ref(), counted, &shares).await {
                             // The server has gone if nobody takes it.
                             Ok(connection) => drop(accepted.send(connection).await),
                             Err(error) => tracing::debug!(
@@ -155,7 +172,8 @@ impl<D: Directory> Acceptor<D> {
 async fn shake<D: Directory>(
     tcp: TcpStream,
     directory: &D,
-    counted: OwnedSemaphorePermit,
+    of_all: OwnedSemaphorePermit,
+    shares: &Arc<Shares>,
 ) -> Result<Connection, HandshakeError> {
     let handshake = async {
         tcp.set_nodelay(true).map_err(HandshakeError::Tls)?;
@@ -167,22 +185,20 @@ async fn shake<D: Directory>(
         let Some(shoot) = directory.shoot_by_host(&host) else {
             return Err(HandshakeError::UnknownHost(host));
         };
+        let share = shares.take(&shoot.name);
+        let share = share.ok_or_else(|| HandshakeError::NoShare(shoot.name.clone()))?;
         let io = start.into_stream(Arc::clone(&shoot.tls)).await.map_err(HandshakeError::Tls)?;
-        Ok((io, host, shoot))
+        Ok((io, host, shoot, share))
     };
-    let (io, host, shoot) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
+    let (io, host, shoot, share) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
         .await
         .map_err(|_elapsed| HandshakeError::Timeout)??;
+    let counted = Counted { _of_all: of_all, _of_shoot: share };
     Ok(Connection::new(io, &host, &shoot, counted))
 }
 
 impl Connection {
-    fn new(
-        io: TlsStream<TcpStream>,
-        host: &str,
-        shoot: &ShootEndpoint,
-        counted: OwnedSemaphorePermit,
-    ) -> Self {
+    fn new(io: TlsStream<TcpStream>, host: &str, shoot: &ShootEndpoint, counted: Counted) -> Self {
         let certificate = io.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = certificate.map(|certificate| Peer::of(certificate, &shoot.name));
         let deadline = match peer {

@@ -13,6 +13,7 @@
 //! the [`Directory`], and what they say goes there.
 //!
 //! * [`hello`]: what a node says first
+//! * `shares`: how many connections one shoot may have
 //! * `listener`: TLS; `enrollment`, `fleet`: the services
 //! * `session`: one node's stream; `hear`: what the node says on it; `farewell`: its end
 
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rootstock_core::desired::Generation;
-use rootstock_core::name::ShootName;
+use rootstock_core::name::{ShootName, Uid};
 use rootstock_core::status::BundleReport;
 use rootstock_proto::v1::enrollment_server::EnrollmentServer;
 use rootstock_proto::v1::fleet_server::FleetServer;
@@ -48,6 +49,7 @@ mod hear;
 pub mod hello;
 mod listener;
 mod session;
+mod shares;
 
 pub use hello::{Hello, Installed, RefusedItem};
 
@@ -78,6 +80,13 @@ pub trait Directory: Send + Sync + 'static {
     /// The node does not take the generation, or some of its items.
     fn refused(&self, node: &NodeId, generation: Generation, items: Vec<RefusedItem>);
 
+    /// Enrolment has just seen that this Pod of the agent lives on the node.
+    fn vouch(&self, node: &NodeId, pod: &Uid);
+
+    /// Whether it is known that no Pod of the agent lives on the node: its
+    /// certificate is good for nothing then.
+    fn lacks_agent(&self, node: &NodeId) -> bool;
+
     /// The node's last stream has ended. It is not called for a stream that
     /// another one of the same node has replaced.
     fn disconnect(&self, node: &NodeId);
@@ -89,6 +98,10 @@ pub enum Refused {
     /// The shoot has no such node, or another one of that name.
     #[error("the node is not one of its shoot (any more)")]
     UnknownNode,
+    /// The agent's Pod, for which the certificate was given, is gone, and no
+    /// other one has come.
+    #[error("no Pod of the agent runs on the node (any more)")]
+    NoAgent,
     /// Nothing can be said of the shoot's nodes yet.
     #[error("the controller does not know the shoot's nodes yet")]
     NotSynced,
@@ -169,11 +182,27 @@ pub async fn serve<D: Directory>(
     term: Term,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
+    serve_shares(listener, directory, term, shutdown, listener::SHARE).await
+}
+
+/// The same, where each shoot may have so many connections.
+async fn serve_shares<D: Directory>(
+    listener: TcpListener,
+    directory: Arc<D>,
+    term: Term,
+    shutdown: CancellationToken,
+    share: usize,
+) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Listener)?;
     // Handshakes wait here until tonic takes them, which it does at once.
     let (connections, accepted) = mpsc::channel(16);
-    let acceptor =
-        listener::Acceptor::new(listener, Arc::clone(&directory), connections, shutdown.clone());
+    let acceptor = listener::Acceptor::new(
+        listener,
+        Arc::clone(&directory),
+        connections,
+        shutdown.clone(),
+        share,
+    );
     let streams = TaskTracker::new();
     let enrollment = enrollment::EnrollmentService::new(Arc::clone(&directory));
     let fleet = fleet::FleetService::new(directory, streams.clone(), term, shutdown.clone());

@@ -17,6 +17,7 @@ use k8s_openapi::api::authentication::v1::{
     TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo,
 };
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::PostParams;
 use rootstock_core::name::{NodeName, ShootName, Uid};
@@ -113,6 +114,12 @@ pub enum EnrolError {
         /// The Pod.
         pod: NodeName,
     },
+    /// No Pod of the agent is left on the node.
+    #[error("no Pod of DaemonSet kube-system/rootstock-agent runs on node {node} any more")]
+    AgentGone {
+        /// The node.
+        node: NodeName,
+    },
     /// The Node is not there (any more).
     #[error("node {node} does not exist any more")]
     NodeGone {
@@ -148,6 +155,17 @@ pub enum EnrolError {
     },
 }
 
+/// A certificate, and for whom it was given.
+#[derive(Debug)]
+pub struct Enrolled {
+    /// The node whose it is.
+    pub node: NodeId,
+    /// The agent's Pod that lives there at this moment.
+    pub pod: Uid,
+    /// The certificate.
+    pub issued: Issued,
+}
+
 /// What a token that was accepted vouches for.
 struct Bound {
     pod: NodeName,
@@ -181,7 +199,7 @@ impl Enroller {
         token: &str,
         request: &[u8],
         now: Timestamp,
-    ) -> Result<(NodeId, Issued), EnrolError> {
+    ) -> Result<Enrolled, EnrolError> {
         token::precheck(token, now)?;
         self.pass(ca.shoot(), token)?;
         ca::public_key(request)?;
@@ -191,10 +209,12 @@ impl Enroller {
         let uid = check_node(node, &bound.node, bound.node_uid.as_ref())?;
         let node = NodeId { shoot: ca.shoot().clone(), name: bound.node, uid };
         let issued = ca.sign(request, &node, now, NODE_LIFETIME)?;
-        Ok((node, issued))
+        Ok(Enrolled { node, pod: bound.pod_uid, issued })
     }
 
-    /// Exchanges a certificate that is valid for a new one of the same node, if the node still exists.
+    /// Exchanges a certificate that is valid for a new one of the same node, if
+    /// the node still exists. Whether the agent is still there is the caller's
+    /// to know.
     pub async fn renew(
         &self,
         ca: &ShootCa,
@@ -307,13 +327,21 @@ fn check_pod(pod: Option<&Pod>, bound: &Bound) -> Result<(), EnrolError> {
     if runs_on != Some(bound.node.as_str()) {
         return Err(EnrolError::PodElsewhere { pod: name(), node: bound.node.clone() });
     }
-    let owned = pod.metadata.owner_references.iter().flatten().any(|owner| {
+    if is_the_agents(pod.metadata.owner_references.iter().flatten()) {
+        Ok(())
+    } else {
+        Err(EnrolError::PodForeign { pod: name() })
+    }
+}
+
+/// Whether these are the owners of a Pod of the agent's DaemonSet.
+pub(crate) fn is_the_agents<'a>(mut owners: impl Iterator<Item = &'a OwnerReference>) -> bool {
+    owners.any(|owner| {
         owner.controller == Some(true)
             && owner.api_version == "apps/v1"
             && owner.kind == "DaemonSet"
             && owner.name == DAEMON_SET
-    });
-    if owned { Ok(()) } else { Err(EnrolError::PodForeign { pod: name() }) }
+    })
 }
 
 fn check_node(

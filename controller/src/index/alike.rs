@@ -28,11 +28,16 @@ impl Default for Assigned {
 #[derive(Debug, Default)]
 pub(super) struct Alike {
     by_sight: BTreeMap<Sight, Arc<Assigned>>,
-    /// The last content that is not shared by sight: most have the same one.
+    /// The last content: most that comes anew is the same one.
     last: Option<Arc<Content>>,
 }
 
 impl Alike {
+    /// Something else than nodes has changed.
+    pub(super) fn forget(&mut self) {
+        self.by_sight.clear();
+    }
+
     /// What a node should have, as long as all but the node is as it was.
     pub(super) fn assign(
         &mut self,

@@ -1,7 +1,7 @@
 //! Everything that is known, and what follows from it.
 //!
 //! ```text
-//!  watches ─▶ put_runtime, put_node, put_bundles … ─┐
+//!  watches ─▶ put_runtime, put_node, put_agent …   ─┐
 //!  agents  ─▶ connect, report, accepted …          ─┤
 //!                                                   ▼
 //!                 State (one lock, never held over an await)
@@ -13,9 +13,11 @@
 //! A node is sent nothing before its shoot's ContainerRuntimes and Nodes are
 //! known as a whole, because what is not known must not uninstall anything.
 
+mod agents;
 mod alike;
 mod claim;
 mod installer;
+mod missed;
 mod node;
 mod removal;
 mod settings;
@@ -29,6 +31,7 @@ pub(crate) mod tests;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use rootstock_core::assign::{Resolution, assign};
@@ -38,7 +41,9 @@ use rootstock_core::path::BinaryRoots;
 use rootstock_core::provider::How;
 use tokio::sync::watch;
 
+pub use agents::AgentPod;
 pub use installer::Installer;
+pub use missed::Missed;
 pub use node::LabelChange;
 pub use shoot::ShootState;
 pub use summary::{ResolvedView, Slow, Summary};
@@ -47,7 +52,6 @@ pub use view::{BundleView, NodeView, Page, RuntimeKey};
 use crate::api::ContainerRuntime;
 use crate::home::Home;
 use crate::identity::NodeId;
-use alike::Alike;
 use claim::Runtime;
 use node::{Node, NodeObject};
 use shoot::Shoot;
@@ -82,6 +86,8 @@ struct State {
     registries: BTreeMap<String, Registry>,
     /// Whether every ContainerRuntime of the seed has been seen.
     seed_listed: bool,
+    /// When this term began; none where there is none yet.
+    begun: Option<Instant>,
     dirty: BTreeSet<RuntimeKey>,
     /// Raised with each change of a shoot.
     changes: u64,
@@ -342,7 +348,7 @@ impl State {
             shoot.runtimes.values().filter_map(|runtime| runtime.claim.clone()).collect();
         let known = self.seed_listed && shoot.nodes_listed && !shoot.waits_for_installer();
         if only.is_none() {
-            shoot.alike = Alike::default();
+            shoot.alike.forget();
         }
         let assign_one = |node: &mut Node| {
             let facts = &node.object.facts;
@@ -353,6 +359,7 @@ impl State {
                 }
             };
             node.assign(assigned, known);
+            node.recall(&shoot.missed, self.begun);
         };
         match only {
             Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign_one),

@@ -12,6 +12,7 @@ use rootstock_core::status::{BundleReport, Phase, Reason};
 use tokio::sync::watch;
 
 use super::alike::Assigned;
+use super::missed::Before;
 use super::{Index, State};
 use crate::content::Offered;
 use crate::grpc::Refused;
@@ -80,6 +81,8 @@ pub(super) struct Node {
     /// Since when no agent is connected, where none is; where none ever was,
     /// since when it is expected.
     away_since: Instant,
+    /// Whether its agent was missed before this term.
+    missed: bool,
     /// What it last said of each bundle; none before its first word.
     pub(super) reports: Option<Vec<BundleReport>>,
     /// The generation that its reports are about.
@@ -97,6 +100,7 @@ impl Node {
             held: None,
             connection: Connection::Never,
             away_since: Instant::now(),
+            missed: false,
             reports: None,
             reported: Generation::default(),
             refused: None,
@@ -111,11 +115,13 @@ impl Node {
         let pending = self.assigned.verdicts.values().any(|verdict| {
             matches!(verdict, Verdict::Held(problem) if problem.reason == Reason::BundlePending)
         });
-        let first = self.desired.borrow().is_none();
+        let desired = self.desired.borrow();
+        let nothing_new = desired.as_ref().is_none_or(|d| self.content().only_keeps(&d.content));
+        drop(desired);
         // The label keeps the agent on the node until it has cleaned up, so it
         // is there before there is anything to clean up.
         let labelled = self.object.has_agent_label() || self.content().bundles.is_empty();
-        if known && labelled && !(first && pending) {
+        if known && labelled && !(pending && nothing_new) {
             self.publish();
         }
     }
@@ -183,9 +189,24 @@ impl Node {
         if self.connection != Connection::Never || !self.object.has_agent_label() {
             return (self.connection, None);
         }
-        match ARRIVAL.checked_sub(now.saturating_duration_since(self.away_since)) {
+        // Who was missed before is not expected anew, but may be on its way back.
+        let patience = if self.missed { RETURN } else { ARRIVAL };
+        match patience.checked_sub(now.saturating_duration_since(self.away_since)) {
             Some(left) if !left.is_zero() => (Connection::Never, Some(left)),
             Some(_) | None => (Connection::Missing, None),
+        }
+    }
+
+    /// Takes over who was missed when the term began.
+    pub(super) fn recall(&mut self, missed: &Before, begun: Option<Instant>) {
+        self.missed = begun.is_some_and(|begun| missed.has(self, self.away_since, begun));
+    }
+
+    /// Ends its stream: who listens is told by the end of what it listens to.
+    pub(super) fn hang_up(&mut self) {
+        if self.connection == Connection::Open {
+            let desired = self.desired.borrow().clone();
+            self.desired = watch::Sender::new(desired);
         }
     }
 
@@ -252,10 +273,15 @@ impl Index {
     /// expected from this moment on.
     pub(crate) fn forget_agents(&self) {
         let mut state = self.lock();
+        let now = Instant::now();
+        state.begun = Some(now);
         let State { shoots, .. } = &mut *state;
+        for shoot in shoots.values_mut() {
+            shoot.missed = Before::default();
+        }
         for node in shoots.values_mut().flat_map(|shoot| shoot.nodes.values_mut()) {
             node.connection = Connection::Never;
-            node.away_since = Instant::now();
+            (node.away_since, node.missed) = (now, false);
             (node.held, node.reports, node.refused) = (None, None, None);
             node.reported = Generation::default();
         }
@@ -272,28 +298,32 @@ impl Index {
     /// `held` is what the node's ledger holds.
     ///
     /// # Errors
-    /// When there is no such Node, or Nodes are not known yet.
+    /// When there is no such Node, no Pod of the agent lives on it, or Nodes
+    /// are not known yet.
     pub fn connect(
         &self,
         id: &NodeId,
         held: Option<(Generation, Digest)>,
     ) -> Result<watch::Receiver<Option<Offered>>, Refused> {
-        let known = self.lock().shoots.get(&id.shoot).is_some_and(|s| s.nodes_listed);
-        if !known {
-            return Err(Refused::NotSynced);
+        let mut state = self.lock();
+        let shoot = state.shoots.get(&id.shoot).filter(|shoot| shoot.nodes_listed);
+        let lacks_agent = shoot.ok_or(Refused::NotSynced)?.agents.lacks(&id.name);
+        let node = state.node(id).ok_or(Refused::UnknownNode)?;
+        if lacks_agent {
+            return Err(Refused::NoAgent);
         }
-        let connected = self.with_node(id, |node| {
-            node.held = held;
-            node.connection = Connection::Open;
-            node.reported = Generation::default();
-            // It is sent everything again, and answers again.
-            node.refused = None;
-            if node.desired.borrow().is_some() {
-                node.publish();
-            }
-            node.desired.subscribe()
-        });
-        connected.ok_or(Refused::UnknownNode)
+        node.held = held;
+        node.connection = Connection::Open;
+        node.reported = Generation::default();
+        // It is sent everything again, and answers again.
+        node.refused = None;
+        if node.desired.borrow().is_some() {
+            node.publish();
+        }
+        let desired = node.desired.subscribe();
+        state.mark_dirty(&id.shoot);
+        self.raise();
+        Ok(desired)
     }
 
     /// A node says where its bundles are, under a generation. A report replaces

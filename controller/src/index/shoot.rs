@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rootstock_core::name::NodeName;
 
+use super::agents::Agents;
 use super::alike::Alike;
 use super::claim::Runtime;
 use super::installer::Installer;
+use super::missed::Before;
 use super::node::{Node, NodeObject};
 use super::{MAX_LABEL_BYTES, MAX_NODES};
 
@@ -37,6 +39,10 @@ pub(super) struct Shoot {
     pub(super) alike: Alike,
     /// The bytes of their labels.
     label_bytes: usize,
+    /// On which of them an agent's Pod lives.
+    pub(super) agents: Agents,
+    /// Whose agent was missed before this term.
+    pub(super) missed: Before,
     /// Who installed gVisor before.
     pub(super) installer: Installer,
     /// The ContainerRuntimes by which it leaves this seed. One that is gone
@@ -107,6 +113,7 @@ impl Shoot {
         if let Some(node) = self.nodes.remove(name) {
             self.label_bytes -= node.object.label_bytes;
         }
+        self.agents.forget(name);
     }
 
     /// Takes these for all Nodes.
@@ -125,5 +132,6 @@ impl Shoot {
         self.nodes.clear();
         self.label_bytes = 0;
         self.nodes_listed = false;
+        self.agents = Agents::default();
     }
 }

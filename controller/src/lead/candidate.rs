@@ -16,6 +16,10 @@ use super::lease::{LeaseApi, Written};
 /// The Lease's name, and what Readiness calls it.
 const LEASE: &str = "rootstock-controller";
 
+/// How long giving the Lease back may take as a whole, where it lasts for
+/// minutes: a process that was told to end has a grace of seconds.
+const RELEASE: Duration = Duration::from_secs(5);
+
 /// Stands for election.
 pub(crate) struct Candidate {
     lease: LeaseApi,
@@ -37,6 +41,8 @@ enum LeaseError {
     Api(#[from] kube::Error),
     #[error("the API did not answer about the Lease in time")]
     Late(#[from] tokio::time::error::Elapsed),
+    #[error("the answer is not waited for, because this controller ends")]
+    Ends,
 }
 
 impl Candidate {
@@ -72,7 +78,8 @@ impl Candidate {
                     () = self.left.cancelled() => break,
                     () = shutdown.begun(), if self.terms.borrow().is_none() => break,
                 },
-                // Neither is broken off: what a write did would not be known.
+                // Neither is broken off while anybody acts in a term's name:
+                // what a write did would not be known.
                 Act::Read => self.read().await,
                 Act::Write(write) => self.write(&write).await,
             }
@@ -86,7 +93,7 @@ impl Candidate {
 
     async fn read(&mut self) {
         let patience = self.patience(self.now());
-        match within(patience, self.lease.read()).await {
+        match until_left(&self.left, within(patience, self.lease.read())).await {
             Ok(record) => {
                 self.readiness.done(LEASE);
                 if record.is_some() {
@@ -101,7 +108,7 @@ impl Candidate {
     async fn write(&mut self, write: &Write) {
         let sent = self.now();
         let patience = self.patience(sent);
-        match within(patience, self.lease.write(write)).await {
+        match until_left(&self.left, within(patience, self.lease.write(write))).await {
             Ok(Written::Done(version)) => {
                 self.well();
                 self.election.wrote(write, version, sent, self.now());
@@ -113,13 +120,28 @@ impl Candidate {
 
     /// Lets another one lead at once.
     async fn release(&mut self) {
-        let Some(write) = self.election.release(self.now()) else { return };
-        match within(self.times.patience(), self.lease.write(&write)).await {
-            Ok(Written::Done(_)) => tracing::info!("gave the Lease back"),
-            Ok(Written::Refused) => tracing::info!("the Lease is another's already"),
+        let Some(act) = self.election.release(self.now()) else { return };
+        let patience = RELEASE.min(self.times.patience());
+        match within(patience, self.give_back(act)).await {
+            Ok(true) => tracing::info!("gave the Lease back"),
+            Ok(false) => tracing::info!("the Lease is another's already"),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "the Lease is not given back: it ends by itself");
             }
+        }
+    }
+
+    /// Gives the Lease back, if it is this replica's. A renewal whose answer
+    /// was lost has made another version of it: so it is read once.
+    async fn give_back(&self, act: Act) -> Result<bool, kube::Error> {
+        if let Act::Write(write) = &act
+            && matches!(self.lease.write(write).await?, Written::Done(_))
+        {
+            return Ok(true);
+        }
+        match self.election.release_what(self.lease.read().await?) {
+            Some(write) => Ok(matches!(self.lease.write(&write).await?, Written::Done(_))),
+            None => Ok(false),
         }
     }
 
@@ -169,6 +191,9 @@ impl Candidate {
 
     fn ill(&mut self, error: &LeaseError) {
         self.election.failed(self.now());
+        if matches!(error, LeaseError::Ends) {
+            return;
+        }
         let text = Chain(error).to_string();
         if self.trouble.as_ref() != Some(&text) {
             tracing::warn!(error = text, "the Lease can't be reached");
@@ -182,4 +207,15 @@ async fn within<T>(
     answer: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, LeaseError> {
     Ok(tokio::time::timeout(patience, answer).await??)
+}
+
+async fn until_left<T>(
+    left: &CancellationToken,
+    answer: impl Future<Output = Result<T, LeaseError>>,
+) -> Result<T, LeaseError> {
+    // Cancel-safe: what a write did is looked at before the Lease is given back.
+    tokio::select! {
+        answer = answer => answer,
+        () = left.cancelled() => Err(LeaseError::Ends),
+    }
 }

@@ -9,6 +9,7 @@ use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
 use serde_json::{Value, json};
 
+use super::{Term, fenced};
 use crate::api::is_not_found;
 
 /// The label of the Pod that serves agents.
@@ -24,9 +25,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The mark on this process's Pod.
 #[derive(Clone)]
 pub(crate) struct Mark {
+    client: Client,
+    namespace: String,
     pods: Api<Pod>,
-    /// In a term alone.
-    fenced: Api<Pod>,
     name: String,
 }
 
@@ -39,10 +40,9 @@ enum MarkError {
 }
 
 impl Mark {
-    pub(crate) fn new(client: Client, fenced: Client, namespace: &str, name: &str) -> Self {
-        let (pods, fenced) =
-            (Api::namespaced(client, namespace), Api::namespaced(fenced, namespace));
-        Self { pods, fenced, name: name.to_owned() }
+    pub(crate) fn new(client: Client, namespace: &str, name: &str) -> Self {
+        let pods = Api::namespaced(client.clone(), namespace);
+        Self { client, namespace: namespace.to_owned(), pods, name: name.to_owned() }
     }
 
     /// Takes it off: a process that begins does not serve, whatever the one
@@ -60,12 +60,14 @@ impl Mark {
         }
     }
 
-    /// Puts it on, takes it off all others, and off at the end.
-    pub(crate) async fn keep(self, end: Shutdown) -> anyhow::Result<()> {
+    /// Puts it on, takes it off all others, which is done in the term alone, and
+    /// off at the end.
+    pub(crate) async fn keep(self, term: Term, end: Shutdown) -> anyhow::Result<()> {
+        let fenced = Api::namespaced(fenced(&self.client, &term), &self.namespace);
         loop {
             // Cancel-safe: what was not done is undone by the next leader, or here below.
             let taken = tokio::select! {
-                taken = self.take() => taken,
+                taken = self.take(&fenced) => taken,
                 () = end.begun() => break,
             };
             let pause = match taken {
@@ -92,17 +94,17 @@ impl Mark {
         Ok(())
     }
 
-    async fn take(&self) -> Result<(), MarkError> {
+    async fn take(&self, fenced: &Api<Pod>) -> Result<(), MarkError> {
         let marked = ListParams::default().labels(&format!("{SERVING}=true"));
         let marked = bounded(self.pods.list_metadata(&marked)).await?;
         let marked: Vec<_> = marked.iter().map(|pod| pod.name_any()).collect();
         for other in marked.iter().filter(|name| **name != self.name) {
-            bounded(set(&self.fenced, other, Value::Null)).await?;
+            bounded(set(fenced, other, Value::Null)).await?;
         }
         if marked.contains(&self.name) {
             return Ok(());
         }
-        bounded(set(&self.fenced, &self.name, json!("true"))).await
+        bounded(set(fenced, &self.name, json!("true"))).await
     }
 }
 

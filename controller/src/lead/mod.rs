@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  candidate: core::election ─▶ Lease ─▶ Standing (watch<Option<Term>>)
-//!                                            ├─▶ Fence: no write but in a term
+//!                                            ├─▶ Fence: no write but in its own term
 //!                                            ├─▶ crate::term: what a leader does, begun and ended with it
 //!                                            └─▶ labels of Nodes, in each shoot's task
 //! ```
@@ -13,7 +13,7 @@
 //! clock, before another may begin: see [`rootstock_core::election`].
 //!
 //! * `candidate`: the task; `lease`: its requests
-//! * `fence`: a client that writes in a term only
+//! * `fence`: a client that writes in one term only
 //! * `mark`: the label by which the Service finds the leader's Pod
 
 mod candidate;

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -18,6 +18,8 @@ const NAME: &str = "/apis/coordination.k8s.io/v1/namespaces/home/leases/rootstoc
 struct Server {
     lease: Arc<Mutex<Option<Value>>>,
     code: Arc<AtomicU16>,
+    /// Whether writes are carried out and not answered.
+    deaf: Arc<AtomicBool>,
     client: kube::Client,
     calls: Calls,
 }
@@ -26,7 +28,8 @@ impl Server {
     fn new(lease: Option<Value>) -> Self {
         let lease = Arc::new(Mutex::new(lease));
         let code = Arc::new(AtomicU16::new(200));
-        let (stored, said) = (Arc::clone(&lease), Arc::clone(&code));
+        let deaf = Arc::new(AtomicBool::new(false));
+        let (stored, said, unheard) = (Arc::clone(&lease), Arc::clone(&code), Arc::clone(&deaf));
         let (client, calls) = scripted::client(move |call| {
             let mut lease = stored.lock().unwrap();
             let code = said.load(Ordering::Relaxed);
@@ -47,21 +50,27 @@ impl Server {
                     let next: u64 = version(lease).as_str().unwrap().parse::<u64>().unwrap() + 1;
                     merge(lease, &call.body);
                     lease["metadata"]["resourceVersion"] = json!(next.to_string());
-                    (200, lease.clone())
+                    let code = if unheard.load(Ordering::Relaxed) { SILENCE } else { 200 };
+                    (code, lease.clone())
                 }
                 ("PATCH" | "POST", _) => refusal(409, "Conflict"),
                 (other, _) => panic!("{other} of a Lease"),
             }
         });
-        Self { lease, code, client, calls }
+        Self { lease, code, deaf, client, calls }
     }
 
     /// A candidate that runs, and what it says.
     fn stand(&self, tasks: &mut JoinSet<anyhow::Result<()>>) -> Candidacy {
+        self.stand_for(LEASE, tasks)
+    }
+
+    /// The same, for a Lease that lasts so long.
+    fn stand_for(&self, lease: Duration, tasks: &mut JoinSet<anyhow::Result<()>>) -> Candidacy {
         let (terms, standing) = Standing::new();
         let (left, shutdown, readiness) =
             (CancellationToken::new(), Shutdown::new(), Readiness::new());
-        let who = ("me".to_owned(), LEASE);
+        let who = ("me".to_owned(), lease);
         let candidate = Candidate::new(
             self.client.clone(),
             "home",
@@ -125,6 +134,58 @@ async fn it_leads_renews_and_gives_the_lease_back() {
     assert_eq!(last.path, NAME);
 }
 
+/// The answer to its last renewal is lost: the version that it would write
+/// over is not the one that there is.
+#[tokio::test(start_paused = true)]
+async fn it_gives_a_lease_back_that_it_has_renewed_without_hearing_of_it() {
+    let server = Server::new(None);
+    let mut tasks = JoinSet::new();
+    let mut one = server.stand(&mut tasks);
+    one.standing.term().await;
+    // Carried out, and not answered; and one that somebody else has changed since.
+    for lost in [true, false] {
+        server.deaf.store(lost, Ordering::Relaxed);
+        if lost {
+            pass(Duration::from_secs(3)).await;
+            server.deaf.store(false, Ordering::Relaxed);
+        } else {
+            let mut lease = server.lease.lock().unwrap();
+            lease.as_mut().unwrap()["metadata"]["resourceVersion"] = json!("1000");
+        }
+        one.shutdown.begin();
+        one.left.cancel();
+        tasks.join_next().await.unwrap().unwrap().unwrap();
+        assert_eq!(server.spec()["holderIdentity"], Value::Null, "{lost}");
+        one = server.stand(&mut tasks);
+        one.standing.term().await;
+    }
+    // One that is another's by now stays so.
+    *server.lease.lock().unwrap() = held("other");
+    one.shutdown.begin();
+    one.left.cancel();
+    tasks.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(server.spec()["holderIdentity"], "other");
+}
+
+/// Renewals of a Lease that lasts for ten minutes may take minutes.
+#[tokio::test(start_paused = true)]
+async fn giving_back_takes_seconds_however_long_the_lease_lasts() {
+    // Between two renewals, and while one is under way.
+    for after in [0, 81] {
+        let server = Server::new(None);
+        let mut tasks = JoinSet::new();
+        let mut one = server.stand_for(LEASE * 40, &mut tasks);
+        one.standing.term().await;
+        server.code.store(SILENCE, Ordering::Relaxed);
+        pass(Duration::from_secs(after)).await;
+        let begun = Instant::now();
+        one.shutdown.begin();
+        one.left.cancel();
+        tasks.join_next().await.unwrap().unwrap().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(6), "{after}: {:?}", begun.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn it_waits_for_another_as_long_as_that_lives() {
     let server = Server::new(held("other"));
@@ -170,8 +231,9 @@ async fn nothing_is_written_but_in_a_term() {
         _ if call.path.ends_with("/slow") => (SILENCE, Value::Null),
         _ => (200, json!({"metadata": {"name": "x"}})),
     });
-    let (terms, standing) = Standing::new();
-    let maps: Api<ConfigMap> = Api::namespaced(fenced(&client, &standing), "home");
+    let term = Term::until(1, CancellationToken::new());
+    term.renew(Instant::now());
+    let maps: Api<ConfigMap> = Api::namespaced(fenced(&client, &term), "home");
     let patch = Patch::Merge(json!({"data": {"a": "b"}}));
     let params = PatchParams::default();
     maps.get("x").await.unwrap();
@@ -180,8 +242,7 @@ async fn nothing_is_written_but_in_a_term() {
     assert!(rootstock_daemon::error::Chain(&refused).to_string().contains("does not lead"));
     assert_eq!(calls.all().len(), 1, "it did not leave the house");
 
-    let term = Term::until(1, CancellationToken::new());
-    terms.send_replace(Some(term.clone()));
+    term.renew(Instant::now() + LEASE);
     maps.patch("x", &params, &patch).await.unwrap();
     // A process that was stopped and goes on: nobody has told it yet.
     term.renew(Instant::now());
@@ -198,6 +259,13 @@ async fn nothing_is_written_but_in_a_term() {
     };
     let (slow, ()) = tokio::join!(slow, ended);
     slow.unwrap_err();
+    // The process leads again: what is left of its earlier term writes nothing.
+    let next = Term::until(2, CancellationToken::new());
+    let before = calls.all().len();
+    maps.patch("x", &params, &patch).await.unwrap_err();
+    assert_eq!(calls.all().len(), before);
+    let maps: Api<ConfigMap> = Api::namespaced(fenced(&client, &next), "home");
+    maps.patch("x", &params, &patch).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,7 +296,8 @@ async fn the_leader_marks_its_pod_and_no_other_stays_marked() {
         marks.insert(name, on);
         (200, answer)
     });
-    let mark = Mark::new(client.clone(), client, "home", "me");
+    let mark = Mark::new(client, "home", "me");
+    let term = Term::until(1, CancellationToken::new());
     let on = || {
         let marks = marks.lock().unwrap();
         let marked = marks.iter().filter(|(_, on)| **on).map(|(name, _)| name.clone());
@@ -236,7 +305,7 @@ async fn the_leader_marks_its_pod_and_no_other_stays_marked() {
     };
     let end = Shutdown::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(mark.clone().keep(end.clone()));
+    tasks.spawn(mark.clone().keep(term, end.clone()));
     pass(Duration::from_secs(1)).await;
     assert_eq!(on(), ["me"]);
     end.begin();

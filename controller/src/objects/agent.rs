@@ -82,7 +82,7 @@ fn role() -> Value {
         "rules": [
             // Which runtimes a node should have; the label that keeps the agent there.
             rule("", "nodes", &["get", "list", "watch", "patch"]),
-            // Whether the Pod that enrols is the agent's.
+            // Whether the Pod that enrols is the agent's, and where one is left.
             rule("", "pods", &["get", "list", "watch"]),
             // Sandboxes that do not start.
             rule("", "events", &["get", "list", "watch", "create", "patch"]),

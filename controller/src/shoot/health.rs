@@ -6,7 +6,7 @@ use std::time::Duration;
 use rootstock_core::name::ShootName;
 use rootstock_daemon::error::Chain;
 
-use super::nodes::NodesError;
+use super::follow::FollowError;
 use super::trouble::{Kind, Pauses, Trouble};
 use crate::index::{Index, ShootState};
 
@@ -58,13 +58,14 @@ impl Health {
 }
 
 /// What went wrong, alike for alike failures.
-pub(super) fn words(error: &NodesError) -> String {
+pub(super) fn words(error: &FollowError) -> String {
     match error {
-        NodesError::Api(kube::Error::Api(status)) => {
+        FollowError::Api { source: kube::Error::Api(status), .. } => {
             format!("{error}: {} {}: {}", status.code, status.reason, status.message)
         }
-        NodesError::Api(_) | NodesError::Slow | NodesError::Short | NodesError::NoVersion => {
-            Chain(error).to_string()
-        }
+        FollowError::Api { .. }
+        | FollowError::Slow { .. }
+        | FollowError::Short { .. }
+        | FollowError::NoVersion => Chain(error).to_string(),
     }
 }

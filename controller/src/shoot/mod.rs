@@ -5,7 +5,9 @@
 //!      secrets   what the operations keep: authorities, access
 //!      authorities  Secrets ─watch─▶ who signs and who is trusted
 //!      access    kubeconfig ─▶ client, with the token of now
-//!      nodes     Nodes ─watch─▶ Index
+//!      follow    list, then watch, for two kinds:
+//!      nodes       Nodes ─▶ Index
+//!      agents      the agent's Pods ─▶ Index: whose stream ends with its Pod
 //!      labels    Index ─▶ the agent's label on Nodes
 //!      trouble   how long to wait, and what is said of it
 //!      Endpoints: the shoot by host name, for agents
@@ -15,9 +17,11 @@
 //! never held over an await: one that hangs is felt by nobody else.
 
 mod access;
+mod agents;
 pub(crate) mod authorities;
 mod client;
 mod endpoints;
+mod follow;
 mod gather;
 mod health;
 mod labels;

@@ -9,10 +9,12 @@ use rootstock_daemon::error::Chain;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::agents::Agents;
 use super::client::{Link, client};
 use super::endpoints::Endpoints;
+use super::follow::FollowError;
 use super::health::{Health, words};
-use super::nodes::{Nodes, NodesError};
+use super::nodes::{Nodes, nodes};
 use super::serving::{self, Served};
 use super::takeover::Takeover;
 use super::tokens::{self, ByShoot, Token};
@@ -21,7 +23,7 @@ use super::{PATIENCE, access, authorities, labels};
 use crate::api::Cluster;
 use crate::grpc::ShootEndpoint;
 use crate::index::{Index, ShootState};
-use crate::lead::Standing;
+use crate::lead::{Standing, fenced};
 
 /// How long the seed's API may take for what a client is made of.
 const OPEN: Duration = Duration::from_secs(20);
@@ -74,13 +76,13 @@ struct Open {
 
 enum Ended {
     Changed,
-    Failed(NodesError),
+    Failed(FollowError),
 }
 
 impl Shoot {
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
-        let mut nodes = Nodes::new(self.name.clone(), Arc::clone(&self.index));
+        let mut nodes = nodes(self.name.clone(), Arc::clone(&self.index));
         let takeover = if self.own_api.is_some() { Takeover::none } else { Takeover::new };
         let mut takeover = takeover(self.name.clone(), Arc::clone(&self.index));
         let mut health = Health::new(&self.name, &self.index);
@@ -203,8 +205,8 @@ impl Shoot {
         Ok(Open { basis, client, link, token, served: None, failures: 0 })
     }
 
-    /// Follows Nodes and keeps labels until something is wrong, or the client
-    /// has to be made anew.
+    /// Follows Nodes and agents, and keeps labels, until something is wrong, or
+    /// the client has to be made anew.
     async fn serve(
         &mut self,
         open: &mut Open,
@@ -226,6 +228,8 @@ impl Shoot {
         });
         let seed = self.seed.clone();
         let installers = takeover.follow(&seed, client);
+        let mut agents = Agents::new(self.name.clone(), Arc::clone(&self.index));
+        let agents = agents.follow(client);
         let changes = async {
             loop {
                 // Cancel-safe: a change is still seen by the next look. What
@@ -253,12 +257,13 @@ impl Shoot {
             error = following => Ended::Failed(error),
             never = labels => match never {},
             never = installers => match never {},
+            never = agents => match never {},
             () = changes => Ended::Changed,
         }
     }
 
     /// Does what can be done about a failure and tells how long to wait.
-    async fn failed(&self, open: &mut Open, error: &NodesError, health: &mut Health) -> Duration {
+    async fn failed(&self, open: &mut Open, error: &FollowError, health: &mut Health) -> Duration {
         open.failures += 1;
         if error.kind() == Kind::Unauthorized {
             // The watch may be behind the Secret.
@@ -274,9 +279,12 @@ impl Shoot {
         health.failed(&words(error), error.kind(), open.link.take_hold())
     }
 
-    /// An access Secret that an earlier version made may lack its label.
+    /// An access Secret that an earlier version made may lack its label, which
+    /// the leader gives it.
     async fn mark(&self) {
-        match timeout(OPEN, Box::pin(access::mark(&self.seed, &self.name))).await {
+        let Some(term) = self.standing.now() else { return };
+        let seed = fenced(&self.seed, &term);
+        match timeout(OPEN, Box::pin(access::mark(&seed, &self.name))).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => {
                 tracing::debug!(shoot = %self.name, error = %Chain(&error), "marking the access Secret");

@@ -44,10 +44,11 @@ use tokio::time::Instant;
 
 use self::compose::{Composed, compose};
 use self::gate::{Gate, gate};
+use self::provider::RuntimeStatus;
 use self::waiting::{Due, Version, Waiting};
 use crate::api::{ContainerRuntime, is_conflict, is_not_found};
 use crate::events::Events;
-use crate::index::{Index, RuntimeKey};
+use crate::index::{Index, Missed, RuntimeKey};
 use crate::seed::Store;
 
 /// Changes are gathered for so long: a node reports several times a second
@@ -165,6 +166,7 @@ impl StatusWriter {
             }
             Gate::Until(_) | Gate::Open => {}
         }
+        self.index.missed_before(key, || missed(&object));
         // None of a shoot that leaves, by whichever of its resources.
         let Some(summary) = self.index.summary(key) else { return (version, Outcome::Closed) };
         if summary.uid != object.metadata.uid {
@@ -225,4 +227,11 @@ impl StatusWriter {
         }
         Outcome::Written
     }
+}
+
+/// Whose agent was away by what a resource's status says; nobody's where it
+/// says nothing.
+fn missed(object: &ContainerRuntime) -> Missed {
+    let said = object.status.as_ref().and_then(|status| status.provider_status.as_ref());
+    RuntimeStatus::read(said).unwrap_or_default().missed()
 }

@@ -3,7 +3,7 @@
 //! Nothing in it changes by itself: no byte counts, no durations, only points
 //! in time. A fleet that is at rest writes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rootstock_core::digest::Digest;
@@ -12,7 +12,7 @@ use rootstock_core::status::{Phase, Reason};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::index::{ResolvedView, Slow};
+use crate::index::{Missed, ResolvedView, Slow};
 
 const API_VERSION: &str = "rootstock.gardener.cloud/v1alpha1";
 const KIND: &str = "RuntimeStatus";
@@ -110,6 +110,18 @@ impl RuntimeStatus {
     }
 }
 
+impl RuntimeStatus {
+    /// Whose agent was away by this status.
+    pub(super) fn missed(&self) -> Missed {
+        let is_away = |reason| matches!(reason, Reason::AgentMissing | Reason::NodeUnreachable);
+        let away = self.nodes.reasons.iter().filter(|(reason, _)| is_away(**reason));
+        let count: usize = away.map(|(_, count)| *count).sum();
+        let named = self.slowest_nodes.iter().filter(|node| node.reason.is_some_and(is_away));
+        let named: BTreeSet<_> = named.filter_map(|node| node.name.parse().ok()).collect();
+        if named.len() < count { Missed::More } else { Missed::Named(named) }
+    }
+}
+
 impl From<&ResolvedView> for BundleStatus {
     fn from(view: &ResolvedView) -> Self {
         let digests = view.digests.iter().filter_map(|(a, digest)| Some((*a, (*digest)?)));
@@ -138,6 +150,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_status_tells_who_was_missed() {
+        let status = |named: &[(&str, Reason)], counts: &[(Reason, usize)]| {
+            let since = Timestamp::UNIX_EPOCH;
+            let slow = |(name, reason): &(&str, Reason)| SlowNode {
+                name: (*name).to_owned(),
+                phase: Phase::Waiting,
+                reason: Some(*reason),
+                since,
+            };
+            let nodes =
+                NodesStatus { reasons: counts.iter().copied().collect(), ..Default::default() };
+            let slowest_nodes = named.iter().map(slow).collect();
+            RuntimeStatus { nodes, slowest_nodes, ..RuntimeStatus::new() }.missed()
+        };
+        let these = |names: &[&str]| {
+            Missed::Named(names.iter().map(|name| name.parse().unwrap()).collect())
+        };
+        use Reason::{AgentMissing, NoSpace, NodeUnreachable};
+        assert_eq!(status(&[], &[]), these(&[]));
+        assert_eq!(status(&[("a", NoSpace)], &[(NoSpace, 7)]), these(&[]));
+        let named = [("a", NoSpace), ("b", AgentMissing), ("c", NodeUnreachable)];
+        let all = status(&named, &[(NoSpace, 1), (AgentMissing, 1), (NodeUnreachable, 1)]);
+        assert_eq!(all, these(&["b", "c"]));
+        assert_eq!(status(&named, &[(AgentMissing, 2), (NodeUnreachable, 1)]), Missed::More);
+    }
 
     #[test]
     fn only_its_own_form_is_read() {

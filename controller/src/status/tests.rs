@@ -84,6 +84,7 @@ impl Seed {
     /// A controller that starts and finds these.
     fn start(objects: Vec<Value>) -> Self {
         let index = Arc::new(Index::new(BinaryRoots::default()));
+        index.forget_agents();
         let store = Arc::new(Store::default());
         let on_time = Arc::new(AtomicBool::new(true));
         let hangs: Arc<Mutex<Option<&str>>> = Arc::default();

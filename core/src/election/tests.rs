@@ -142,9 +142,43 @@ fn who_leaves_lets_go() {
     assert_eq!(election.release(Duration::ZERO), None);
     election.saw(None, Duration::ZERO);
     write(&mut election, Duration::ZERO);
-    let release = election.release(SECOND).unwrap();
+    let Some(Act::Write(release)) = election.release(SECOND) else { panic!("it is its own") };
     assert_eq!((release.holder.as_str(), release.transitions), ("", 1));
     assert_eq!(election.term(SECOND), None);
+    assert_eq!(election.release(SECOND), None, "once");
+}
+
+#[test]
+fn who_leaves_after_a_lost_answer_looks_whose_it_is() {
+    let lost = |begins: bool| {
+        let mut election = Election::new("me".to_owned(), times());
+        election.saw(None, Duration::ZERO);
+        if !begins {
+            write(&mut election, Duration::ZERO);
+        }
+        // It was carried out, or was not: nobody has heard.
+        election.failed(2 * SECOND);
+        election
+    };
+    for begins in [true, false] {
+        let mut election = lost(begins);
+        assert_eq!(election.release(3 * SECOND), Some(Act::Read), "{begins}");
+        assert_eq!(election.term(3 * SECOND), None);
+        let table = [
+            (Some(record("renewed", "me", 1)), Some("renewed"), "its own"),
+            (Some(record("8", "other", 2)), None, "another's"),
+            (Some(record("8", "", 1)), None, "released already"),
+            (None, None, "gone"),
+        ];
+        for (there, over, why) in table {
+            let write = election.release_what(there);
+            assert_eq!(write.as_ref().and_then(|write| write.over.as_deref()), over, "{why}");
+            assert!(write.is_none_or(|write| write.holder.is_empty() && write.transitions == 1));
+        }
+    }
+    // Its term is over, and its Lease goes on for a while.
+    let mut election = lost(false);
+    assert_eq!(election.release(11 * SECOND), Some(Act::Read));
 }
 
 /// What befalls a replica, or all of them, at a moment.

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rootstock_core::desired::{Desired, DesiredContent, Generation};
+use rootstock_controller::content::Offered;
+use rootstock_core::desired::{DesiredContent, Generation};
 use tokio::time::{sleep, timeout};
 
 use crate::controller::{HOST, Server, World, token};
@@ -39,9 +40,9 @@ pub(crate) async fn measure(dir: &Path) {
         .spawn()
         .unwrap();
     let mut seen = world.seen.subscribe();
-    let content = DesiredContent::default();
-    let nothing = Desired { generation: Generation(1), content };
-    world.desired.send_replace(Some(Arc::new(nothing)));
+    let content = Arc::new(DesiredContent::default().into());
+    let nothing = Offered { generation: Generation(1), content };
+    world.desired.send_replace(Some(nothing));
     if timeout(LIMIT, seen.wait_for(|seen| seen.accepted == [1])).await.is_err() {
         panic!("the agent is not connected: {}", std::fs::read_to_string(&log).unwrap());
     }

@@ -17,6 +17,7 @@ use rootstock_core::digest::Digest;
 use rootstock_core::status::{BundleReport, Phase};
 use rootstock_proto::desired::content_hash;
 use rootstock_proto::v1::controller_message::Kind as Said;
+use rootstock_proto::v1::enrollment_client::EnrollmentClient;
 use rootstock_proto::v1::fleet_client::FleetClient;
 use rootstock_proto::v1::node_message::Kind;
 use rootstock_proto::{PROTOCOL, v1};
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::codegen::{Service, http::Uri};
 use tonic::transport::{Channel, Endpoint};
 
@@ -140,6 +142,15 @@ impl Agent {
         };
         let io = tokio::time::timeout(CONNECT, connect).await??;
         Ok(endpoint.connect_with_connector(Once(Some(io))).await?)
+    }
+
+    /// Asks for a new certificate, and gives it up.
+    pub(super) async fn renew(&self) -> anyhow::Result<Result<(), Status>> {
+        let request =
+            CertificateParams::new(Vec::new())?.serialize_request(&KeyPair::generate()?)?;
+        let certificate_request = request.der().to_vec();
+        let mut client = EnrollmentClient::new(self.connect().await?);
+        Ok(client.renew(v1::RenewRequest { certificate_request }).await.map(drop))
     }
 
     async fn stream(&self) -> anyhow::Result<Ended> {

@@ -108,6 +108,18 @@ impl Crowd {
         self.shared.at_work.send_replace(at_work);
     }
 
+    /// Whether each agent that has yet to begin gets its certificate renewed.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn renew(&self) -> anyhow::Result<Vec<Result<(), tonic::Status>>> {
+        let mut answers = Vec::new();
+        for agent in &self.waiting {
+            answers.push(agent.renew().await?);
+        }
+        Ok(answers)
+    }
+
     /// What it has seen, from here on.
     pub fn seen(&self) -> watch::Receiver<Seen> {
         self.shared.seen.subscribe()

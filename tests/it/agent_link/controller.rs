@@ -9,13 +9,14 @@ use std::task::{Context, Poll};
 
 use jiff::Timestamp;
 use kube::client::Body;
+use rootstock_controller::content::Offered;
 use rootstock_controller::grpc::{Directory, Hello, Refused, RefusedItem, ShootEndpoint, serve};
 use rootstock_controller::identity::NodeId;
 use rootstock_controller::identity::authorities::Authorities;
 use rootstock_controller::identity::ca::ShootCa;
 use rootstock_controller::lead::Term;
-use rootstock_core::desired::{Desired, Generation};
-use rootstock_core::name::ShootName;
+use rootstock_core::desired::Generation;
+use rootstock_core::name::{ShootName, Uid};
 use rootstock_core::status::BundleReport;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -35,7 +36,7 @@ pub(crate) struct World {
     pub(crate) ca: String,
     /// The paths that the shoot's API was asked for.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
-    pub(crate) desired: watch::Sender<Option<Arc<Desired>>>,
+    pub(crate) desired: watch::Sender<Option<Offered>>,
     pub(crate) seen: watch::Sender<Seen>,
 }
 
@@ -46,6 +47,8 @@ pub(crate) struct Seen {
     pub(crate) accepted: Vec<u64>,
     pub(crate) refused: Vec<(u64, String)>,
     pub(crate) disconnects: u64,
+    /// The Pods that enrolment has found alive.
+    pub(crate) vouched: Vec<String>,
 }
 
 impl World {
@@ -105,7 +108,7 @@ impl Directory for World {
         &self,
         node: &NodeId,
         hello: Hello,
-    ) -> Result<watch::Receiver<Option<Arc<Desired>>>, Refused> {
+    ) -> Result<watch::Receiver<Option<Offered>>, Refused> {
         self.seen.send_modify(|seen| {
             seen.hellos.push((node.to_spiffe(), hello.generation, hello.installed.len()));
         });
@@ -126,6 +129,15 @@ impl Directory for World {
         self.seen.send_modify(|seen| {
             seen.refused.push((generation.0, format!("{items:?}")));
         });
+    }
+
+    fn vouch(&self, _: &NodeId, pod: &Uid) {
+        self.seen.send_modify(|seen| seen.vouched.push(pod.to_string()));
+    }
+
+    fn lacks_agent(&self, _: &NodeId) -> bool {
+        // No Pods are followed here, so nothing is known of them.
+        false
     }
 
     fn disconnect(&self, _: &NodeId) {

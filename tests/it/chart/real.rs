@@ -86,7 +86,8 @@ const ASKED: &[Asked] = &[
     ("", "patch", "", "nodes", "a", false, true),
     ("", "delete", "", "nodes", "a", false, false),
     ("kube-system", "get", "", "pods", "a", false, true),
-    ("kube-system", "list", "", "pods", "", false, false),
+    ("kube-system", "watch", "", "pods", "", false, true),
+    ("kube-system", "delete", "", "pods", "a", false, false),
     (SHOOT, "get", "", "pods", "a", false, false),
     ("", "create", "authentication.k8s.io", "tokenreviews", "", false, true),
     // The shoot's objects, where the resource manager does not make them.

@@ -2,7 +2,7 @@
 //! bench `streams` takes it from here, too.
 //!
 //! ```text
-//!  Crowd ─▶ the Pod that is marked, as by a Service
+//!  Crowd, each with a Pod of the agent ─▶ the Pod that is marked, as by a Service
 //!  controller-n ─▶ Relay n ─▶ embedded API (which takes down who wrote what)
 //! ```
 
@@ -181,6 +181,11 @@ impl Replicas {
         .await;
     }
 
+    /// The Pods in which agents would be.
+    pub(crate) fn agents(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), "kube-system")
+    }
+
     pub(crate) fn resources(&self) -> Api<ContainerRuntime> {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
@@ -269,6 +274,7 @@ async fn prepare(client: &Client, count: usize) -> Vec<NodeId> {
     let role = json!({"metadata": {"name": "rootstock"}, "rules": rules.concat()});
     ensure(&access.all::<ClusterRole>(), &typed(role).unwrap()).await.unwrap();
     let nodes: Api<Node> = access.all();
+    let agents = access.within::<Pod>("kube-system");
     let mut ids = Vec::new();
     for n in 0..count {
         let labels = json!({"kubernetes.io/arch": "amd64", "sandboxed": "yes"});
@@ -276,8 +282,23 @@ async fn prepare(client: &Client, count: usize) -> Vec<NodeId> {
         let node = nodes.create(&PostParams::default(), &typed(node).unwrap()).await.unwrap();
         let (name, uid) = (node.name_any().parse().unwrap(), node.uid().unwrap().parse().unwrap());
         ids.push(NodeId { shoot: "local".parse().unwrap(), name, uid });
+        let pod = agent_pod(&format!("rootstock-agent-{n}"), &format!("node-{n}"));
+        agents.create(&PostParams::default(), &pod).await.unwrap();
     }
     ids
+}
+
+/// The agent's Pod on a node, as the DaemonSet's controller makes it: an agent
+/// of the crowd is in no Pod, but without one it would not be let in.
+pub(crate) fn agent_pod(name: &str, node: &str) -> Pod {
+    let owner = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "rootstock-agent",
+        "uid": "of-a-daemonset", "controller": true});
+    let labels = json!({"app.kubernetes.io/name": "rootstock-agent"});
+    typed(json!({
+        "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
+        "spec": {"nodeName": node, "containers": []},
+    }))
+    .unwrap()
 }
 
 /// An account for one controller, with the role; its token.

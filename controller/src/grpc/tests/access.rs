@@ -76,6 +76,30 @@ async fn a_certificate_is_renewed_while_its_node_exists() {
     assert_eq!(client.renew(ask()).await.unwrap_err().code(), Code::PermissionDenied);
 }
 
+#[tokio::test]
+async fn a_certificate_is_good_for_nothing_where_no_agent_is_left() {
+    let mut seed = Seed::start().await;
+    let own = || identity(&seed.one, "spiffe://one/node/node-1/node-uid-1", Timestamp::now());
+    let agent = seed.agent("rs-one.test", &seed.one).with(own());
+    seed.directory.without_agent.lock().unwrap().insert("one/node-1".to_owned());
+    let status = agent.sync().await.err().unwrap();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    let mut client = agent.enrollment().await;
+    let (_, request) = request();
+    let ask = v1::RenewRequest { certificate_request: request.clone() };
+    let status = client.renew(ask.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert!(status.message().contains("no Pod of DaemonSet"), "{status}");
+    assert_eq!(seed.api.asked(), Vec::<String>::new());
+    assert!(seed.told_nothing());
+    // A new Pod enrols, and is let in before any watch can have told of it.
+    let ask_anew = v1::EnrollRequest { token: "opaque".into(), certificate_request: request };
+    client.enroll(ask_anew).await.unwrap();
+    client.renew(ask).await.unwrap();
+    let _stream = agent.sync().await.unwrap();
+    assert!(matches!(seed.told().await, Told::Connected(node, _) if node == "one/node-1"));
+}
+
 /// A stream that the handshake should not let through: with TLS 1.3 the
 /// client hears of it when it first reads.
 pub(super) async fn refused_by_tls(agent: super::setup::Agent) {

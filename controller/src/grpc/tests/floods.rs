@@ -12,7 +12,7 @@ use super::frames::{
     CONTINUATION, DATA, END_HEADERS, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, Peer, REFUSED_STREAM,
     RST_STREAM, frame, header, headers,
 };
-use super::setup::{Seed, Told, hello};
+use super::setup::{Seed, Told, hello, soon};
 
 const NODE: &str = "one/node-1";
 const OTHER: &str = "one/node-2";
@@ -157,6 +157,29 @@ async fn a_connection_without_a_certificate_has_two_minutes() {
     // One with a certificate stays.
     let refused = node.renew(ask()).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+}
+
+/// Its nodes come and do not go, with certificates and without.
+#[tokio::test]
+async fn one_shoot_leaves_room_for_others() {
+    let mut seed = Seed::start_with(3).await;
+    let stranger = seed.agent("rs-one.test", &seed.one);
+    let (one, two) = (seed.node("node-1"), seed.node("node-2"));
+    let stream = one.sync().await.unwrap();
+    assert_eq!(seed.told().await, Told::Connected(NODE.into(), Generation(7)));
+    let (_second, _third) = (stranger.tls().await.unwrap(), two.tls().await.unwrap());
+    assert!(two.tls().await.is_err() && stranger.tls().await.is_err());
+    let other = seed.agent("rs-two.test", &seed.two);
+    let _others = (other.tls().await.unwrap(), other.tls().await.unwrap());
+    // Who goes makes room.
+    drop(stream);
+    assert_eq!(seed.told().await, Told::Disconnected(NODE.into()));
+    let again = async {
+        while two.tls().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(again).await;
 }
 
 /// More than may shake hands at once, and none of them says a word: a node

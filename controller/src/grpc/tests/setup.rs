@@ -1,6 +1,6 @@
 //! Two shoots, their server, and agents' clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rootstock_core::desired::{Desired, DesiredContent, Generation, Registry};
+use rootstock_core::name::Uid;
 use rootstock_core::status::BundleReport;
 use rootstock_proto::v1::enrollment_client::EnrollmentClient;
 use rootstock_proto::v1::fleet_client::FleetClient;
@@ -31,7 +32,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use crate::content::Offered;
-use crate::grpc::{Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve};
+use crate::grpc::listener::SHARE;
+use crate::grpc::{
+    Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve_shares,
+};
 use crate::identity::NodeId;
 use crate::identity::authorities::Authorities;
 use crate::identity::ca::{NODE_LIFETIME, ShootCa};
@@ -57,6 +61,8 @@ pub(super) enum Told {
 pub(super) struct FakeDirectory {
     shoots: Mutex<BTreeMap<String, Arc<ShootEndpoint>>>,
     nodes: Mutex<BTreeMap<String, watch::Sender<Option<Offered>>>>,
+    /// The nodes on which no Pod of the agent lives.
+    pub(super) without_agent: Mutex<BTreeSet<String>>,
     told: mpsc::Sender<Told>,
 }
 
@@ -103,6 +109,9 @@ impl Directory for FakeDirectory {
     ) -> Result<watch::Receiver<Option<Offered>>, Refused> {
         let nodes = self.nodes.lock().unwrap();
         let desired = nodes.get(&node.to_string()).ok_or(Refused::UnknownNode)?;
+        if self.lacks_agent(node) {
+            return Err(Refused::NoAgent);
+        }
         self.tell(Told::Connected(node.to_string(), hello.generation));
         Ok(desired.subscribe())
     }
@@ -117,6 +126,15 @@ impl Directory for FakeDirectory {
 
     fn refused(&self, node: &NodeId, generation: Generation, items: Vec<RefusedItem>) {
         self.tell(Told::Refused(node.to_string(), generation, items));
+    }
+
+    fn vouch(&self, node: &NodeId, pod: &Uid) {
+        assert_eq!(pod.as_str(), "pod-uid-1");
+        self.without_agent.lock().unwrap().remove(&node.to_string());
+    }
+
+    fn lacks_agent(&self, node: &NodeId) -> bool {
+        self.without_agent.lock().unwrap().contains(&node.to_string())
     }
 
     fn disconnect(&self, node: &NodeId) {
@@ -138,6 +156,11 @@ pub(super) struct Seed {
 
 impl Seed {
     pub(super) async fn start() -> Self {
+        Self::start_with(SHARE).await
+    }
+
+    /// The same, where each shoot may have so many connections.
+    pub(super) async fn start_with(share: usize) -> Self {
         let (now, api) = (Timestamp::now(), ScriptedApi::new());
         let shoot = |name: &str| {
             let ca = Arc::new(ShootCa::generate(&name.parse().unwrap(), now).unwrap());
@@ -156,6 +179,7 @@ impl Seed {
         let directory = Arc::new(FakeDirectory {
             shoots: Mutex::new([one, two].into()),
             nodes: Mutex::new(nodes.into_iter().chain(many).collect()),
+            without_agent: Mutex::default(),
             told: tell,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -163,7 +187,7 @@ impl Seed {
         let shutdown = CancellationToken::new();
         let mut server = JoinSet::new();
         let term = Term::until(EPOCH, shutdown.clone());
-        server.spawn(serve(listener, Arc::clone(&directory), term, shutdown.clone()));
+        server.spawn(serve_shares(listener, Arc::clone(&directory), term, shutdown.clone(), share));
         Self { directory, one: cas.0, two: cas.1, api, shutdown, server, address, told }
     }
 

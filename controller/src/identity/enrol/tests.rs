@@ -19,7 +19,8 @@ fn owner(script: &mut Script) -> &mut Value {
 async fn the_agent_s_pod_gets_a_certificate_for_its_node() {
     let (api, ca, (_, request)) = (ScriptedApi::new(), ca(), request());
     let enrolled = Enroller::new().enrol(&ca, &api.client(), "opaque", &request, now()).await;
-    let (node, issued) = enrolled.unwrap();
+    let Enrolled { node, pod, issued } = enrolled.unwrap();
+    assert_eq!(pod.as_str(), "pod-uid-1");
     assert_eq!(node.to_spiffe(), "spiffe://one/node/node-1/node-uid-1");
     assert_eq!(issued.not_after.as_second(), now().as_second() + 24 * 60 * 60);
 
@@ -28,7 +29,7 @@ async fn the_agent_s_pod_gets_a_certificate_for_its_node() {
         script.review["user"]["extra"].as_object_mut().unwrap().remove(&format!("{EXTRA}node-uid"));
     });
     let enrolled = Enroller::new().enrol(&ca, &api.client(), "opaque", &request, now()).await;
-    assert_eq!(enrolled.unwrap().0.uid.as_str(), "node-uid-1");
+    assert_eq!(enrolled.unwrap().node.uid.as_str(), "node-uid-1");
 }
 
 #[tokio::test]

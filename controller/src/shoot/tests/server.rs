@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Json, Response};
 use axum::routing::{any, get};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// How a shoot's API behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +47,10 @@ pub(super) struct Server {
     pub(super) moods: watch::Sender<BTreeMap<String, Mood>>,
     /// The one token that is taken.
     pub(super) token: watch::Sender<String>,
+    /// The agent's Pods in a list, or with what code they are refused.
+    pub(super) pods: watch::Sender<Result<Vec<Value>, u16>>,
+    /// What watches of Pods tell.
+    pub(super) pod_events: broadcast::Sender<Value>,
     /// Raised to end all watches.
     pub(super) cut: watch::Sender<u64>,
     pub(super) seen: Arc<Mutex<BTreeMap<String, Seen>>>,
@@ -62,6 +66,8 @@ impl Server {
             url,
             moods: watch::channel(BTreeMap::new()).0,
             token: watch::channel("old".to_owned()).0,
+            pods: watch::channel(Ok([1, 2].map(|n| pod(&format!("p{n}"), n)).into())).0,
+            pod_events: broadcast::channel(8).0,
             cut: watch::channel(0).0,
             seen: Arc::default(),
             written: Arc::default(),
@@ -70,6 +76,7 @@ impl Server {
             .route("/api/v1/namespaces/{shoot}/secrets/{name}", get(secret).fallback(write))
             .route("/api/v1/namespaces/{shoot}/secrets", any(write))
             .route("/{shoot}/api/v1/nodes", get(nodes))
+            .route("/{shoot}/api/v1/namespaces/kube-system/pods", get(pods))
             .with_state(server.clone());
         #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
         drop(tokio::spawn(async move { axum::serve(listener, routes).await }));
@@ -176,6 +183,54 @@ async fn nodes(
         Ok::<_, std::io::Error>(String::new())
     });
     Body::from_stream(events).into_response()
+}
+
+async fn pods(
+    State(server): State<Server>,
+    Path(shoot): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let query = query.unwrap_or_default();
+    assert!(query.contains("labelSelector=app.kubernetes.io%2Fname%3Drootstock-agent"), "{query}");
+    let mood = server.moods.borrow().get(&shoot).copied().unwrap_or(Mood::Good);
+    let pods = server.pods.borrow().clone();
+    let pods = match pods {
+        Ok(pods) if mood == Mood::Good => pods,
+        Ok(_) => return refuse(503),
+        Err(code) => return refuse(code),
+    };
+    if !query.contains("watch=true") {
+        let metadata = json!({"resourceVersion": "7"});
+        let list =
+            json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": pods});
+        return Json(list).into_response();
+    }
+    let (mut cut, mut events) = (server.cut.subscribe(), server.pod_events.subscribe());
+    let (say, said) = tokio::sync::mpsc::channel(8);
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    drop(tokio::spawn(async move {
+        loop {
+            // Cancel-safe: both keep what was not taken.
+            let event = tokio::select! {
+                event = events.recv() => event.unwrap(),
+                _ = cut.changed() => return,
+            };
+            if say.send(Ok::<_, std::io::Error>(format!("{event}\n"))).await.is_err() {
+                return;
+            }
+        }
+    }));
+    Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(said)).into_response()
+}
+
+/// A Pod of the agent on the n-th node.
+pub(super) fn pod(uid: &str, n: usize) -> Value {
+    let owner = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "rootstock-agent",
+        "uid": "d", "controller": true});
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("rootstock-agent-{uid}"), "uid": uid, "resourceVersion": "8",
+            "ownerReferences": [owner]},
+        "spec": {"nodeName": format!("n{n}"), "containers": []}, "status": {"phase": "Running"}})
 }
 
 fn list() -> Value {

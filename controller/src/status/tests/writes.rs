@@ -83,6 +83,35 @@ async fn a_node_that_does_not_come_back_is_shown_in_the_end() {
     assert_eq!(seed.events(), [], "nobody begins anything");
 }
 
+/// Agents that were away for hours when the leader changed are not on their
+/// way for the first time: no condition becomes better for ten minutes.
+#[tokio::test(start_paused = true)]
+async fn who_was_missed_is_not_expected_anew() {
+    let said = json!({
+        "apiVersion": "rootstock.gardener.cloud/v1alpha1", "kind": "RuntimeStatus",
+        "nodes": {"selected": 2, "ready": 1, "reasons": {"AgentMissing": 1}},
+        "slowestNodes": [
+            {"name": "n1", "phase": "Waiting", "reason": "AgentMissing", "since": TIME},
+        ],
+    });
+    for (said, most) in [(said, SETTLE), (Value::Null, 20 * SETTLE)] {
+        let mut object = runtime("a");
+        object["status"]["providerStatus"] = said;
+        object["status"]["conditions"] = json!([{"type": "NodesReady", "status": "False",
+            "reason": "AgentMissing", "message": "", "lastTransitionTime": TIME,
+            "lastUpdateTime": TIME}]);
+        let seed = Seed::start(vec![object]);
+        seed.resolve(b"one");
+        seed.nodes(2);
+        seed.report(0, Phase::Loaded, None, b"one");
+        pass(SETTLE - SECOND).await;
+        assert_eq!(seed.condition("a", "NodesReady"), super::said("False", "AgentMissing"));
+        // By the time at which this controller's word stands, it says the same.
+        let look_again = seed.index.summary(&key("a")).unwrap().look_again.unwrap();
+        assert!(look_again <= most && look_again > most - SETTLE, "{look_again:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_busy_resource_is_written_once_a_second() {
     let seed = Seed::start(vec![runtime("a")]);
