@@ -7,7 +7,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt as _};
 use prost::Message as _;
 use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
@@ -37,9 +37,9 @@ pub(super) struct Session<D: Directory> {
     channels: Channels,
     /// What the node said that it holds: it is not sent that again.
     held: Option<(Generation, Digest)>,
-    /// Ready when something else than the node ends it. It is waited for once,
-    /// and not anew with each message: all streams share the lists of those who wait.
-    ended: Pin<Box<dyn Future<Output = End> + Send>>,
+    /// Comes when something else than the node ends it. It is waited for once,
+    /// and looked at only when it wakes: each message would look at all of it.
+    ended: FuturesUnordered<Pin<Box<dyn Future<Output = End> + Send>>>,
     /// When the node's messages so far would have come at [`PACE`].
     paced: Instant,
     /// Whether what it should have was not looked at yet on this stream.
@@ -66,7 +66,8 @@ impl<D: Directory> Session<D> {
         ends: Ends,
     ) -> Self {
         tracing::info!(node = %seat.node, "node connected");
-        let ended = Box::pin(ends.first(seat.node.clone(), seat.replaced.clone()));
+        let ended = FuturesUnordered::new();
+        ended.push(Box::pin(ends.first(seat.node.clone(), seat.replaced.clone())) as Pin<Box<_>>);
         let (paced, pending, skipped, end) = (Instant::now(), true, 0, End::Left);
         Self { seat, channels, held, ended, paced, pending, skipped, end }
     }
@@ -103,7 +104,7 @@ impl<D: Directory> Session<D> {
                 // In order: nothing of a stream that was replaced may count.
                 biased;
                 // Cancel-safe: it stays with the session.
-                end = &mut *ended => return Err(end),
+                Some(end) = ended.next() => return Err(end),
                 // Cancel-safe: it is done at once. The network has room, so the
                 // latest state is read and sent.
                 () = std::future::ready(()), if *pending => {

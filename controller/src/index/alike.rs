@@ -51,8 +51,12 @@ impl Alike {
             return Arc::clone(known);
         }
         let assigned = self.alone(assign(node, claims, bundles, registries));
-        // A problem may name the node.
-        if assigned.verdicts.values().all(|verdict| matches!(verdict, Verdict::Wanted(_))) {
+        // A problem may name the node, and is then its own.
+        let names_it = |verdict: &Verdict| match verdict {
+            Verdict::Wanted(_) => false,
+            Verdict::Held(problem) => problem.message.contains(node.name.as_str()),
+        };
+        if !assigned.verdicts.values().any(names_it) {
             self.by_sight.insert(sight, Arc::clone(&assigned));
         }
         assigned

@@ -190,6 +190,9 @@ impl Index {
             .collect();
         {
             let mut state = self.lock();
+            if state.seed_listed && state.has_exactly(&present) {
+                return;
+            }
             state.seed_listed = true;
             let mut gone = Vec::new();
             for (name, shoot) in &mut state.shoots {
@@ -366,6 +369,18 @@ impl State {
             None => shoot.nodes.values_mut().for_each(assign_one),
         }
         self.mark_dirty(name);
+    }
+
+    /// Whether these are the ContainerRuntimes as they are known.
+    fn has_exactly(&self, runtimes: &BTreeMap<RuntimeKey, (Runtime, bool)>) -> bool {
+        let known = self.shoots.values().map(|shoot| shoot.runtimes.len()).sum::<usize>();
+        known == runtimes.len()
+            && runtimes.iter().all(|(key, (runtime, leaves))| {
+                self.shoots.get(&key.shoot).is_some_and(|shoot| {
+                    shoot.runtimes.get(&key.name) == Some(runtime)
+                        && shoot.migrating.contains(&key.name) == *leaves
+                })
+            })
     }
 
     /// A node, where it is the one of that UID.
