@@ -124,6 +124,7 @@ scenarios!(
     settings::unknown_ones_are_passed_over,
     settings::pending_while_the_bundle_is_away,
     rotation::in_step_with_the_shoot,
+    rotation::a_hundred_agents_stay,
     route::made_followed_and_taken_away,
     route::away_with_a_shoot_that_moves_and_back,
     route::somebody_elses_business,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
@@ -21,8 +22,8 @@ use rootstock_proto::v1::enrollment_client::EnrollmentClient;
 use rootstock_proto::v1::fleet_client::FleetClient;
 use rootstock_proto::v1::node_message::Kind;
 use rootstock_proto::{PROTOCOL, v1};
-use rustls::ClientConfig;
-use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
@@ -69,6 +70,8 @@ pub(super) struct Agent {
 enum Ended {
     /// The controller asked to come back after that time.
     Goodbye(Duration),
+    /// It is to come back with another certificate, which it has.
+    Renewed(Arc<ClientConfig>),
     Lost,
 }
 
@@ -82,20 +85,10 @@ impl Agent {
         let key = KeyPair::generate()?;
         let request = CertificateParams::new(Vec::new())?.serialize_request(&key)?;
         let issued = ca.sign(request.der(), id, Timestamp::now(), NODE_LIFETIME)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(shared.roots.clone())
-            .with_client_auth_cert(
-                vec![issued.certificate],
-                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            )?;
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        tls.resumption = rustls::client::Resumption::disabled();
+        let tls = tls(&key, issued.certificate, shared.roots.clone())?;
         let draws =
             u64::from_le_bytes(Digest::of(id.to_spiffe().as_bytes()).as_bytes()[..8].try_into()?);
-        let (tls, pauses) = (Arc::new(tls), Pauses::default());
-        Ok(Self { node, shared, tls, pauses, draws })
+        Ok(Self { node, shared, tls, pauses: Pauses::default(), draws })
     }
 
     pub(super) async fn run(mut self) {
@@ -103,8 +96,13 @@ impl Agent {
             let ended = self.stream().await;
             let pause = match ended {
                 Ok(Ended::Goodbye(after)) => {
+                    self.shared.seen.send_modify(|seen| seen.goodbyes += 1);
                     self.pauses = Pauses::default();
                     after
+                }
+                Ok(Ended::Renewed(tls)) => {
+                    self.tls = tls;
+                    Duration::ZERO
                 }
                 Ok(Ended::Lost) => {
                     self.pauses = Pauses::default();
@@ -146,15 +144,24 @@ impl Agent {
 
     /// Asks for a new certificate, and gives it up.
     pub(super) async fn renew(&self) -> anyhow::Result<Result<(), Status>> {
-        let request =
-            CertificateParams::new(Vec::new())?.serialize_request(&KeyPair::generate()?)?;
-        let certificate_request = request.der().to_vec();
-        let mut client = EnrollmentClient::new(self.connect().await?);
-        Ok(client.renew(v1::RenewRequest { certificate_request }).await.map(drop))
+        let key = KeyPair::generate()?;
+        Ok(renew(self.connect().await?, &key).await?.map(drop))
+    }
+
+    /// Another certificate by this connection, and who is trusted from here on.
+    async fn renewed(&self, channel: Channel) -> anyhow::Result<Arc<ClientConfig>> {
+        let key = KeyPair::generate()?;
+        let given = renew(channel, &key).await??.certificate.context("no certificate")?;
+        let mut roots = RootCertStore::empty();
+        for authority in given.authorities {
+            roots.add(authority.into())?;
+        }
+        tls(&key, given.leaf.into(), roots)
     }
 
     async fn stream(&self) -> anyhow::Result<Ended> {
-        let mut client = FleetClient::new(self.connect().await?);
+        let channel = self.connect().await?;
+        let mut client = FleetClient::new(channel.clone());
         let (say, said) = mpsc::channel(4);
         say.send(message(Kind::Hello(self.hello()))).await?;
         let mut hear = client.sync(ReceiverStream::new(said)).await?.into_inner();
@@ -166,10 +173,19 @@ impl Agent {
             say.send(message(report)).await?;
         }
         let mut at_work = self.shared.at_work.subscribe();
+        let mut renewals = self.shared.renewals.subscribe();
         loop {
             let heard = tokio::select! {
                 // Cancel-safe: what was read in part stays in the stream.
                 heard = hear.message() => heard,
+                // Cancel-safe: a change stays unseen until it is borrowed.
+                _ = renewals.changed() => return match self.renewed(channel).await {
+                    Ok(tls) => Ok(Ended::Renewed(tls)),
+                    Err(error) => {
+                        self.wrong(format!("it is not renewed: {error:#}"));
+                        Err(error)
+                    }
+                },
                 // Cancel-safe: a change stays unseen until it is borrowed.
                 _ = at_work.changed() => {
                     let done = !*at_work.borrow_and_update();
@@ -251,6 +267,36 @@ impl Agent {
     fn node(&self) -> std::sync::MutexGuard<'_, Node> {
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn renew(
+    channel: Channel,
+    key: &KeyPair,
+) -> anyhow::Result<Result<v1::RenewResponse, Status>> {
+    let request = CertificateParams::new(Vec::new())?.serialize_request(key)?;
+    let certificate_request = request.der().to_vec();
+    let mut client = EnrollmentClient::new(channel);
+    let answer = client.renew(v1::RenewRequest { certificate_request }).await;
+    Ok(answer.map(tonic::Response::into_inner))
+}
+
+/// What it shows, and whom it trusts.
+fn tls(
+    key: &KeyPair,
+    certificate: CertificateDer<'static>,
+    roots: RootCertStore,
+) -> anyhow::Result<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![certificate],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(tls))
 }
 
 fn report(bundle: &rootstock_core::desired::DesiredBundle) -> BundleReport {

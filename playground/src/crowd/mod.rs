@@ -42,6 +42,8 @@ pub struct Seen {
     pub connected: usize,
     /// How many streams there were.
     pub streams: u64,
+    /// How many of them the controller ended with a goodbye.
+    pub goodbyes: u64,
     /// How many desired states came.
     pub desired: u64,
     /// How many of them were what the agent had said that it holds.
@@ -69,6 +71,8 @@ struct Shared {
     seen: watch::Sender<Seen>,
     /// Whether nodes take time over what they are sent.
     at_work: watch::Sender<bool>,
+    /// How often all were to renew their certificates.
+    renewals: watch::Sender<u64>,
 }
 
 impl Crowd {
@@ -84,8 +88,8 @@ impl Crowd {
     ) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(ca.cert_der().clone())?;
-        let (seen, at_work) = Default::default();
-        let shared = Arc::new(Shared { place, roots, seen, at_work });
+        let (seen, at_work, renewals) = Default::default();
+        let shared = Arc::new(Shared { place, roots, seen, at_work, renewals });
         let (mut waiting, mut held) = (Vec::new(), Vec::new());
         for id in nodes {
             let node = Arc::new(Mutex::new(Node::default()));
@@ -106,6 +110,13 @@ impl Crowd {
     /// it, and report that all of it is proven when they no longer are.
     pub fn set_at_work(&self, at_work: bool) {
         self.shared.at_work.send_replace(at_work);
+    }
+
+    /// All that have a stream renew their certificates by its connection, and
+    /// come back at once with what they were given: real agents do so when the
+    /// file with the authorities has changed.
+    pub fn renew_all(&self) {
+        self.shared.renewals.send_modify(|count| *count += 1);
     }
 
     /// Whether each agent that has yet to begin gets its certificate renewed.

@@ -21,7 +21,7 @@ const AGENT: &str = "rootstock.gardener.cloud/agent";
 const PROMPT: Duration = Duration::from_secs(1);
 
 /// Makes a Node that has these labels and asks for gvisor and kata.
-async fn make(suite: &Suite, name: &str, labels: Value) {
+pub(super) async fn make(suite: &Suite, name: &str, labels: Value) {
     let mut all = json!({
         "kubernetes.io/arch": "amd64",
         "worker.gardener.cloud/cri-name": "containerd",
@@ -33,7 +33,7 @@ async fn make(suite: &Suite, name: &str, labels: Value) {
     ensure(&nodes(suite), &typed(node).unwrap()).await.unwrap();
 }
 
-fn nodes(suite: &Suite) -> Api<Node> {
+pub(super) fn nodes(suite: &Suite) -> Api<Node> {
     suite.access.all()
 }
 

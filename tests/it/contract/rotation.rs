@@ -2,11 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use rootstock_controller::identity::NodeId;
+use rootstock_controller::identity::ca::ShootCa;
+use rootstock_playground::crowd::{Crowd, Place, Seen};
+use rootstock_playground::seed::objects::{ensure, typed};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
+use super::nodes::{make, nodes};
 use super::objects::AGENT;
+use super::operations::condition;
 use super::support::gardenlet::until;
 use super::support::record::Kind;
 use super::support::shoot::{Shoot, pools};
@@ -106,5 +114,127 @@ pub(super) async fn in_step_with_the_shoot(suite: &Suite) {
     shoot.reconcile().await;
     settled(&shoot, &[NEW]).await;
     assert_eq!(authorities(&shoot).await[NEW], both[NEW]);
+    shoot.never_failed().await;
+}
+
+/// How many nodes the shoot of [`a_hundred_agents_stay`] has.
+const MANY: usize = 100;
+/// Their label.
+const THEIRS: &str = "worker.gardener.cloud/pool";
+const OLDER: &str = "worker.garden.sapcloud.io/group";
+const POOL: &str = "stays";
+
+/// The nodes, each with a Pod of the agent.
+async fn hundred(suite: &Suite, shoot: &Shoot<'_>) -> Vec<NodeId> {
+    let pods = suite.access.within::<Pod>("kube-system");
+    // The API puts it into each Pod.
+    let account = json!({"metadata": {"name": "default"}});
+    let accounts = suite.access.within::<ServiceAccount>("kube-system");
+    ensure(&accounts, &typed(account).unwrap()).await.unwrap();
+    let mut ids = Vec::new();
+    for n in 0..MANY {
+        let name = format!("rotation-{n}");
+        make(suite, &name, json!({(THEIRS): POOL, (OLDER): POOL})).await;
+        let uid = nodes(suite).get(&name).await.unwrap().uid().unwrap();
+        let owner = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "controller": true,
+            "name": "rootstock-agent", "uid": "of-a-daemonset"});
+        let labels = json!({"app.kubernetes.io/name": "rootstock-agent", (THEIRS): POOL});
+        let pod = json!({
+            "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
+            "spec": {"nodeName": name, "containers": [{"name": "agent", "image": "agent"}]},
+        });
+        pods.create(&PostParams::default(), &typed(pod).unwrap()).await.unwrap();
+        let (shoot, name) = (shoot.name.parse().unwrap(), name.parse().unwrap());
+        ids.push(NodeId { shoot, name, uid: uid.parse().unwrap() });
+    }
+    ids
+}
+
+async fn crowd_is(crowd: &Crowd, what: &str, is: impl Fn(&Seen) -> bool) {
+    let seen = crowd.seen();
+    let so = until(async || is(&seen.borrow()).then_some(())).await;
+    assert!(so.is_some(), "not so: {what}: {:?}", seen.borrow());
+}
+
+/// What `NodesReady` has said, one after the other.
+async fn history(shoot: &Shoot<'_>) -> Vec<(String, String)> {
+    shoot.recorded().await;
+    let entries = shoot.since(0, Kind::ContainerRuntime);
+    let said = entries.iter().filter_map(|entry| condition(&entry.object, "NodesReady"));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut said: Vec<_> = said.map(|c| (text(&c["status"]), text(&c["reason"]))).collect();
+    said.dedup();
+    said
+}
+
+/// Agents that renew as real ones do, when their file of authorities changes:
+/// no stream ends but by another certificate, and no node is unready.
+pub(super) async fn a_hundred_agents_stay(suite: &Suite) {
+    let controller = suite.own_controller("stays", &[]).await;
+    let shoot = Shoot::new(suite, &controller, "stays", pools(&[(POOL, &["gvisor"])])).await;
+    let shoot = shoot.with_api();
+    shoot.reconcile().await;
+    settled(&shoot, &[OLD]).await;
+    let nodes_of_it = hundred(suite, &shoot).await;
+
+    // The agents, and who has other certificates of the same nodes.
+    let authorities_now = authorities(&shoot).await;
+    let text = |key: &str| -> String {
+        use base64::Engine as _;
+        let text = |data: &Value| data[key].as_str().unwrap().to_owned();
+        let data = authorities_now.get(OLD).map(text).unwrap();
+        String::from_utf8(base64::engine::general_purpose::STANDARD.decode(data).unwrap()).unwrap()
+    };
+    let ca = ShootCa::from_pem(&nodes_of_it[0].shoot, &text("ca.crt"), &text("ca.key")).unwrap();
+    let (_there, address) = watch::channel(Some(controller.listen));
+    let host = format!("rs-{}.seed.example", shoot.name.trim_start_matches("shoot--"));
+    let place = Place { address, host };
+    let mut agents = Crowd::new(place.clone(), &ca, nodes_of_it.clone()).unwrap();
+    let mut thieves = Crowd::new(place, &ca, nodes_of_it[..1].to_vec()).unwrap();
+    agents.begin();
+    crowd_is(&agents, "each has a stream", |seen| seen.connected == MANY).await;
+    let ready = |o: &Value| condition(o, "NodesReady").is_some_and(|c| c["status"] == "True");
+    shoot.until("gvisor-stays", "all nodes have it", ready).await;
+    let begun = agents.seen().borrow().streams;
+    let before = history(&shoot).await;
+
+    phase(&shoot, "Preparing").await;
+    shoot.reconcile().await;
+    settled(&shoot, &[OLD, NEW]).await;
+    assert_eq!(agents.seen().borrow().streams, begun, "who is told of it stays");
+    agents.renew_all();
+    let renewed = begun + u64::try_from(MANY).unwrap();
+    crowd_is(&agents, "each has another certificate", |seen| {
+        seen.streams == renewed && seen.connected == MANY
+    })
+    .await;
+    for next in ["WaitingForWorkersRollout", "Prepared", "Completing"] {
+        phase(&shoot, next).await;
+        shoot.reconcile().await;
+    }
+    settled(&shoot, &[NEW]).await;
+    phase(&shoot, "Completed").await;
+    shoot.reconcile().await;
+    settled(&shoot, &[NEW]).await;
+
+    // Whoever still had the old authority would have been told to go by now: a
+    // certificate of it opens nothing.
+    let refused = until(async || thieves.renew().await.is_err().then_some(())).await;
+    assert!(refused.is_some(), "a certificate of the old authority is good");
+    thieves.begin();
+    let last = agents.seen().borrow().clone();
+    assert_eq!((last.connected, last.streams, last.goodbyes), (MANY, renewed, 0), "{last:?}");
+    assert_eq!(last.wrong, Vec::<String>::new());
+    let after = history(&shoot).await;
+    assert_eq!(after, before, "no node was unready");
+    assert_eq!(after.last().unwrap().0, "True");
+    assert_eq!(thieves.seen().borrow().streams, 0);
+
+    drop((agents, thieves));
+    let theirs = ListParams::default().labels(&format!("{THEIRS}={POOL}"));
+    nodes(suite).delete_collection(&DeleteParams::default(), &theirs).await.unwrap();
+    let pods = suite.access.within::<Pod>("kube-system");
+    pods.delete_collection(&DeleteParams::default().grace_period(0), &theirs).await.unwrap();
+    shoot.destroy().await.unwrap();
     shoot.never_failed().await;
 }

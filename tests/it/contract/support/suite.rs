@@ -69,6 +69,8 @@ pub(crate) struct Controller {
     pub(crate) process: Process,
     /// The class that it looks after; none for the usual one.
     pub(crate) class: Option<String>,
+    /// Where it serves agents.
+    pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) log: PathBuf,
 }
@@ -172,7 +174,7 @@ impl Suite {
         arguments.extend(flags.iter().cloned());
         let process = self.processes.start(name, arguments).unwrap();
         let log = self.dir.path().join("logs").join(format!("{name}.log"));
-        let controller = Controller { process, class, admin, log };
+        let controller = Controller { process, class, listen, admin, log };
         controller.ready().await;
         controller
     }
