@@ -26,6 +26,7 @@
 //! * [`assign`], [`plan`], [`rollup`]: the decisions
 
 pub mod assign;
+pub mod bandwidth;
 pub mod bundle;
 pub mod catalog;
 pub mod desired;
