@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::bandwidth::Budgets;
 use crate::name::{RuntimeClassName, RuntimeType};
 use crate::reference::Reference;
 
@@ -23,7 +24,7 @@ pub struct Catalog {
     pub registries: Vec<RegistryEntry>,
     /// Limits of bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub budgets: Option<Value>,
+    pub budgets: Option<Budgets>,
     /// The runtime types.
     #[serde(default)]
     pub runtimes: Vec<RuntimeEntry>,
@@ -184,5 +185,13 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(catalog.without_effect(), ["budgets", "runtimes[a].strategy"]);
+    }
+
+    #[test]
+    fn budgets_may_be_null_but_not_wrong() {
+        let read = |budgets: Value| serde_json::from_value::<Catalog>(json!({"budgets": budgets}));
+        assert_eq!(read(Value::Null).unwrap().budgets, None);
+        let error = read(json!({"seed": "fast"})).unwrap_err().to_string();
+        assert!(error.contains("\"fast\"") && error.contains("such as 200MiB/s"), "{error}");
     }
 }

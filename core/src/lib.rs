@@ -7,6 +7,7 @@
 //! ```text
 //!  controller:  Claim + NodeFacts + bundles ─▶ assign ─▶ Desired (one per node)
 //!  agent:       Desired + Observed ─▶ plan ─▶ Plan (what to do, in order)
+//!  both:        requests ─▶ bandwidth ─▶ rate leases ─▶ bytes that may be read now
 //!  controller:  node reports ─▶ rollup ─▶ conditions of a ContainerRuntime
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! * [`desired`]: what one node should have, with its generation
 //! * [`layout`]: where a bundle lies on a node, and what containerd is told of it
 //! * [`effective`]: what containerd makes of its configuration, before and after an edit
+//! * [`bandwidth`]: who may pull how fast, so that no budget is ever exceeded
 //! * [`election`]: which of several controllers leads
 //! * [`preflight`]: whether a node has what a bundle needs
 //! * [`state`]: what moves along to another seed
@@ -26,6 +28,7 @@
 //! * [`assign`], [`plan`], [`rollup`]: the decisions
 
 pub mod assign;
+pub mod bandwidth;
 pub mod bundle;
 pub mod catalog;
 pub mod desired;

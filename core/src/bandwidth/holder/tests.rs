@@ -1,0 +1,142 @@
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn grant(id: u64, round: u64, sequence: u64, rate: u64) -> Grant {
+    let (blob, source) = (Digest::from_bytes([1; 32]), Arc::from("main"));
+    let (rate, lifetime) = (Rate::new(rate), ms(2500));
+    Grant { id, round, sequence, blob, source, rate, burst: u64::MAX, lifetime }
+}
+
+/// An agent that is connected and has asked once, at zero.
+fn asked() -> Holder {
+    let mut holder = Holder::new(7);
+    assert_eq!(holder.hello(Duration::ZERO), []);
+    let blob = Digest::from_bytes([1; 32]);
+    let id = holder.request(blob, "main".into(), 1000, Some(Rate::new(5)), Duration::ZERO);
+    assert_eq!((id, holder.due()), (Some(7), Some(Duration::ZERO)));
+    let asks = holder.asks(Duration::ZERO);
+    let [Request { id: 7, round: 1, bytes: 1000, used: None, .. }] = asks[..] else {
+        panic!("{asks:?}")
+    };
+    assert_eq!(asks[0].useful_rate, Some(Rate::new(5)));
+    holder
+}
+
+fn rate(holder: &Holder, now: Duration) -> u64 {
+    holder.allowance(7, now).map_or(0, |allowance| allowance.rate.get())
+}
+
+#[test]
+fn a_lease_counts_from_when_it_was_asked_for() {
+    let mut holder = asked();
+    assert_eq!(holder.allowance(7, ms(100)), None);
+    assert_eq!(holder.heard(&grant(7, 1, 1, 100), ms(2000)), None);
+    let lease = Allowance { rate: Rate::new(100), burst: 64 << 10, until: ms(2500) };
+    assert_eq!(holder.allowance(7, ms(2499)), Some(lease));
+    assert_eq!(holder.allowance(7, ms(2500)), None);
+    // One that comes after its end is given back, and asked for again.
+    let mut holder = asked();
+    let stamp = Stamp { round: 1, sequence: 1 };
+    let back = Shrunk { id: 7, rate: Rate::ZERO, stamp };
+    assert_eq!(holder.heard(&grant(7, 1, 1, 100), ms(2500)), Some(back));
+    assert_eq!((rate(&holder, ms(2500)), holder.due()), (0, Some(ms(2500))));
+}
+
+#[test]
+fn a_lease_is_renewed_three_times_before_it_ends() {
+    let mut holder = asked();
+    holder.heard(&grant(7, 1, 1, 100), ms(10));
+    let mut asks = Vec::new();
+    while let Some(due) = holder.due().filter(|due| rate(&holder, *due) > 0) {
+        let ask = holder.asks(due);
+        asks.push((due.as_millis(), ask[0].round));
+    }
+    assert_eq!(asks, [(210, 2), (410, 3), (810, 4), (1610, 5), (2410, 6)]);
+    // An answer to any of them goes on from there.
+    assert_eq!(holder.heard(&grant(7, 4, 2, 100), ms(2600)), None);
+    assert_eq!(holder.allowance(7, ms(2600)).unwrap().until, ms(3310));
+}
+
+#[test]
+fn who_waits_asks_ever_more_seldom() {
+    let (mut holder, mut asks) = (asked(), Vec::new());
+    while let Some(due) = holder.due().filter(|due| *due < SECOND * 40) {
+        assert_eq!(holder.asks(due - ms(1)), []);
+        holder.asks(due);
+        asks.push(due.as_secs());
+    }
+    assert_eq!(asks, [1, 3, 7, 15, 23, 31, 39]);
+    holder.disconnected();
+    assert_eq!((holder.due(), holder.asks(SECOND * 99)), (None, vec![]));
+}
+
+#[test]
+fn a_shrink_is_answered_and_what_is_older_is_not_heard() {
+    let mut holder = asked();
+    holder.heard(&grant(7, 1, 2, 100), ms(10));
+    let kept = |rate, sequence| {
+        let (rate, stamp) = (Rate::new(rate), Stamp { round: 1, sequence });
+        Some(Shrunk { id: 7, rate, stamp })
+    };
+    assert_eq!(holder.heard(&grant(7, 1, 5, 40), ms(20)), kept(40, 5));
+    // Late, repeated, of a round that never was.
+    for late in [grant(7, 1, 3, 100), grant(7, 1, 5, 40), grant(7, 9, 9, 100)] {
+        assert_eq!((holder.heard(&late, ms(30)), rate(&holder, ms(30))), (None, 40));
+    }
+    assert_eq!(holder.heard(&grant(7, 1, 6, 60), ms(40)), None);
+    assert_eq!(rate(&holder, ms(40)), 60);
+    // Taken away: it is asked for again at once.
+    assert_eq!(holder.heard(&grant(7, 1, 7, 0), ms(50)), kept(0, 7));
+    assert_eq!((rate(&holder, ms(50)), holder.due()), (0, Some(ms(50))));
+    // What nobody wants here goes back for good.
+    let unknown = Shrunk { id: 8, rate: Rate::ZERO, stamp: Stamp::LAST };
+    assert_eq!(holder.heard(&grant(8, 1, 8, 100), ms(60)), Some(unknown));
+    let ended = Shrunk { id: 7, rate: Rate::ZERO, stamp: Stamp::LAST };
+    assert_eq!((holder.done(7), holder.done(7)), (Some(ended), None));
+    assert_eq!((rate(&holder, ms(60)), holder.due()), (0, None));
+}
+
+#[test]
+fn what_was_used_is_told_where_it_was_measured() {
+    let mut holder = asked();
+    holder.heard(&grant(7, 1, 1, 4000), ms(100));
+    holder.came(7, 600);
+    assert_eq!(holder.asks(ms(300))[0].used, Some(Rate::new(3000)));
+    // Nothing is not the same as not measured.
+    let ask = holder.asks(ms(500)).remove(0);
+    assert_eq!((ask.used, ask.bytes), (Some(Rate::new(1)), 400));
+    // A rate that has just changed was not used yet.
+    holder.heard(&grant(7, 3, 2, 8000), ms(600));
+    holder.came(7, 100);
+    holder.pulls.get_mut(&7).unwrap().due = ms(700);
+    assert_eq!(holder.asks(ms(700))[0].used, None);
+}
+
+#[test]
+fn a_new_stream_hears_nothing_from_before_and_ids_go_on() {
+    let mut holder = asked();
+    holder.heard(&grant(7, 1, 1, 100), ms(10));
+    holder.asks(ms(210));
+    holder.disconnected();
+    assert_eq!(rate(&holder, ms(1000)), 100);
+    let held = Held { id: 7, rate: Rate::new(100), remaining: ms(1500) };
+    assert_eq!(holder.hello(ms(1000)), [held]);
+    // The leader before had granted more, and its last word comes only now.
+    assert_eq!(holder.heard(&grant(7, 2, 900, 500), ms(1001)), None);
+    assert_eq!(rate(&holder, ms(1001)), 100);
+    assert_eq!(holder.asks(ms(1002))[0].round, 3);
+    // Another leader counts its grants from the beginning.
+    assert_eq!(holder.heard(&grant(7, 3, 1, 500), ms(1003)), None);
+    assert_eq!(rate(&holder, ms(1003)), 500);
+    let blob = Digest::from_bytes([2; 32]);
+    let ids = (0..9).map(|_| holder.request(blob, "main".into(), 1, None, ms(1004)));
+    let ids: Vec<_> = ids.collect();
+    assert_eq!((ids[0], ids[6], ids[7]), (Some(8), Some(14), None));
+    // What has ended is not held.
+    assert_eq!(holder.hello(ms(9000)), []);
+}
