@@ -5,7 +5,7 @@ use rootstock_proto::v1::{self, node_message};
 use rootstock_proto::{MAX_TYPES, report};
 use tonic::Status;
 
-use super::fleet::Seat;
+use super::seat::Seat;
 use super::{Directory, RefusedItem};
 
 /// Gives on what a node says, item by item: one that can't be read is skipped

@@ -15,6 +15,7 @@
 //! * [`hello`]: what a node says first
 //! * `shares`: how many connections one shoot may have
 //! * `listener`: TLS; `enrollment`, `fleet`: the services
+//! * `seat`: which stream of a node counts
 //! * `session`: one node's stream; `hear`: what the node says on it; `farewell`: its end
 
 use std::fmt;
@@ -48,6 +49,7 @@ mod fleet;
 mod hear;
 pub mod hello;
 mod listener;
+mod seat;
 mod session;
 mod shares;
 

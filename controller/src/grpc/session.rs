@@ -19,8 +19,8 @@ use tonic::{Status, Streaming};
 
 use super::Directory;
 use super::farewell::{End, Ends};
-use super::fleet::{DesiredState, Seat};
 use super::hear::hear;
+use super::seat::{DesiredState, Seat};
 use crate::identity::NodeId;
 use crate::lead::Term;
 
