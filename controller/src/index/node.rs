@@ -115,13 +115,14 @@ impl Node {
         let pending = self.assigned.verdicts.values().any(|verdict| {
             matches!(verdict, Verdict::Held(problem) if problem.reason == Reason::BundlePending)
         });
-        let desired = self.desired.borrow();
-        let nothing_new = desired.as_ref().is_none_or(|d| self.content().only_keeps(&d.content));
-        drop(desired);
+        let waits = pending && {
+            let desired = self.desired.borrow();
+            desired.as_ref().is_none_or(|desired| self.content().only_keeps(&desired.content))
+        };
         // The label keeps the agent on the node until it has cleaned up, so it
         // is there before there is anything to clean up.
         let labelled = self.object.has_agent_label() || self.content().bundles.is_empty();
-        if known && labelled && !(pending && nothing_new) {
+        if known && labelled && !waits {
             self.publish();
         }
     }

@@ -1,4 +1,3 @@
-use crate::content::Offered;
 use rootstock_core::assign::{Resolution, Verdict};
 use rootstock_core::path::BinaryRoots;
 use rootstock_core::provider::{GVISOR_API, GVISOR_KIND, How, RUNTIME_API, RUNTIME_KIND};
@@ -10,6 +9,7 @@ use tokio::sync::watch;
 use super::super::RuntimeKey;
 use super::super::tests::{bundle, gvisor, id, key, node, pool_a, put_bundle, runtime, shoot};
 use super::*;
+use crate::content::Offered;
 
 fn resolved(names: &[&str]) -> Resolution {
     let settings = names.iter().map(|name| {

@@ -1,10 +1,10 @@
 //! The agent's Pods: whose stream ends with them.
 
-use crate::content::Offered;
 use serde_json::{Value, json};
 
 use super::server::pod;
 use super::*;
+use crate::content::Offered;
 
 type Stream = watch::Receiver<Option<Offered>>;
 
