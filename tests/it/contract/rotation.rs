@@ -19,6 +19,7 @@ use super::support::gardenlet::until;
 use super::support::record::Kind;
 use super::support::shoot::{Shoot, pools};
 use super::support::suite::Suite;
+use crate::leaders::replicas::agent_pod;
 
 const OLD: &str = "ca-rootstock";
 /// By the time of the initiation: `printf 1767225600 | sha256sum`.
@@ -44,19 +45,22 @@ async fn authorities(shoot: &Shoot<'_>) -> BTreeMap<String, Value> {
     found
 }
 
+/// The text of a Secret's entry.
+fn decoded(entry: &Value) -> String {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    String::from_utf8(BASE64_STANDARD.decode(entry.as_str().unwrap()).unwrap()).unwrap()
+}
+
 /// How many authorities agents are told of, in the bundle and in the ConfigMap.
 async fn told(shoot: &Shoot<'_>) -> [usize; 2] {
-    use base64::Engine as _;
     let secrets = shoot.all(Kind::Secret).await;
     let bundles = secrets.iter().filter(|s| s["metadata"]["labels"]["bundle-for"] == OLD);
     let bundles: Vec<_> = bundles.collect();
-    let text = match bundles.as_slice() {
-        [one] => one["data"]["bundle.crt"].as_str().unwrap().to_owned(),
+    let bundle = match bundles.as_slice() {
+        [one] => decoded(&one["data"]["bundle.crt"]),
         // One comes before the other goes.
         _ => return [0, 0],
     };
-    let bundle = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
-    let bundle = String::from_utf8(bundle).unwrap();
     let objects = shoot.brings(AGENT).await;
     let config = objects.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
     let config = config["data"]["ca.crt"].as_str().unwrap();
@@ -136,14 +140,9 @@ async fn hundred(suite: &Suite, shoot: &Shoot<'_>) -> Vec<NodeId> {
         let name = format!("rotation-{n}");
         make(suite, &name, json!({(THEIRS): POOL, (OLDER): POOL})).await;
         let uid = nodes(suite).get(&name).await.unwrap().uid().unwrap();
-        let owner = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "controller": true,
-            "name": "rootstock-agent", "uid": "of-a-daemonset"});
-        let labels = json!({"app.kubernetes.io/name": "rootstock-agent", (THEIRS): POOL});
-        let pod = json!({
-            "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
-            "spec": {"nodeName": name, "containers": [{"name": "agent", "image": "agent"}]},
-        });
-        pods.create(&PostParams::default(), &typed(pod).unwrap()).await.unwrap();
+        let mut pod = agent_pod(&name, &name);
+        pod.labels_mut().insert(THEIRS.to_owned(), POOL.to_owned());
+        pods.create(&PostParams::default(), &pod).await.unwrap();
         let (shoot, name) = (shoot.name.parse().unwrap(), name.parse().unwrap());
         ids.push(NodeId { shoot, name, uid: uid.parse().unwrap() });
     }
@@ -178,14 +177,9 @@ pub(super) async fn a_hundred_agents_stay(suite: &Suite) {
     let nodes_of_it = hundred(suite, &shoot).await;
 
     // The agents, and who has other certificates of the same nodes.
-    let authorities_now = authorities(&shoot).await;
-    let text = |key: &str| -> String {
-        use base64::Engine as _;
-        let text = |data: &Value| data[key].as_str().unwrap().to_owned();
-        let data = authorities_now.get(OLD).map(text).unwrap();
-        String::from_utf8(base64::engine::general_purpose::STANDARD.decode(data).unwrap()).unwrap()
-    };
-    let ca = ShootCa::from_pem(&nodes_of_it[0].shoot, &text("ca.crt"), &text("ca.key")).unwrap();
+    let data = authorities(&shoot).await[OLD].clone();
+    let [certificate, key] = ["ca.crt", "ca.key"].map(|key| decoded(&data[key]));
+    let ca = ShootCa::from_pem(&nodes_of_it[0].shoot, &certificate, &key).unwrap();
     let (_there, address) = watch::channel(Some(controller.listen));
     let host = format!("rs-{}.seed.example", shoot.name.trim_start_matches("shoot--"));
     let place = Place { address, host };
@@ -202,6 +196,12 @@ pub(super) async fn a_hundred_agents_stay(suite: &Suite) {
     shoot.reconcile().await;
     settled(&shoot, &[OLD, NEW]).await;
     assert_eq!(agents.seen().borrow().streams, begun, "who is told of it stays");
+    // The Secrets are there a moment before the endpoint signs by the new one.
+    let signs = format!("{NEW} for nodes");
+    let signs = until(async || {
+        std::fs::read_to_string(&controller.log).unwrap().contains(&signs).then_some(())
+    });
+    assert!(signs.await.is_some(), "the endpoint signs by the old authority");
     agents.renew_all();
     let renewed = begun + u64::try_from(MANY).unwrap();
     crowd_is(&agents, "each has another certificate", |seen| {

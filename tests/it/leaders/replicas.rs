@@ -296,7 +296,7 @@ pub(crate) fn agent_pod(name: &str, node: &str) -> Pod {
     let labels = json!({"app.kubernetes.io/name": "rootstock-agent"});
     typed(json!({
         "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
-        "spec": {"nodeName": node, "containers": []},
+        "spec": {"nodeName": node, "containers": [{"name": "agent", "image": "agent"}]},
     }))
     .unwrap()
 }
