@@ -39,6 +39,7 @@ pub mod plan;
 pub mod preflight;
 pub mod provider;
 pub mod reference;
+pub mod rollout;
 pub mod rollup;
 pub mod selector;
 pub mod state;
