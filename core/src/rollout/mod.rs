@@ -1,6 +1,7 @@
 //! Which node may have which bundle, and may activate it when.
 
 mod amount;
+pub mod record;
 pub mod strategy;
 #[cfg(test)]
 mod tests;
