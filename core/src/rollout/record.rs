@@ -25,6 +25,9 @@ pub const MAX_HELD: usize = 48;
 /// How many failed nodes are kept with their name and message.
 pub const MAX_EVIDENCE: usize = 8;
 
+/// The most digests of earlier candidates that are kept.
+const MAX_REPLACED: usize = 8;
+
 /// A bundle, by architecture.
 pub type Digests = BTreeMap<Architecture, Digest>;
 
@@ -41,6 +44,10 @@ pub struct Candidate {
     pub course: Course,
     /// How far it is.
     pub stage: Stage,
+    /// The candidates that it replaced, the latest last: nodes that work with
+    /// one of them keep it until they have a slot for this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<Digest>,
     /// How many nodes try it first. It stays as it was when the candidate
     /// began: a pool that grows does not have more of its nodes tried.
     pub canary: u32,
@@ -72,6 +79,7 @@ impl Candidate {
             since: now,
             course,
             stage: Stage::Canary,
+            replaces: Vec::new(),
             canary: u32::try_from(canary).unwrap_or(u32::MAX),
             passed: 0,
             attempt: 0,
@@ -80,6 +88,17 @@ impl Candidate {
             halted: None,
             more: Map::new(),
         }
+    }
+
+    /// Stands for another candidate from now on.
+    #[must_use]
+    pub(super) fn replacing(mut self, other: &Self) -> Self {
+        self.replaces = other.replaces.iter().chain(other.digests.values()).copied().collect();
+        let digests: Vec<_> = self.digests.values().copied().collect();
+        self.replaces.retain(|digest| !digests.contains(digest));
+        let most = self.replaces.len().saturating_sub(MAX_REPLACED);
+        self.replaces.drain(..most);
+        self
     }
 
     /// Whether a digest is one of it.
