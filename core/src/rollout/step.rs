@@ -92,8 +92,8 @@ pub fn step(view: &View<'_>, states: &BTreeMap<String, State>, now: Timestamp) -
     let mut work = Work::new(view, states, now);
     if view.complete {
         for at in 0..work.runs.len() {
-            work.settle(at);
             work.act(at);
+            work.settle(at);
             work.aim(at);
             work.observe(at);
             work.tally(at);

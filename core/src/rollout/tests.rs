@@ -1,4 +1,7 @@
 //! Each rule of a rollout as a table, and the laws that hold over all of them.
 
+mod basics;
+mod model;
 mod strategy;
 mod window;
+mod world;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-
 use super::record::{Command, Digests};
 use super::strategy::Strategy;
 use super::window::Weekly;

@@ -87,21 +87,6 @@ impl<'a> Work<'_, 'a> {
                 candidate.failures.iter().filter(|f| !f.excused || old(f)).cloned().collect();
             candidate.failures = kept;
         }
-        for (node, on) in self.members(run) {
-            let Some(candidate) = &mut state.candidate else { break };
-            let digest = node.architecture.and_then(|of| candidate.digests.get(&of)).copied();
-            let Some(digest) = digest.filter(|_| !node.leaving) else { continue };
-            match on.verdict(digest) {
-                Verdict::Failing(reason) => self.fail(candidate, node, Some(on), reason),
-                Verdict::Held(reason)
-                    if !is_held(&state, node.uid, digest)
-                        && state.slots.iter().all(|slot| slot.node != *node.uid) =>
-                {
-                    self.hold(&mut state, node, digest, reason);
-                }
-                Verdict::Held(_) | Verdict::Ready | Verdict::Busy(_) | Verdict::Nothing => {}
-            }
-        }
         let bases = self.runs[run].track.seed.map(|seed| &seed.promoted);
         let mut held = std::mem::take(&mut state.held);
         held.retain(|held| {
@@ -119,6 +104,29 @@ impl<'a> Work<'_, 'a> {
                 }
         });
         state.held = held;
+        for (node, on) in self.members(run) {
+            let Some(candidate) = &mut state.candidate else { break };
+            let digest = node.architecture.and_then(|of| candidate.digests.get(&of)).copied();
+            let Some(digest) = digest.filter(|_| !node.leaving) else { continue };
+            match on.verdict(digest) {
+                Verdict::Failing(reason) => {
+                    let failed = candidate.failures.len();
+                    self.fail(candidate, node, Some(on), reason);
+                    // It was ready when its slot came back, and is counted once.
+                    let slot = state.slots.iter().any(|slot| slot.node == *node.uid);
+                    if candidate.failures.len() > failed && !slot {
+                        candidate.passed = candidate.passed.saturating_sub(1);
+                    }
+                }
+                Verdict::Held(reason)
+                    if !is_held(&state, node.uid, digest)
+                        && state.slots.iter().all(|slot| slot.node != *node.uid) =>
+                {
+                    self.hold(&mut state, node, digest, reason);
+                }
+                Verdict::Held(_) | Verdict::Ready | Verdict::Busy(_) | Verdict::Nothing => {}
+            }
+        }
         self.runs[run].state = Some(state);
     }
 
