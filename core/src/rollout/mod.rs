@@ -3,6 +3,7 @@
 mod amount;
 pub mod progress;
 pub mod record;
+pub mod rings;
 mod step;
 pub mod strategy;
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod slots;
 mod stage;
 
 pub(super) use aim::Gate;
+pub(super) use stage::hash as stage_hash;
 
 /// What follows from one look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod basics;
 mod model;
+mod rings;
 mod strategy;
 mod window;
 mod world;
