@@ -3,6 +3,7 @@
 mod basics;
 mod model;
 mod rings;
+mod rules;
 mod strategy;
 mod window;
 mod world;

@@ -130,7 +130,7 @@ impl Weekly {
         let last = if self.end > self.begin { day } else { day.tomorrow().ok()? };
         let (from, to) = (day.to_datetime(self.begin), last.to_datetime(self.end));
         let length: SignedDuration = from.duration_until(to);
-        let at = |moment| Some(self.zone.zone.to_ambiguous_timestamp(moment).compatible().ok()?);
+        let at = |moment| self.zone.zone.to_ambiguous_timestamp(moment).compatible().ok();
         let (begin, end) = (at(from)?, at(to)?);
         // The clock may have been put forward over all of it.
         Some((begin, if end > begin { end } else { begin.checked_add(length).ok()? }))

@@ -124,7 +124,8 @@ impl Run<'_, '_> {
         self.track.target.values().flatten().next()?;
         let tried = state.candidate.as_ref().filter(|c| c.course == Course::Forwards);
         let target = self.track.target.iter().filter_map(|(of, digest)| {
-            let before = || tried.and_then(|c| c.digests.get(of)).or(state.promoted.get(of));
+            let before =
+                || tried.and_then(|c| c.digests.get(of)).or_else(|| state.promoted.get(of));
             Some((*of, digest.as_ref().or_else(before).copied()?))
         });
         Some(target.collect())

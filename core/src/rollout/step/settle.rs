@@ -92,6 +92,7 @@ impl<'a> Work<'_, 'a> {
         held.retain(|held| {
             let matters = state.candidate.as_ref().is_some_and(|c| c.has(held.digest))
                 || state.promoted.values().any(|digest| *digest == held.digest)
+                || state.slots.iter().any(|slot| slot.digest == held.digest)
                 || bases.is_some_and(|bases| bases.values().any(|digest| *digest == held.digest));
             let silent = held.reason == Reason::NodeUnreachable;
             matters

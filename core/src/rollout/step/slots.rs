@@ -21,15 +21,12 @@ use crate::status::Phase;
 const SLOT: usize = 256;
 
 /// What a node wants of one type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Want {
-    Nothing,
-    /// A slot for the candidate.
-    Try(Digest),
-    /// A slot for what is promoted.
-    CatchUp(Digest),
-    /// A slot for the candidate, as soon as its bytes are there.
-    Bytes(Timestamp),
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Want {
+    /// A slot for the candidate, and from when on also without its bytes.
+    tries: Option<(Digest, Option<Timestamp>)>,
+    /// A slot for what is promoted, where the candidate may not be tried.
+    catches_up: Option<Digest>,
 }
 
 /// What a run may still give.
@@ -50,6 +47,8 @@ struct Pool {
     all: usize,
     /// How many are unavailable or have a slot.
     taken: usize,
+    /// How many slots were given in this look.
+    given: usize,
     /// Whether a state of it could not be read: who has slots is not known.
     blind: bool,
 }
@@ -65,7 +64,7 @@ impl<'v, 'a> Work<'v, 'a> {
             let mut wants: Vec<(usize, Vec<Want>)> = Vec::new();
             for at in std::mem::take(&mut pool.nodes) {
                 let want = self.wants(at);
-                if want.iter().any(|want| *want != Want::Nothing) {
+                if want.iter().any(|want| *want != Want::default()) {
                     wants.push((at, want));
                 }
             }
@@ -74,8 +73,15 @@ impl<'v, 'a> Work<'v, 'a> {
             }
             let order = self.order(name);
             wants.sort_by_cached_key(|(at, _)| (order(&self.view.nodes[*at]), *at));
-            for (at, want) in wants {
-                self.give_slot(at, &want, &mut pool, &mut rooms);
+            // A node that waits for its bytes need not, once others have what
+            // its candidate may have: so again, until nobody gets anything.
+            let mut before = None;
+            while before != Some(pool.given) {
+                before = Some(pool.given);
+                for (at, want) in &wants {
+                    self.give_slot(*at, want, &mut pool, &mut rooms);
+                }
+                wants.retain(|(at, _)| !self.has_slot(*at));
             }
         }
     }
@@ -110,40 +116,37 @@ impl<'v, 'a> Work<'v, 'a> {
         types
             .map(|(on, runtime)| match self.decides[at][on] {
                 Some(run) => self.want(run, at, node, runtime),
-                None => Want::Nothing,
+                None => Want::default(),
             })
             .collect()
     }
 
     fn want(&mut self, run: usize, at: usize, node: &Node<'a>, on: &OnNode<'a>) -> Want {
         let of = &self.runs[run];
-        let want = match self.try_it(of, run, at, node, on) {
-            Want::Nothing => self.catch_up(of, run, at, node, on),
-            want => want,
+        let want = Want {
+            tries: self.tries(of, run, at, node, on),
+            catches_up: self.catches_up(of, run, at, node, on),
         };
         let run = &mut self.runs[run];
-        if want != Want::Nothing && on.restart && !run.open {
+        if want != Want::default() && on.restart && !run.open {
             run.waits_for_window = true;
-            return Want::Nothing;
+            return Want::default();
         }
         want
     }
 
-    fn try_it(
+    fn tries(
         &self,
         of: &Run<'v, 'a>,
         run: usize,
         at: usize,
         node: &Node<'a>,
         on: &OnNode<'a>,
-    ) -> Want {
-        let candidate = of.state.as_ref().and_then(|state| state.candidate.as_ref());
-        let Some(candidate) = candidate.filter(|c| c.halted.is_none()) else {
-            return Want::Nothing;
-        };
-        let Some(digest) = of.candidate(node.architecture) else { return Want::Nothing };
+    ) -> Option<(Digest, Option<Timestamp>)> {
+        let candidate = of.state.as_ref()?.candidate.as_ref().filter(|c| c.halted.is_none())?;
+        let digest = of.candidate(node.architecture)?;
         if of.gate != Gate::Open || !node.ready {
-            return Want::Nothing;
+            return None;
         }
         let mark = of.marks.get(&at);
         let fit = match on.verdict(digest) {
@@ -154,34 +157,29 @@ impl<'v, 'a> Work<'v, 'a> {
         };
         let waits = self.again(run, at, digest).is_some_and(|again| again > self.now);
         if !fit || waits || mark.is_some_and(|mark| mark.failed) {
-            return Want::Nothing;
+            return None;
         }
         let in_time = after(candidate.since, of.track.strategy.deadlines.pull);
-        if on.is_fetched(digest) || in_time <= self.now {
-            Want::Try(digest)
-        } else {
-            Want::Bytes(in_time)
-        }
+        let bytes = (!on.is_fetched(digest) && in_time > self.now).then_some(in_time);
+        Some((digest, bytes))
     }
 
-    fn catch_up(
+    fn catches_up(
         &self,
         of: &Run<'v, 'a>,
         run: usize,
         at: usize,
         node: &Node<'a>,
         on: &OnNode<'a>,
-    ) -> Want {
-        let Give::Promoted(digest) = of.give(at, node, on) else { return Want::Nothing };
-        let candidate = of.state.as_ref().and_then(|state| state.candidate.as_ref());
+    ) -> Option<Digest> {
+        let Give::Promoted(digest) = of.give(at, node, on) else { return None };
+        let candidate = of.state.as_ref()?.candidate.as_ref();
         // On the way back what is promoted is what is tried.
         let back = candidate.is_some_and(|candidate| candidate.course == Course::Back);
         let shut = matches!(of.gate, Gate::Paused | Gate::Frozen | Gate::Deleting | Gate::Unknown);
         let waits = self.again(run, at, digest).is_some_and(|again| again > self.now);
-        if back || shut || waits || !is_queued(on, digest) || self.base_is_bad(run) {
-            return Want::Nothing;
-        }
-        Want::CatchUp(digest)
+        let may = !back && !shut && !waits && !self.base_is_bad(run);
+        (may && on.verdict(digest) == Verdict::Busy(Phase::Queued)).then_some(digest)
     }
 
     fn give_slot(&mut self, at: usize, wants: &[Want], pool: &mut Pool, rooms: &mut [Room]) {
@@ -192,30 +190,24 @@ impl<'v, 'a> Work<'v, 'a> {
         for (on, want) in wants.iter().enumerate() {
             let Some(run) = self.decides[at][on] else { continue };
             let (of, room, on) = (&self.runs[run], &rooms[run], &node.runtimes[on]);
-            let digest = match want {
-                Want::Nothing => {
-                    // What is queued and may not go would go along.
-                    let paused = of.gate == Gate::Paused;
-                    if paused && on.report.is_some_and(|said| said.phase == Phase::Queued) {
-                        return;
-                    }
-                    continue;
-                }
-                Want::Try(digest) => {
-                    let held = self.again(run, at, *digest).is_some();
-                    if room.quota == 0 || room.held_only && !held {
-                        continue;
-                    }
-                    *digest
-                }
-                Want::CatchUp(digest) => *digest,
-                Want::Bytes(until) if room.quota > 0 && !room.held_only => {
-                    // One restart for all of them, when the last is there.
-                    let waits = &mut self.runs[run].waits_for_bytes;
-                    *waits = earlier(*waits, Some(*until));
+            let held = |digest| self.again(run, at, digest).is_some();
+            let tries = want
+                .tries
+                .filter(|(digest, _)| room.quota > 0 && (!room.held_only || held(*digest)));
+            if *want == Want::default() && of.gate == Gate::Paused {
+                // What is queued and may not go would go along.
+                if on.report.is_some_and(|said| said.phase == Phase::Queued) {
                     return;
                 }
-                Want::Bytes(_) => continue,
+            }
+            if let Some((_, Some(until))) = tries {
+                // One restart for all of them, when the last is there.
+                let waits = &mut self.runs[run].waits_for_bytes;
+                *waits = earlier(*waits, Some(until));
+                return;
+            }
+            let Some(digest) = tries.map(|(digest, _)| digest).or(want.catches_up) else {
+                continue;
             };
             if room.slots == 0 || taken > of.track.strategy.max_unavailable(pool.all) {
                 continue;
@@ -223,7 +215,7 @@ impl<'v, 'a> Work<'v, 'a> {
             let deadlines = of.track.strategy.deadlines;
             let pull = if on.is_fetched(digest) { Default::default() } else { deadlines.pull };
             let until = after(after(self.now, pull), deadlines.activate);
-            given.push((run, digest, until, matches!(want, Want::Try(_))));
+            given.push((run, digest, until, tries.is_some()));
         }
         let Some(until) = given.iter().map(|(_, _, until, _)| *until).max() else { return };
         for (run, digest, _, tries) in given {
@@ -234,7 +226,7 @@ impl<'v, 'a> Work<'v, 'a> {
             rooms[run].slots -= 1;
             rooms[run].quota -= usize::from(tries);
         }
-        pool.taken = taken;
+        (pool.taken, pool.given) = (taken, pool.given + 1);
     }
 }
 
@@ -247,8 +239,4 @@ impl Room {
         let slots = MAX_SLOTS.saturating_sub(state.slots.len()).min(bytes);
         Self { quota, slots, held_only: run.tally.held > run.most_held() }
     }
-}
-
-fn is_queued(on: &OnNode<'_>, digest: Digest) -> bool {
-    on.verdict(digest) == Verdict::Busy(Phase::Queued)
 }

@@ -131,16 +131,10 @@ impl Model {
         let with_slot: BTreeSet<_> = slots.iter().map(|(_, uid)| uid.clone()).collect();
         // Nobody has a second slot while one is out.
         for (_, uid) in &new {
-            assert!(
-                self.before.iter().all(|(_, had)| had != uid)
-                    || !slots.iter().any(|of| of.1 == *uid && self.before.contains(of)),
-                "a second slot for {uid}"
-            );
+            let out = slots.iter().any(|of| of.1 == *uid && self.before.contains(of));
+            assert!(!out, "a second slot for {uid}");
         }
-        let counted = world
-            .nodes
-            .values()
-            .filter(|node| !node.joining && (node.connected || !node.heard || node.heard));
+        let counted = world.nodes.values().filter(|node| !node.joining);
         let degraded = |node: &super::world::Machine| {
             node.heard
                 && node
@@ -246,9 +240,7 @@ impl Model {
                 self.world.gvisor().command = None;
             }
             Event::Target(of) => world.gvisor().target = Some(digest(BUNDLES[of])),
-            Event::Unlucky(of, fate) => {
-                pick(of).into_iter().for_each(|n| drop(world.unlucky.insert(n, fate)));
-            }
+            Event::Unlucky(of, fate) => world.unlucky.extend(pick(of).map(|n| (n, fate))),
             Event::Frozen(frozen) => world.frozen = frozen,
             Event::Unknown => {
                 let target = world.gvisor().target.take();
@@ -301,10 +293,12 @@ impl Model {
             }
             for name in ["gvisor-a", "kata-a"] {
                 let progress = &self.world.last.progress[name];
-                let command = match progress.phase {
-                    Phase::Paused => Command::Resume,
-                    _ if progress.can.contains(&Command::Retry) => Command::Retry,
-                    _ => continue,
+                let command = if progress.phase == Phase::Paused {
+                    Command::Resume
+                } else if progress.can.contains(&Command::Retry) {
+                    Command::Retry
+                } else {
+                    continue;
                 };
                 self.world.resources.get_mut(name).unwrap().command = Some(command);
                 self.turn(true);
