@@ -126,6 +126,10 @@ impl<'a> Work<'_, 'a> {
         let (passed, failed) = (candidate.passed, number(candidate.failed()));
         let first_wave = Stage::Wave { number: 1, passed, failed };
         let next = match candidate.stage {
+            // The nodes that proved it, or were to, are gone: others have to.
+            Stage::Canary if tally.have == 0 && in_flight == 0 && passed > 0 => {
+                return self.amend(at, |candidate| candidate.passed = 0);
+            }
             Stage::Canary => {
                 let tried = candidate.passed as usize + candidate.failed();
                 let done = tried >= candidate.canary as usize || tally.left == 0;
@@ -134,7 +138,6 @@ impl<'a> Work<'_, 'a> {
                 }
                 Stage::Soak { since: now, from: None }
             }
-            // The nodes that were to prove it are gone: others have to.
             Stage::Soak { .. } if tally.have == 0 => {
                 return self.amend(at, |candidate| {
                     (candidate.stage, candidate.passed) = (Stage::Canary, 0);

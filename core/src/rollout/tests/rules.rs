@@ -465,3 +465,18 @@ fn a_controller_that_starts_waits_for_what_nodes_say() {
     assert_eq!(world.phase(), Phase::Idle);
     assert_eq!(world.with("new").len(), 50);
 }
+
+#[test]
+fn a_canary_that_is_gone_is_followed_by_another() {
+    // Before it has begun to soak, and after.
+    for minutes in [2, 3, 6] {
+        let mut world = World::new(10);
+        world.run(minutes);
+        let first = world.tried("new")[0];
+        world.nodes.remove(&first);
+        world.run(6);
+        assert_eq!(world.tried("new").len(), 2, "{minutes}");
+        world.run(120);
+        assert_eq!((world.phase(), world.with("new").len()), (Phase::Idle, 9), "{minutes}");
+    }
+}
