@@ -480,3 +480,26 @@ fn a_canary_that_is_gone_is_followed_by_another() {
         assert_eq!((world.phase(), world.with("new").len()), (Phase::Idle, 9), "{minutes}");
     }
 }
+
+#[test]
+fn a_failed_node_that_is_replaced_is_not_forgotten() {
+    let mut world = World::new(10);
+    world.strategy(json!({"canary": 3, "failureBudget": 8, "maxUnavailable": 1}));
+    world.fates.insert(digest("new"), Fate::RollsBack);
+    for _ in 0..20 {
+        world.run(3);
+        let Some(candidate) = &world.state().candidate else { break };
+        let failed: Vec<_> = candidate.failures.iter().map(|f| f.node.clone()).collect();
+        let before = world.nodes.len();
+        world.nodes.retain(|_, node| !failed.contains(&node.uid));
+        for _ in world.nodes.len()..before {
+            world.old_node("a");
+        }
+    }
+    assert_eq!(world.phase(), Phase::Halted(Why::CanaryFailed));
+    assert_eq!(world.tried("new").len(), 3);
+    let failures = &world.last.progress["gvisor-a"].failures;
+    assert_eq!(failures.len(), 3);
+    let evidence = failures[0].evidence.as_ref().unwrap();
+    assert_eq!(evidence.message, "what the node says");
+}
