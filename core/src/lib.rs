@@ -8,6 +8,7 @@
 //!  controller:  Claim + NodeFacts + bundles ─▶ assign ─▶ Desired (one per node)
 //!  agent:       Desired + Observed ─▶ plan ─▶ Plan (what to do, in order)
 //!  controller:  node reports ─▶ rollup ─▶ conditions of a ContainerRuntime
+//!  controller:  node reports + State ─▶ rollout ─▶ State, then who may have and activate what
 //! ```
 //!
 //! * [`name`], [`digest`], [`path`]: names, digests and paths, parsed once at the edge
@@ -23,6 +24,8 @@
 //! * [`preflight`]: whether a node has what a bundle needs
 //! * [`state`]: what moves along to another seed
 //! * [`status`]: phases and reasons, in the words that users see
+//! * [`rollout`]: which node may have which bundle, and may activate it when;
+//!   which shoots of a seed may try one
 //! * [`assign`], [`plan`], [`rollup`]: the decisions
 
 pub mod assign;

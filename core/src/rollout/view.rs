@@ -225,6 +225,11 @@ impl OnNode<'_> {
         self.verdict(digest) == Verdict::Ready
     }
 
+    /// Whether containerd runs with this digest, whatever becomes of pods there.
+    pub(super) fn runs(&self, digest: Digest) -> bool {
+        self.report.is_some_and(|said| said.digest == Some(digest) && said.phase.is_ready())
+    }
+
     /// Whether every byte of a digest is on the node's disk.
     pub(super) fn is_fetched(&self, digest: Digest) -> bool {
         let tried = || match self.verdict(digest) {

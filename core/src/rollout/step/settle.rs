@@ -8,7 +8,7 @@ use crate::name::Uid;
 use crate::rollout::record::{
     Candidate, Evidence, Failure, Held, MAX_EVIDENCE, MAX_FAILURES, MAX_HELD,
 };
-use crate::rollout::view::{Link, Node, OnNode, Verdict};
+use crate::rollout::view::{Link, Node, OnNode, Seed, Verdict};
 use crate::state::State;
 use crate::status::{Phase, Reason};
 
@@ -87,15 +87,11 @@ impl<'a> Work<'_, 'a> {
                 candidate.failures.iter().filter(|f| !f.excused || old(f)).cloned().collect();
             candidate.failures = kept;
         }
-        let bases = self.runs[run].track.seed.map(|seed| &seed.promoted);
+        let seed = self.runs[run].track.seed;
         let mut held = std::mem::take(&mut state.held);
         held.retain(|held| {
-            let matters = state.candidate.as_ref().is_some_and(|c| c.has(held.digest))
-                || state.promoted.values().any(|digest| *digest == held.digest)
-                || state.slots.iter().any(|slot| slot.digest == held.digest)
-                || bases.is_some_and(|bases| bases.values().any(|digest| *digest == held.digest));
             let silent = held.reason == Reason::NodeUnreachable;
-            matters
+            matters(&state, seed, held.digest)
                 && match self.find(run, &held.node) {
                     Some((node, on)) => {
                         let has = on.is_some_and(|on| on.has(held.digest));
@@ -177,11 +173,19 @@ fn words(on: &OnNode<'_>, reason: Reason) -> String {
     crate::name::cut(message)
 }
 
-pub(super) fn is_excused(state: &State, node: &Uid) -> bool {
+/// Whether a digest is one that nodes may still activate.
+pub(super) fn matters(state: &State, seed: Option<&Seed>, digest: Digest) -> bool {
+    state.candidate.as_ref().is_some_and(|candidate| candidate.has(digest))
+        || state.promoted.values().any(|promoted| *promoted == digest)
+        || state.slots.iter().any(|slot| slot.digest == digest)
+        || seed.is_some_and(|seed| seed.promoted.values().any(|promoted| *promoted == digest))
+}
+
+fn is_excused(state: &State, node: &Uid) -> bool {
     let failures = state.candidate.as_ref().map_or(&[][..], |c| &c.failures);
     failures.iter().any(|failure| failure.excused && failure.node == *node)
 }
 
-pub(super) fn is_held(state: &State, node: &Uid, digest: Digest) -> bool {
+fn is_held(state: &State, node: &Uid, digest: Digest) -> bool {
     state.held.iter().any(|held| held.node == *node && held.digest == digest)
 }

@@ -151,7 +151,9 @@ impl<'v, 'a> Work<'v, 'a> {
         let mark = of.marks.get(&at);
         let fit = match on.verdict(digest) {
             Verdict::Ready => false,
-            Verdict::Failing(_) => mark.is_some_and(|mark| mark.excused),
+            // One that runs with it has nothing to activate: it goes back first,
+            // or shows that its pods start by now.
+            Verdict::Failing(_) => mark.is_some_and(|mark| mark.excused) && !on.runs(digest),
             Verdict::Held(_) => self.again(run, at, digest).is_some(),
             Verdict::Busy(_) | Verdict::Nothing => true,
         };

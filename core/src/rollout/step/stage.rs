@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::settle::matters;
 use super::{Gate, Run, Work, after};
 use crate::digest::Digest;
 use crate::rollout::record::{Candidate, Halt, MAX_FAILURES, Stage, Why};
@@ -98,7 +99,9 @@ impl<'a> Work<'_, 'a> {
                 tally.used |= on.sandboxes.started > 0;
             }
             let held = mark.is_some_and(|mark| of.held(mark, digest).is_some());
-            tally.left += usize::from(!has && !failed && !held && !node.joining);
+            // Excused where there is nothing to go back to: only its pods can tell.
+            let stuck = !has && on.runs(digest) && base.is_none();
+            tally.left += usize::from(!has && !failed && !held && !stuck && !node.joining);
         }
         let gate = of.gate(self.view.frozen);
         (self.runs[run].tally, self.runs[run].gate) = (tally, gate);
@@ -186,9 +189,13 @@ impl<'a> Work<'_, 'a> {
     }
 
     fn promote(&mut self, run: usize) -> bool {
+        let seed = self.runs[run].track.seed;
         let Some(state) = &mut self.runs[run].state else { return false };
         let Some(candidate) = state.candidate.take() else { return false };
         state.promoted = candidate.digests;
+        let mut held = std::mem::take(&mut state.held);
+        held.retain(|held| matters(state, seed, held.digest));
+        state.held = held;
         // What it was counted by is another thing now.
         self.tally(run);
         true

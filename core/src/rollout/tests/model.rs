@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::world::{AMD, Fate, World, digest};
+use crate::digest::Digest;
 use crate::name::Uid;
 use crate::rollout::progress::Phase;
 use crate::rollout::record::Command;
@@ -78,7 +79,7 @@ fn events() -> impl Strategy<Value = Event> {
 struct Model {
     world: World,
     /// What it held before the last turn.
-    before: BTreeSet<(String, Uid)>,
+    before: BTreeSet<(String, Uid, Digest)>,
 }
 
 impl Model {
@@ -102,10 +103,12 @@ impl Model {
         Self { world, before: BTreeSet::new() }
     }
 
-    fn held(&self) -> BTreeSet<(String, Uid)> {
+    fn held(&self) -> BTreeSet<(String, Uid, Digest)> {
         let states = self.world.states.iter();
         states
-            .flat_map(|(name, state)| state.slots.iter().map(|s| (name.clone(), s.node.clone())))
+            .flat_map(|(name, state)| {
+                state.slots.iter().map(|s| (name.clone(), s.node.clone(), s.digest))
+            })
             .collect()
     }
 
@@ -114,7 +117,8 @@ impl Model {
         let world = &mut self.world;
         self.before = BTreeSet::new();
         for (name, state) in &world.states {
-            self.before.extend(state.slots.iter().map(|s| (name.clone(), s.node.clone())));
+            self.before
+                .extend(state.slots.iter().map(|s| (name.clone(), s.node.clone(), s.digest)));
         }
         if sends {
             world.turn();
@@ -128,9 +132,9 @@ impl Model {
         let world = &self.world;
         let slots = self.held();
         let new: BTreeSet<_> = slots.difference(&self.before).collect();
-        let with_slot: BTreeSet<_> = slots.iter().map(|(_, uid)| uid.clone()).collect();
+        let with_slot: BTreeSet<_> = slots.iter().map(|(_, uid, _)| uid.clone()).collect();
         // Nobody has a second slot while one is out.
-        for (_, uid) in &new {
+        for (_, uid, _) in &new {
             let out = slots.iter().any(|of| of.1 == *uid && self.before.contains(of));
             assert!(!out, "a second slot for {uid}");
         }
@@ -149,7 +153,7 @@ impl Model {
             let down = node.leaving || !node.ready || away || degraded(node);
             unavailable += usize::from(down || with_slot.contains(&node.uid));
         }
-        for (name, uid) in new {
+        for (name, uid, _) in new {
             let node = world.nodes.values().find(|node| node.uid == *uid).unwrap();
             assert!(
                 !node.joining && !node.leaving && node.connected,

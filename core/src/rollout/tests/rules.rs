@@ -503,3 +503,35 @@ fn a_failed_node_that_is_replaced_is_not_forgotten() {
     let evidence = failures[0].evidence.as_ref().unwrap();
     assert_eq!(evidence.message, "what the node says");
 }
+
+#[test]
+fn a_canary_that_is_gone_before_anybody_looked_is_followed_by_another() {
+    let mut world = World::new(10);
+    world.run(2);
+    world.command(Command::Pause);
+    world.run(5);
+    let first = world.tried("new")[0];
+    assert_eq!((world.phase(), world.with("new")), (Phase::Paused, vec![first]));
+    world.nodes.remove(&first);
+    world.command(Command::Resume);
+    world.run(120);
+    assert_eq!((world.phase(), world.with("new").len()), (Phase::Idle, 9));
+}
+
+#[test]
+fn a_retry_where_nothing_is_promoted_activates_nothing_that_runs() {
+    let mut world = World::new(0);
+    world.states.insert("gvisor-a".to_owned(), State::default());
+    for _ in 0..4 {
+        world.old_node("a");
+    }
+    world.fates.insert(digest("new"), Fate::FailsPods);
+    world.run(10);
+    assert_eq!(world.phase(), Phase::Halted(Why::CanaryFailed));
+    world.fates.clear();
+    world.command(Command::Retry);
+    world.run(120);
+    let mut tried = world.tried("new");
+    tried.sort();
+    assert_eq!((world.phase(), tried), (Phase::Idle, vec![1, 2, 3, 4]));
+}
