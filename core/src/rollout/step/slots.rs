@@ -63,7 +63,7 @@ impl<'v, 'a> Work<'v, 'a> {
         for (name, mut pool) in self.pools() {
             let mut wants: Vec<(usize, Vec<Want>)> = Vec::new();
             for at in std::mem::take(&mut pool.nodes) {
-                let want = self.wants(at);
+                let want = self.wants(at, &rooms);
                 if want.iter().any(|want| *want != Want::default()) {
                     wants.push((at, want));
                 }
@@ -106,7 +106,7 @@ impl<'v, 'a> Work<'v, 'a> {
     }
 
     /// What a node wants of each of its types.
-    fn wants(&mut self, at: usize) -> Vec<Want> {
+    fn wants(&mut self, at: usize, rooms: &[Room]) -> Vec<Want> {
         let view = self.view;
         let node = &view.nodes[at];
         if !node.is_reachable() || node.joining || self.has_slot(at) {
@@ -115,16 +115,27 @@ impl<'v, 'a> Work<'v, 'a> {
         let types = node.runtimes.iter().enumerate();
         types
             .map(|(on, runtime)| match self.decides[at][on] {
-                Some(run) => self.want(run, at, node, runtime),
+                Some(run) => self.want(run, at, node, runtime, &rooms[run]),
                 None => Want::default(),
             })
             .collect()
     }
 
-    fn want(&mut self, run: usize, at: usize, node: &Node<'a>, on: &OnNode<'a>) -> Want {
+    fn want(
+        &mut self,
+        run: usize,
+        at: usize,
+        node: &Node<'a>,
+        on: &OnNode<'a>,
+        room: &Room,
+    ) -> Want {
+        if room.slots == 0 {
+            return Want::default();
+        }
         let of = &self.runs[run];
         let want = Want {
-            tries: self.tries(of, run, at, node, on),
+            // What there is no turn for needs no place in the order.
+            tries: if room.quota > 0 { self.tries(of, run, at, node, on) } else { None },
             catches_up: self.catches_up(of, run, at, node, on),
         };
         let run = &mut self.runs[run];
