@@ -452,6 +452,11 @@ fn a_controller_that_starts_waits_for_what_nodes_say() {
     world.run(8);
     let before = world.with("new").len();
     assert!((1..50).contains(&before));
+    // No slot is out that would tell that others have not got it yet.
+    world.frozen = true;
+    world.run(5);
+    assert!(world.slots().is_empty());
+    world.frozen = false;
     world.restart();
     world.run(1);
     // One node has come back, and it has the bundle.
