@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::bandwidth::Budgets;
 use crate::name::{RuntimeClassName, RuntimeType};
 use crate::reference::Reference;
+use crate::rollout::strategy::StrategySpec;
 
 pub use runtime_class::{
     Effect, InvalidQuantity, Operator, Overhead, Quantity, RuntimeClass, Scheduling, Toleration,
@@ -64,7 +65,7 @@ pub struct RuntimeEntry {
     pub runtime_classes: Vec<RuntimeClass>,
     /// How it is rolled out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub strategy: Option<Value>,
+    pub strategy: Option<StrategySpec>,
     /// Whose signature the bundle must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Value>,

@@ -9,6 +9,7 @@
 //!  agent:       Desired + Observed ─▶ plan ─▶ Plan (what to do, in order)
 //!  both:        requests ─▶ bandwidth ─▶ rate leases ─▶ bytes that may be read now
 //!  controller:  node reports ─▶ rollup ─▶ conditions of a ContainerRuntime
+//!  controller:  node reports + State ─▶ rollout ─▶ State, then who may have and activate what
 //! ```
 //!
 //! * [`name`], [`digest`], [`path`]: names, digests and paths, parsed once at the edge
@@ -25,6 +26,8 @@
 //! * [`preflight`]: whether a node has what a bundle needs
 //! * [`state`]: what moves along to another seed
 //! * [`status`]: phases and reasons, in the words that users see
+//! * [`rollout`]: which node may have which bundle, and may activate it when;
+//!   which shoots of a seed may try one
 //! * [`assign`], [`plan`], [`rollup`]: the decisions
 
 pub mod assign;
@@ -42,6 +45,7 @@ pub mod plan;
 pub mod preflight;
 pub mod provider;
 pub mod reference;
+pub mod rollout;
 pub mod rollup;
 pub mod selector;
 pub mod state;

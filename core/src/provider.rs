@@ -19,6 +19,8 @@ mod tests;
 
 use serde_json::{Map, Value};
 
+use crate::rollout::strategy::StrategySpec;
+
 pub use read::read;
 
 /// The group and version of the gVisor extension's form.
@@ -107,6 +109,8 @@ impl std::fmt::Display for Refused {
 pub struct Given {
     /// The settings by name, as they were written.
     pub settings: Map<String, Value>,
+    /// How the runtime is rolled out, over what the catalog says.
+    pub strategy: Option<StrategySpec>,
     /// What was passed over already.
     pub passed_over: Vec<PassedOver>,
     /// The form that they were written in.

@@ -10,6 +10,10 @@ use serde_json::{Map, Value};
 
 use crate::digest::Digest;
 use crate::name::Architecture;
+use crate::rollout::record::{self, Candidate, Command, Digests, Held, Slot};
+
+#[cfg(test)]
+mod tests;
 
 /// The version that is written, and the newest that is read.
 pub const VERSION: u64 = 1;
@@ -23,13 +27,25 @@ pub struct State {
     pub version: u64,
     /// The digests with which every node was last ready.
     #[serde(default)]
-    pub promoted: BTreeMap<Architecture, Digest>,
+    pub promoted: Digests,
     /// The bundle that is being tried; absent where none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub candidate: Option<Value>,
+    pub candidate: Option<Candidate>,
     /// The nodes that may activate now.
     #[serde(default)]
-    pub slots: Vec<Value>,
+    pub slots: Vec<Slot>,
+    /// The nodes that something else than a bundle is in the way of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Held>,
+    /// The bundle that somebody aborted: it is no candidate again by itself.
+    #[serde(default, skip_serializing_if = "Digests::is_empty")]
+    pub aborted: Digests,
+    /// Whether no further slots are given.
+    #[serde(default, skip_serializing_if = "record::is_default")]
+    pub paused: bool,
+    /// The command that was carried out and is still written on the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acted: Option<Command>,
     /// What a later revision of this version added.
     #[serde(flatten)]
     pub more: Map<String, Value>,
@@ -51,8 +67,17 @@ pub enum StateError {
 
 impl Default for State {
     fn default() -> Self {
-        let (promoted, slots, more) = Default::default();
-        Self { version: VERSION, promoted, candidate: None, slots, more }
+        Self {
+            version: VERSION,
+            promoted: Digests::new(),
+            candidate: None,
+            slots: Vec::new(),
+            held: Vec::new(),
+            aborted: Digests::new(),
+            paused: false,
+            acted: None,
+            more: Map::new(),
+        }
     }
 }
 
@@ -77,6 +102,27 @@ impl State {
         Self::deserialize(value).map_err(StateError::Malformed)
     }
 
+    /// How many bytes of JSON it has.
+    pub fn size(&self) -> usize {
+        // Nothing in it can fail to be written: names, numbers and what was JSON before.
+        serde_json::to_string(self).map_or(usize::MAX, |text| text.len())
+    }
+
+    /// Leaves out what may be left out until it is within [`MAX_STATE`]: first
+    /// the words of failed nodes, then what holds nodes up, then failures from
+    /// the latest on. Slots stay: each is a node that may restart containerd.
+    pub fn bound(&mut self) {
+        while self.size() > MAX_STATE {
+            let mut none = Vec::new();
+            let failures = self.candidate.as_mut().map_or(&mut none, |c| &mut c.failures);
+            if failures.iter().any(|failure| failure.evidence.is_some()) {
+                failures.iter_mut().for_each(|failure| failure.evidence = None);
+            } else if self.held.pop().is_none() && failures.pop().is_none() {
+                return;
+            }
+        }
+    }
+
     /// Every node is ready with these digests, or there are none. Those of an
     /// architecture that can't be resolved now (`None`) stay.
     pub fn promote(&mut self, resolved: &BTreeMap<Architecture, Option<Digest>>) {
@@ -84,74 +130,5 @@ impl State {
         let known =
             resolved.iter().filter_map(|(architecture, digest)| Some((*architecture, (*digest)?)));
         self.promoted.extend(known);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn promoted() -> BTreeMap<Architecture, Digest> {
-        [(Architecture::Amd64, Digest::of(b"a"))].into()
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let written = State { promoted: promoted(), ..State::default() };
-        let value = serde_json::to_value(&written).unwrap();
-        let digest = Digest::of(b"a").to_string();
-        assert_eq!(value, json!({"version": 1, "promoted": {"amd64": digest}, "slots": []}));
-        assert_eq!(State::parse(Some(&value)).unwrap(), written);
-        assert_eq!(State::parse(None).unwrap(), State::default());
-        assert_eq!(State::parse(Some(&Value::Null)).unwrap(), State::default());
-    }
-
-    #[test]
-    fn what_a_later_revision_added_stays() {
-        let value = json!({"version": 1, "promoted": {}, "candidate": null, "slots": [{"node": "a"}],
-                           "rings": {"open": 2}});
-        let state = State::parse(Some(&value)).unwrap();
-        assert_eq!((state.candidate.as_ref(), state.slots.len()), (None, 1));
-        let again = serde_json::to_value(&state).unwrap();
-        assert_eq!(again["rings"], json!({"open": 2}));
-        assert_eq!(again["slots"], value["slots"]);
-    }
-
-    #[test]
-    fn what_can_not_be_read_is_told_apart() {
-        let newer = json!({"version": 2, "promoted": "elsewhere"});
-        let error = State::parse(Some(&newer)).unwrap_err();
-        assert!(matches!(error, StateError::Newer(2)), "{error}");
-        assert!(error.to_string().contains("version 2"), "{error}");
-        let large = json!({"version": 1, "slots": ["x".repeat(MAX_STATE)]});
-        assert!(matches!(State::parse(Some(&large)), Err(StateError::TooLarge(_))));
-        let digest = Digest::of(b"a").to_string();
-        for malformed in [
-            json!("text"),
-            json!([]),
-            json!({}),
-            json!({"version": -1}),
-            json!({"version": 1, "promoted": {"amd64": "latest"}}),
-            json!({"version": 1, "promoted": {"sparc": digest}}),
-            json!({"version": 1, "slots": {}}),
-        ] {
-            let error = State::parse(Some(&malformed)).unwrap_err();
-            assert!(matches!(error, StateError::Malformed(_)), "{malformed}: {error}");
-        }
-    }
-
-    #[test]
-    fn only_what_is_known_is_promoted() {
-        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
-        let mut state = State::default();
-        state.promote(&[(Architecture::Amd64, Some(a)), (Architecture::Arm64, Some(a))].into());
-        assert_eq!(state.promoted.len(), 2);
-        state.promote(&[(Architecture::Amd64, Some(b)), (Architecture::Arm64, None)].into());
-        let want = [(Architecture::Amd64, b), (Architecture::Arm64, a)].into();
-        assert_eq!(state.promoted, want, "what can't be resolved now stays");
-        state.promote(&[(Architecture::Amd64, Some(b))].into());
-        assert_eq!(state.promoted.len(), 1, "the bundle is no longer for it");
     }
 }

@@ -1,5 +1,6 @@
 //! The two forms.
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::{
@@ -8,6 +9,7 @@ use super::{
 };
 use crate::bundle::{MAX_SETTING_NAME, MAX_SETTINGS};
 use crate::name::{RuntimeType, cut};
+use crate::rollout::strategy::StrategySpec;
 
 const FIELD: &str = "spec.providerConfig";
 const GVISOR: &str = "gvisor";
@@ -19,9 +21,14 @@ const GVISOR: &str = "gvisor";
 /// has a field that has no effect.
 pub fn read(config: Option<&Value>, runtime: &RuntimeType, how: How) -> Result<Given, Refused> {
     let mut notes = Notes::new(how);
-    let (form, settings) = object(config.unwrap_or(&Value::Null), runtime, &mut notes);
+    let config = config.unwrap_or(&Value::Null);
+    let (form, settings) = object(config, runtime, &mut notes);
+    let strategy = match form {
+        Form::Runtime => strategy(config.get("strategy"), &mut notes),
+        Form::GVisor => None,
+    };
     let passed_over = notes.end()?;
-    Ok(Given { settings, passed_over, form, how })
+    Ok(Given { settings, strategy, passed_over, form, how })
 }
 
 fn object(config: &Value, runtime: &RuntimeType, notes: &mut Notes) -> (Form, Map<String, Value>) {
@@ -170,17 +177,35 @@ fn generic(map: &Map<String, Value>, notes: &mut Notes) -> Map<String, Value> {
     let mut settings = Map::new();
     for (name, value) in map {
         match (name.as_str(), value) {
-            ("apiVersion" | "kind", _) | ("settings", Value::Null) => {}
+            ("apiVersion" | "kind" | "strategy", _) | ("settings", Value::Null) => {}
             ("settings", Value::Object(given)) => settings = self::settings(given, notes),
             ("settings", other) => {
                 notes.refuse(field(name), kind_of(other).to_owned(), "want an object");
             }
             (_, other) => {
-                notes.pass_over(unknown(name), shown(other), "no such field, want settings");
+                notes.pass_over(
+                    unknown(name),
+                    shown(other),
+                    "no such field, want settings or strategy",
+                );
             }
         }
     }
     settings
+}
+
+/// How the resource is rolled out, where that differs from the catalog. What is
+/// wrong in it is refused in any case: a rollout that is less careful than
+/// somebody meant is found out too late.
+fn strategy(given: Option<&Value>, notes: &mut Notes) -> Option<StrategySpec> {
+    let given = given.filter(|given| !given.is_null())?;
+    match StrategySpec::deserialize(given) {
+        Ok(spec) => Some(spec),
+        Err(error) => {
+            notes.refuse(field("strategy"), shown(given), error.to_string());
+            None
+        }
+    }
 }
 
 fn settings(given: &Map<String, Value>, notes: &mut Notes) -> Map<String, Value> {

@@ -270,7 +270,10 @@ fn known_fields_without_effect_and_unknown_ones_are_refused_or_passed_over() {
     for (config, want) in [
         (tagged, r#"spec.providerConfig.testImageTag is "pr-1": it has no effect"#),
         (odd, r#"spec.providerConfig.configflags is {"net-raw":"false"}: no such field"#),
-        (named, r#"spec.providerConfig["a \"b\"\n"] is 1: no such field, want settings"#),
+        (
+            named,
+            r#"spec.providerConfig["a \"b\"\n"] is 1: no such field, want settings or strategy"#,
+        ),
         (
             flags(json!({"net-raw": "true", "debug": null})),
             r#"configFlags["debug"] is null: want a text"#,
@@ -432,5 +435,23 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_strategy_stands_over_the_catalogs() {
+    let config = |strategy: Value| json!({"apiVersion": RUNTIME_API, "kind": RUNTIME_KIND, "strategy": strategy});
+    let read = |strategy: Value, how| {
+        read(Some(&config(strategy)), &"kata".parse().unwrap(), how).map(|given| given.strategy)
+    };
+    let given = read(json!({"canary": "5%"}), How::Strict).unwrap().unwrap();
+    assert_eq!(given.canary, Some(crate::rollout::Amount::Percent(5)));
+    assert_eq!(read(Value::Null, How::Strict), Ok(None));
+    // A typing error is refused also where others are passed over.
+    for how in [How::Strict, How::Warn] {
+        let refused = read(json!({"canry": 5}), how).unwrap_err().to_string();
+        assert!(refused.contains("spec.providerConfig.strategy"), "{refused}");
+        assert!(refused.contains("canry"), "{refused}");
+        assert!(read(json!("fast"), how).is_err());
     }
 }

@@ -1,0 +1,255 @@
+//! Who gets a slot.
+//!
+//! A slot is for a node and all that it has pending, so that several types cost
+//! one restart. Each pool is gone through once, in one order for all of its
+//! types; what may be unavailable there only shrinks on the way, so the same
+//! look gives nothing twice.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::Map;
+
+use super::{Gate, Give, Run, Work, after, earlier};
+use crate::digest::Digest;
+use crate::rollout::record::{Course, MAX_SLOTS, Slot};
+use crate::rollout::view::{Node, OnNode, Verdict};
+use crate::state::MAX_STATE;
+use crate::status::Phase;
+
+/// The most bytes that a slot has in a state.
+const SLOT: usize = 256;
+
+/// What a node wants of one type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Want {
+    /// A slot for the candidate, and from when on also without its bytes.
+    tries: Option<(Digest, Option<Timestamp>)>,
+    /// A slot for what is promoted, where the candidate may not be tried.
+    catches_up: Option<Digest>,
+}
+
+/// What a run may still give.
+struct Room {
+    /// By its stage.
+    quota: usize,
+    /// By what a state may hold.
+    slots: usize,
+    /// Whether only nodes that were held up before are tried.
+    held_only: bool,
+}
+
+/// The nodes among which so many may be unavailable.
+#[derive(Default)]
+struct Pool {
+    nodes: Vec<usize>,
+    /// How many count.
+    all: usize,
+    /// How many are unavailable or have a slot.
+    taken: usize,
+    /// How many slots were given in this look.
+    given: usize,
+    /// Whether a state of it could not be read: who has slots is not known.
+    blind: bool,
+}
+
+impl<'v, 'a> Work<'v, 'a> {
+    /// Gives every slot that may be given now.
+    pub(super) fn give_slots(&mut self) {
+        if self.view.frozen {
+            return;
+        }
+        let mut rooms: Vec<_> = self.runs.iter().map(Room::of).collect();
+        for (name, mut pool) in self.pools() {
+            let mut wants: Vec<(usize, Vec<Want>)> = Vec::new();
+            for at in std::mem::take(&mut pool.nodes) {
+                let want = self.wants(at, &rooms);
+                if want.iter().any(|want| *want != Want::default()) {
+                    wants.push((at, want));
+                }
+            }
+            if wants.is_empty() || pool.blind {
+                continue;
+            }
+            let order = self.order(name);
+            wants.sort_by_cached_key(|(at, _)| (order(&self.view.nodes[*at]), *at));
+            // A node that waits for its bytes need not, once others have what
+            // its candidate may have: so again, until nobody gets anything.
+            let mut before = None;
+            while before != Some(pool.given) {
+                before = Some(pool.given);
+                for (at, want) in &wants {
+                    self.give_slot(*at, want, &mut pool, &mut rooms);
+                }
+                wants.retain(|(at, _)| !self.has_slot(*at));
+            }
+        }
+    }
+
+    fn pools(&self) -> BTreeMap<&'a str, Pool> {
+        let mut pools: BTreeMap<&'a str, Pool> = BTreeMap::new();
+        for (at, node) in self.view.nodes.iter().enumerate() {
+            let pool = pools.entry(node.pool).or_default();
+            let runs = || self.decides[at].iter().flatten().map(|run| &self.runs[*run]);
+            pool.nodes.push(at);
+            pool.all += usize::from(node.counts());
+            pool.taken += usize::from(node.is_unavailable() || self.has_slot(at));
+            pool.blind |= runs().any(|run| run.state.is_none());
+        }
+        pools
+    }
+
+    /// Whether a node has a slot of any run: also of one that decides nothing there any more.
+    fn has_slot(&self, at: usize) -> bool {
+        let slot = |run: &Run<'_, '_>| run.marks.get(&at).is_some_and(|mark| mark.slot.is_some());
+        self.runs.iter().any(slot)
+    }
+
+    /// What a node wants of each of its types.
+    fn wants(&mut self, at: usize, rooms: &[Room]) -> Vec<Want> {
+        let view = self.view;
+        let node = &view.nodes[at];
+        if !node.is_reachable() || node.joining || self.has_slot(at) {
+            return Vec::new();
+        }
+        let types = node.runtimes.iter().enumerate();
+        types
+            .map(|(on, runtime)| match self.decides[at][on] {
+                Some(run) => self.want(run, at, node, runtime, &rooms[run]),
+                None => Want::default(),
+            })
+            .collect()
+    }
+
+    fn want(
+        &mut self,
+        run: usize,
+        at: usize,
+        node: &Node<'a>,
+        on: &OnNode<'a>,
+        room: &Room,
+    ) -> Want {
+        if room.slots == 0 {
+            return Want::default();
+        }
+        let of = &self.runs[run];
+        let want = Want {
+            // What there is no turn for needs no place in the order.
+            tries: if room.quota > 0 { self.tries(of, run, at, node, on) } else { None },
+            catches_up: self.catches_up(of, run, at, node, on),
+        };
+        let run = &mut self.runs[run];
+        if want != Want::default() && on.restart && !run.open {
+            run.waits_for_window = true;
+            return Want::default();
+        }
+        want
+    }
+
+    fn tries(
+        &self,
+        of: &Run<'v, 'a>,
+        run: usize,
+        at: usize,
+        node: &Node<'a>,
+        on: &OnNode<'a>,
+    ) -> Option<(Digest, Option<Timestamp>)> {
+        let candidate = of.state.as_ref()?.candidate.as_ref().filter(|c| c.halted.is_none())?;
+        let digest = of.candidate(node.architecture)?;
+        if of.gate != Gate::Open || !node.ready {
+            return None;
+        }
+        let mark = of.marks.get(&at);
+        let fit = match on.verdict(digest) {
+            Verdict::Ready => false,
+            // One that runs with it has nothing to activate: it goes back first,
+            // or shows that its pods start by now.
+            Verdict::Failing(_) => mark.is_some_and(|mark| mark.excused) && !on.runs(digest),
+            Verdict::Held(_) => self.again(run, at, digest).is_some(),
+            Verdict::Busy(_) | Verdict::Nothing => true,
+        };
+        let waits = self.again(run, at, digest).is_some_and(|again| again > self.now);
+        if !fit || waits || mark.is_some_and(|mark| mark.failed) {
+            return None;
+        }
+        let in_time = after(candidate.since, of.track.strategy.deadlines.pull);
+        let bytes = (!on.is_fetched(digest) && in_time > self.now).then_some(in_time);
+        Some((digest, bytes))
+    }
+
+    fn catches_up(
+        &self,
+        of: &Run<'v, 'a>,
+        run: usize,
+        at: usize,
+        node: &Node<'a>,
+        on: &OnNode<'a>,
+    ) -> Option<Digest> {
+        let Give::Promoted(digest) = of.give(at, node, on) else { return None };
+        let candidate = of.state.as_ref()?.candidate.as_ref();
+        // On the way back what is promoted is what is tried.
+        let back = candidate.is_some_and(|candidate| candidate.course == Course::Back);
+        let shut = matches!(of.gate, Gate::Paused | Gate::Frozen | Gate::Deleting | Gate::Unknown);
+        let waits = self.again(run, at, digest).is_some_and(|again| again > self.now);
+        let may = !back && !shut && !waits && !self.base_is_bad(run);
+        (may && on.verdict(digest) == Verdict::Busy(Phase::Queued)).then_some(digest)
+    }
+
+    fn give_slot(&mut self, at: usize, wants: &[Want], pool: &mut Pool, rooms: &mut [Room]) {
+        let view = self.view;
+        let node = &view.nodes[at];
+        let taken = pool.taken + usize::from(!node.is_unavailable());
+        let mut given = Vec::new();
+        for (on, want) in wants.iter().enumerate() {
+            let Some(run) = self.decides[at][on] else { continue };
+            let (of, room, on) = (&self.runs[run], &rooms[run], &node.runtimes[on]);
+            let held = |digest| self.again(run, at, digest).is_some();
+            let tries = want
+                .tries
+                .filter(|(digest, _)| room.quota > 0 && (!room.held_only || held(*digest)));
+            if *want == Want::default() && of.gate == Gate::Paused {
+                // What is queued and may not go would go along.
+                if on.report.is_some_and(|said| said.phase == Phase::Queued) {
+                    return;
+                }
+            }
+            if let Some((_, Some(until))) = tries {
+                // One restart for all of them, when the last is there.
+                let waits = &mut self.runs[run].waits_for_bytes;
+                *waits = earlier(*waits, Some(until));
+                return;
+            }
+            let Some(digest) = tries.map(|(digest, _)| digest).or(want.catches_up) else {
+                continue;
+            };
+            if room.slots == 0 || taken > of.track.strategy.max_unavailable(pool.all) {
+                continue;
+            }
+            let deadlines = of.track.strategy.deadlines;
+            let pull = if on.is_fetched(digest) { Default::default() } else { deadlines.pull };
+            let until = after(after(self.now, pull), deadlines.activate);
+            given.push((run, digest, until, tries.is_some()));
+        }
+        let Some(until) = given.iter().map(|(_, _, until, _)| *until).max() else { return };
+        for (run, digest, _, tries) in given {
+            let Some(state) = &mut self.runs[run].state else { continue };
+            let place = state.slots.len();
+            state.slots.push(Slot { node: node.uid.clone(), digest, until, more: Map::new() });
+            self.runs[run].marks.entry(at).or_default().slot = Some(place);
+            rooms[run].slots -= 1;
+            rooms[run].quota -= usize::from(tries);
+        }
+        (pool.taken, pool.given) = (taken, pool.given + 1);
+    }
+}
+
+impl Room {
+    fn of(run: &Run<'_, '_>) -> Self {
+        let Some(state) = &run.state else { return Self { quota: 0, slots: 0, held_only: false } };
+        let candidate = state.candidate.as_ref();
+        let quota = candidate.map_or(0, |candidate| run.quota(candidate));
+        let bytes = MAX_STATE.saturating_sub(state.size()) / SLOT;
+        let slots = MAX_SLOTS.saturating_sub(state.slots.len()).min(bytes);
+        Self { quota, slots, held_only: run.tally.held > run.most_held() }
+    }
+}

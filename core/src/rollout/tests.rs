@@ -1,0 +1,9 @@
+//! Each rule of a rollout as a table, and the laws that hold over all of them.
+
+mod basics;
+mod model;
+mod rings;
+mod rules;
+mod strategy;
+mod window;
+mod world;
