@@ -16,7 +16,7 @@
 //! * `shares`: how many connections one shoot may have
 //! * `listener`: TLS; `enrollment`, `fleet`: the services
 //! * `seat`: which stream of a node counts
-//! * `session`: one node's stream; `hear`: what the node says on it; `farewell`: its end
+//! * `session`: one node's stream; `told`: what is said on it; `hear`: what the node says on it; `farewell`: its end
 
 use std::fmt;
 use std::io;
@@ -52,6 +52,7 @@ mod listener;
 mod seat;
 mod session;
 mod shares;
+mod told;
 
 pub use hello::{Hello, Installed, RefusedItem};
 

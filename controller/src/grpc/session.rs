@@ -21,6 +21,7 @@ use super::Directory;
 use super::farewell::{End, Ends};
 use super::hear::hear;
 use super::seat::{DesiredState, Seat};
+use super::told::Told;
 use crate::identity::NodeId;
 use crate::lead::Term;
 
@@ -35,8 +36,8 @@ const ENVELOPE: usize = 32;
 pub(super) struct Session<D: Directory> {
     seat: Seat<D>,
     channels: Channels,
-    /// What the node said that it holds: it is not sent that again.
-    held: Option<(Generation, Digest)>,
+    /// What the node was told on this stream.
+    told: Told,
     /// Comes when something else than the node ends it. It is waited for once,
     /// and looked at only when it wakes: each message would look at all of it.
     ended: FuturesUnordered<Pin<Box<dyn Future<Output = End> + Send>>>,
@@ -69,7 +70,8 @@ impl<D: Directory> Session<D> {
         let ended = FuturesUnordered::new();
         ended.push(Box::pin(ends.first(seat.node.clone(), seat.replaced.clone())) as Pin<Box<_>>);
         let (paced, pending, skipped, end) = (Instant::now(), true, 0, End::Left);
-        Self { seat, channels, held, ended, paced, pending, skipped, end }
+        let told = Told::what_it_holds(held);
+        Self { seat, channels, told, ended, paced, pending, skipped, end }
     }
 
     /// What the node is told, until either side ends it.
@@ -97,7 +99,7 @@ impl<D: Directory> Session<D> {
 
     /// Hears the node until there is something to say to it.
     async fn next(&mut self) -> Result<Kind, End> {
-        let Self { seat, channels, held, ended, paced, pending, skipped, .. } = self;
+        let Self { seat, channels, told, ended, paced, pending, skipped, .. } = self;
         let Channels { inbound, desired, term, .. } = channels;
         loop {
             tokio::select! {
@@ -108,19 +110,18 @@ impl<D: Directory> Session<D> {
                 // Cancel-safe: it is done at once. The network has room, so the
                 // latest state is read and sent.
                 () = std::future::ready(()), if *pending => {
-                    *pending = false;
                     let latest = desired.borrow_and_update().clone();
-                    let Some(latest) = latest else { continue };
-                    if held.take() == Some((latest.generation, latest.content.hash())) {
+                    let Some(kind) = latest.and_then(|latest| told.next(&latest)) else {
+                        *pending = false;
                         continue;
-                    }
+                    };
                     if !term.holds() {
                         // It may be another's to say by now.
                         return Err(End::Shutdown);
                     }
-                    let desired = latest.message();
-                    if is_bearable(&seat.node, &desired) {
-                        return Ok(Kind::Desired(desired));
+                    match &kind {
+                        Kind::Desired(desired) if !is_bearable(&seat.node, desired) => {}
+                        _ => return Ok(kind),
                     }
                 }
                 // Cancel-safe: a change stays unseen until it is borrowed.

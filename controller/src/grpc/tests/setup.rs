@@ -92,7 +92,7 @@ impl FakeDirectory {
         let registries = (size > 0).then_some(large).into_iter().collect();
         let content = DesiredContent { registries, ..DesiredContent::default() };
         let content = Arc::new(content.into());
-        let desired = Offered { generation: Generation(generation), content };
+        let desired = Offered { generation: Generation(generation), content, slot: None };
         self.nodes.lock().unwrap()[node].send_replace(Some(desired));
     }
 }
