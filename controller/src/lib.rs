@@ -10,6 +10,7 @@
 //!  agents ══ mTLS ══ grpc ─ reports ───────────────────┘                        │
 //!    ◀═══════════════ Desired ══════════════════════════════════════════════════┘
 //!                                                    Index ─ core::rollup ─▶ status
+//!                            recorded states, Index ─ rollout ─▶ what each node may have and do
 //!  ContainerRuntimes ─▶ operation: Gardener's lastOperation and finalizer
 //! ```
 //!
@@ -38,6 +39,7 @@ pub mod index;
 pub mod lead;
 mod objects;
 mod operation;
+mod rollout;
 #[cfg(test)]
 mod scripted;
 mod seed;

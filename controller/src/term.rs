@@ -25,6 +25,7 @@ use crate::objects::proxy::Proxy;
 use crate::objects::route::Backend;
 use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::operation::{Operations, Triggers};
+use crate::rollout::{Rings, Rollouts};
 use crate::seed::{Clusters, Scope, Store};
 use crate::shoot::Endpoints;
 use crate::shoot::authorities::ByShoot;
@@ -127,6 +128,21 @@ impl Leading {
             let heartbeat = Heartbeat { client: client.clone(), namespace, interval };
             tasks.spawn("heartbeat", heartbeat.run(end.clone()));
         }
+        let rings = (args.cluster == ClusterKind::Seed)
+            .then(|| Rings::new(client.clone(), &args.namespace, self.catalog.clone()));
+        if let Some(rings) = rings.clone() {
+            tasks.spawn("rings", rings.keep(end.clone()));
+        }
+        let rollouts = Rollouts {
+            client: client.clone(),
+            index: Arc::clone(index),
+            store: Arc::clone(&self.store),
+            clusters: Arc::clone(&self.clusters),
+            catalog: self.catalog.clone(),
+            events: events.clone(),
+            rings,
+        };
+        tasks.spawn("rollouts", rollouts.run(end.clone()));
         let (index, store) = (Arc::clone(index), Arc::clone(&self.store));
         let status = StatusWriter { client, index, store, events };
         tasks.spawn("status", status.run(end.clone()));

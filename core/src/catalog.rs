@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::bandwidth::Budgets;
 use crate::name::{RuntimeClassName, RuntimeType};
 use crate::reference::Reference;
+use crate::rollout::rings::RingsConfig;
 use crate::rollout::strategy::StrategySpec;
 
 pub use runtime_class::{
@@ -26,6 +27,13 @@ pub struct Catalog {
     /// Limits of bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budgets: Option<Budgets>,
+    /// In which order the shoots of a seed try a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rings: Option<RingsConfig>,
+    /// Whether every rollout stands still: no node is let restart containerd
+    /// but those that nothing runs on yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
     /// The runtime types.
     #[serde(default)]
     pub runtimes: Vec<RuntimeEntry>,
@@ -137,9 +145,7 @@ impl Catalog {
         let budgets = self.budgets.as_ref().map(|_| "budgets".to_owned());
         let entries = self.runtimes.iter().flat_map(|entry| {
             let name = &entry.runtime;
-            let strategy = entry.strategy.as_ref().map(|_| format!("runtimes[{name}].strategy"));
-            let signature = entry.signature.as_ref().map(|_| format!("runtimes[{name}].signature"));
-            strategy.into_iter().chain(signature)
+            entry.signature.as_ref().map(|_| format!("runtimes[{name}].signature"))
         });
         budgets.into_iter().chain(entries).collect()
     }

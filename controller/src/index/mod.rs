@@ -46,6 +46,7 @@ pub use agents::AgentPod;
 pub use installer::Installer;
 pub use missed::Missed;
 pub use node::LabelChange;
+pub(crate) use rollout::{Needed, NodeSurvey, Survey};
 pub use shoot::ShootState;
 pub use summary::{ResolvedView, Slow, Summary};
 pub use view::{BundleView, NodeView, Page, RuntimeKey};

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rootstock_core::assign::{POOL_LABEL, Resolution, ResolvedBundle, Turn, Turns};
 use rootstock_core::digest::Digest;
 use rootstock_core::name::{Architecture, NodeName, RuntimeType, ShootName, Uid};
+use rootstock_core::rollout::record::Digests;
 use rootstock_core::rollout::strategy::StrategySpec;
 use rootstock_core::rollout::view::{Link, Node as NodeInView, OnNode, Said};
 use rootstock_core::rollout::{Give, NodeStep, Permit, Progress};
@@ -61,6 +62,24 @@ pub(crate) struct NodeSurvey {
     link: Link,
     /// By type, the resource that decides and what the node said.
     runtimes: Vec<(RuntimeType, String, Option<BundleReport>)>,
+}
+
+impl Survey {
+    /// How many nodes of a resource are ready with these bundles, and how many
+    /// pods' sandboxes were started on them.
+    pub(crate) fn with(&self, track: &str, digests: &Digests) -> (usize, u64) {
+        let of_track = |node: &&NodeSurvey| node.runtimes.iter().any(|(_, of, _)| of == track);
+        let ready = |node: &NodeSurvey| {
+            let mut said = node.runtimes.iter().filter(|(_, of, _)| of == track);
+            said.any(|(.., report)| {
+                report.as_ref().is_some_and(|report| {
+                    let of_them = |digest| digests.values().any(|of| *of == digest);
+                    report.phase.is_ready() && report.digest.is_some_and(of_them)
+                })
+            })
+        };
+        (self.nodes.iter().filter(of_track).filter(|node| ready(node)).count(), 0)
+    }
 }
 
 impl NodeSurvey {
