@@ -25,6 +25,7 @@
 //! * [`election`]: which of several controllers leads
 //! * [`preflight`]: whether a node has what a bundle needs
 //! * [`state`]: what moves along to another seed
+//! * [`runtime_status`]: `status.providerStatus` of a ContainerRuntime
 //! * [`status`]: phases and reasons, in the words that users see
 //! * [`rollout`]: which node may have which bundle, and may activate it when;
 //!   which shoots of a seed may try one
@@ -47,6 +48,7 @@ pub mod provider;
 pub mod reference;
 pub mod rollout;
 pub mod rollup;
+pub mod runtime_status;
 pub mod selector;
 pub mod state;
 pub mod status;

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use rootstock_core::rollup::{Condition, ConditionStatus};
+use rootstock_core::runtime_status::{NodesStatus, Rollout, RuntimeStatus};
 use rootstock_core::state::{State, StateError};
 use serde_json::{Value, json};
 
 use super::news::{self, News};
-use super::provider::{BundleStatus, NodesStatus, Rollout, RuntimeStatus, SlowNode};
-use super::{conditions, patch};
+use super::{conditions, patch, provider};
 use crate::api::ContainerRuntime;
 use crate::index::Summary;
 
@@ -99,7 +99,7 @@ fn provider_status(
     now: Timestamp,
 ) -> RuntimeStatus {
     let slowest = before.map(|before| before.slowest_nodes.as_slice()).unwrap_or_default();
-    let resolved = summary.bundle.as_ref().map(BundleStatus::from);
+    let resolved = summary.bundle.as_ref().map(provider::bundle);
     let reasons = summary.stopped.iter().map(|(reason, (count, _))| (*reason, *count));
     RuntimeStatus {
         // A registry that is away for a moment takes nothing from what is known.
@@ -111,7 +111,11 @@ fn provider_status(
             reasons: reasons.collect(),
         },
         rollout: rollout(before.and_then(|before| before.rollout.as_ref()), summary, now),
-        slowest_nodes: summary.slowest.iter().map(|slow| SlowNode::new(slow, slowest)).collect(),
+        slowest_nodes: summary
+            .slowest
+            .iter()
+            .map(|slow| provider::slow_node(slow, slowest))
+            .collect(),
         ..RuntimeStatus::new()
     }
 }
@@ -128,10 +132,14 @@ fn rollout(before: Option<&Rollout>, summary: &Summary, now: Timestamp) -> Optio
         return None;
     }
     match before {
-        Some(before) => Some(Rollout { since: before.since, nodes: before.nodes.max(unready) }),
+        Some(before) => Some(Rollout {
+            since: before.since,
+            nodes: before.nodes.max(unready),
+            ..Rollout::default()
+        }),
         None if summary.under_way => {
             let since = Timestamp::from_second(now.as_second()).unwrap_or(now);
-            Some(Rollout { since, nodes: unready })
+            Some(Rollout { since, nodes: unready, ..Rollout::default() })
         }
         None => None,
     }

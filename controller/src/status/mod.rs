@@ -13,7 +13,8 @@
 //!
 //! * [`gate`]: when a status may be written at all
 //! * [`compose`]: what is to be written; [`news`]: what has happened by it
-//! * [`provider`]: the form of `providerStatus`
+//! * [`provider`]: `providerStatus` by the controller's own types; its form is
+//!   [`rootstock_core::runtime_status`]
 //! * [`waiting`]: who is looked at when
 
 mod compose;
@@ -38,13 +39,13 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::api::{Patch, PatchParams};
 use rootstock_core::rollup::configuration_accepted;
+use rootstock_core::runtime_status::RuntimeStatus;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
 use tokio::time::Instant;
 
 use self::compose::{Composed, compose};
 use self::gate::{Gate, gate};
-use self::provider::RuntimeStatus;
 use self::waiting::{Due, Version, Waiting};
 use crate::api::{ContainerRuntime, is_conflict, is_not_found};
 use crate::events::Events;
@@ -233,5 +234,5 @@ impl StatusWriter {
 /// says nothing.
 fn missed(object: &ContainerRuntime) -> Missed {
     let said = object.status.as_ref().and_then(|status| status.provider_status.as_ref());
-    RuntimeStatus::read(said).unwrap_or_default().missed()
+    provider::missed(&RuntimeStatus::read(said).unwrap_or_default())
 }

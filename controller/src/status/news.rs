@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rootstock_core::digest::Digest;
 use rootstock_core::name::Architecture;
+use rootstock_core::runtime_status::RuntimeStatus;
 use rootstock_core::status::Reason;
 
-use super::provider::RuntimeStatus;
 use crate::events::Word;
 use crate::index::Summary;
 
