@@ -135,6 +135,7 @@ impl Leading {
         }
         let rollouts = Rollouts {
             client: client.clone(),
+            home: self.scope.home.clone(),
             index: Arc::clone(index),
             store: Arc::clone(&self.store),
             clusters: Arc::clone(&self.clusters),

@@ -101,6 +101,8 @@ struct State {
     changes: u64,
     /// Since when a node has not had what a ContainerRuntime asks for.
     unready: BTreeMap<RuntimeKey, BTreeMap<NodeName, Timestamp>>,
+    #[cfg(test)]
+    at_once: bool,
 }
 
 impl Index {
@@ -124,6 +126,13 @@ impl Index {
     #[must_use]
     pub(crate) fn at_home(mut self, home: Home) -> Self {
         self.home = home;
+        self
+    }
+
+    /// The same, where every node may have what it is to have in the end at once.
+    #[cfg(test)]
+    pub(crate) fn at_once(self) -> Self {
+        self.lock().at_once = true;
         self
     }
 
@@ -381,6 +390,11 @@ impl State {
         let none = Turns::new();
         let assign_one = |node: &mut Node| {
             let facts = &node.object.facts;
+            #[cfg(test)]
+            if self.at_once {
+                let bundles = installer::gate(&self.bundles, &shoot.installer, &facts.name);
+                node.course = Some(rollout::at_once(facts, &bundles, basis));
+            }
             let turns = node.course.as_ref().map_or(&none, |course| &course.turns);
             let assigned = match installer::gate(&self.bundles, &shoot.installer, &facts.name) {
                 Cow::Borrowed(all) => shoot.alike.assign(facts, turns, all, basis),

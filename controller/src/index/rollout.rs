@@ -41,7 +41,6 @@ pub(crate) struct Survey {
 /// One ContainerRuntime.
 #[derive(Clone, Debug)]
 pub(crate) struct TrackSurvey {
-    pub(crate) uid: Option<String>,
     pub(crate) runtime: RuntimeType,
     /// What its own configuration says of how it is rolled out.
     pub(crate) strategy: Option<StrategySpec>,
@@ -140,7 +139,6 @@ impl Index {
             let ask = runtime.claim.as_ref().and_then(|claim| claim.ask.as_ref().ok());
             let given = ask.and_then(|ask| ask.settings.as_ref().ok());
             let track = TrackSurvey {
-                uid: runtime.uid.clone(),
                 strategy: given.and_then(|given| given.strategy.clone()),
                 target: target(state.bundles.get(&kind)),
                 deleting: runtime.deleting,
@@ -183,6 +181,12 @@ impl Index {
         }
         state.assign_some(name, &turned);
         self.raise();
+    }
+
+    /// How far the rollouts of a shoot are.
+    #[cfg(test)]
+    pub(crate) fn put_progress(&self, name: &ShootName, progress: BTreeMap<String, Progress>) {
+        self.change(name, |shoot| shoot.progress = progress);
     }
 
     /// Which bundles a shoot's rollouts may send, beside those that the catalog names.
@@ -273,6 +277,22 @@ fn survey(node: &Node, begun: Option<Instant>, now: Instant) -> NodeSurvey {
         link: link(node, begun, now),
         runtimes: runtimes.map(|(kind, track)| (kind.clone(), track.clone(), said(kind))).collect(),
     }
+}
+
+/// A course by which a node has what it is to have in the end.
+#[cfg(test)]
+pub(super) fn at_once(
+    node: &rootstock_core::assign::NodeFacts,
+    bundles: &BTreeMap<RuntimeType, Resolution>,
+    basis: super::alike::Basis<'_>,
+) -> Course {
+    let all = rootstock_core::assign::assign(node, basis.claims, bundles, basis.registries);
+    let mut turns: Turns = all.tracks.keys().map(|kind| (kind.clone(), Turn::default())).collect();
+    for bundle in &all.content.bundles {
+        let turn = Turn { give: Some(bundle.digest), prefetch: None };
+        turns.insert(bundle.runtime().clone(), turn);
+    }
+    Course { turns, permit: None }
 }
 
 /// How long a node that was known is waited for once a term has begun.

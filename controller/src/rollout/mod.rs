@@ -43,6 +43,7 @@ use self::due::Due;
 use self::recorded::Recorded;
 pub(crate) use self::seed::Rings;
 use crate::events::Events;
+use crate::home::Home;
 use crate::index::Index;
 use crate::seed::{Clusters, Store};
 
@@ -56,6 +57,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The rollouts of all shoots, in one term.
 pub(crate) struct Rollouts {
     pub(crate) client: Client,
+    pub(crate) home: Home,
     pub(crate) index: Arc<Index>,
     pub(crate) store: Arc<Store>,
     pub(crate) clusters: Arc<Clusters>,
@@ -111,7 +113,9 @@ impl Rollouts {
     /// Every ContainerRuntime, as the API has it at this moment.
     async fn read(&self) -> recorded::Objects {
         loop {
-            match tokio::time::timeout(PATIENCE, recorded::list(&self.client)).await {
+            match tokio::time::timeout(PATIENCE, recorded::list(&self.home.resources(&self.client)))
+                .await
+            {
                 Ok(Ok(objects)) => return objects,
                 Ok(Err(error)) => {
                     tracing::warn!(error = %Chain(&error), "ContainerRuntimes can't be listed");

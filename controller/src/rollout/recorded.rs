@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use rootstock_core::name::ShootName;
 
 use crate::api::ContainerRuntime;
@@ -27,8 +27,7 @@ pub(super) struct Recorded {
 ///
 /// # Errors
 /// When it can't be listed.
-pub(super) async fn list(client: &Client) -> Result<Objects, kube::Error> {
-    let api: Api<ContainerRuntime> = Api::all(client.clone());
+pub(super) async fn list(api: &Api<ContainerRuntime>) -> Result<Objects, kube::Error> {
     let listed = api.list(&ListParams::default()).await?;
     Ok(listed.items.into_iter().map(|object| (place(&object), Arc::new(object))).collect())
 }
