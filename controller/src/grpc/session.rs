@@ -92,7 +92,7 @@ impl<D: Directory> Session<D> {
     }
 
     fn message(&self, kind: Kind) -> v1::ControllerMessage {
-        v1::ControllerMessage { kind: Some(kind), epoch: self.channels.term.epoch() }
+        v1::ControllerMessage { kind: Some(kind), grants: false, epoch: self.channels.term.epoch() }
     }
 
     /// Hears the node until there is something to say to it.

@@ -142,7 +142,8 @@ impl Fleet for Controller {
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Messages>, Status> {
         let (mut inbound, heard) = (request.into_inner(), self.heard.clone());
-        let message = |kind| Ok(v1::ControllerMessage { kind: Some(kind), epoch: 0 });
+        let message =
+            |kind| Ok(v1::ControllerMessage { kind: Some(kind), grants: false, epoch: 0 });
         let (says, endless) = {
             let script = self.script.lock().unwrap();
             (script.says.clone(), script.endless)
