@@ -134,14 +134,13 @@ impl Catalog {
     /// The keys that are there and that this version does not act on: an
     /// operator must not believe that a limit holds.
     pub fn without_effect(&self) -> Vec<String> {
-        let budgets = self.budgets.as_ref().map(|_| "budgets".to_owned());
         let entries = self.runtimes.iter().flat_map(|entry| {
             let name = &entry.runtime;
             let strategy = entry.strategy.as_ref().map(|_| format!("runtimes[{name}].strategy"));
             let signature = entry.signature.as_ref().map(|_| format!("runtimes[{name}].signature"));
             strategy.into_iter().chain(signature)
         });
-        budgets.into_iter().chain(entries).collect()
+        entries.collect()
     }
 }
 
@@ -185,7 +184,7 @@ mod tests {
             "runtimes": [{"type": "a", "bundle": "m/x:1", "strategy": {"canary": 1}}],
         }))
         .unwrap();
-        assert_eq!(catalog.without_effect(), ["budgets", "runtimes[a].strategy"]);
+        assert_eq!(catalog.without_effect(), ["runtimes[a].strategy"]);
     }
 
     #[test]
