@@ -15,7 +15,7 @@ use rootstock_core::layout::TreeId;
 use rootstock_core::status::Reason;
 use sha2::{Digest as _, Sha256};
 
-use crate::fetch::{FetchError, Fetcher, Partial, Wanted};
+use crate::fetch::{FetchError, Fetcher, Partial, Step, Wanted};
 use crate::host::{Host, HostError};
 use crate::rootfs::{Entry, Folder, FsError, Rootfs};
 
@@ -77,6 +77,8 @@ impl InstallError {
 pub enum Progress {
     /// Bytes of blobs whose files were here already.
     Here(u64),
+    /// It has to wait for its share of the bandwidth.
+    Waits,
     /// Bytes that came over the network.
     Pulled(u64),
 }
@@ -128,8 +130,12 @@ pub async fn install(
                 None => Arc::clone(&at.folder),
                 Some(below) => Arc::new(at.folder.make(below)?),
             };
+            let step = |step| match step {
+                Step::Came(bytes) => progress(Progress::Pulled(bytes)),
+                Step::Waits => progress(Progress::Waits),
+            };
             fetcher
-                .fetch(&wanted(file), &folder, &|bytes| progress(Progress::Pulled(bytes)))
+                .fetch(&wanted(file), &folder, &step)
                 .await
                 .map_err(|source| failed(file, source))?;
             room.used(file.size);

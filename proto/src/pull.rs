@@ -1,7 +1,7 @@
 //! Who may pull how fast: requests, grants, and what is held.
 //!
 //! What can't be read is refused; what makes no sense beyond that (a source
-//! that is too long, a grant of another blob) is for who decides.
+//! that is too long) is for who decides.
 
 use rootstock_core::bandwidth::{Grant, Held, Rate, Request, Shrunk, Stamp};
 
