@@ -90,8 +90,8 @@ pub(super) async fn run(
     let mut news = pin!(news);
     let (out, messages) = mpsc::channel(DEPTH);
     let mut reports = parts.reports.watch();
-    let (_stream, held) = parts.files.pulls().connect();
-    let hello = hello(&parts, &reports.borrow(), &held);
+    let (_stream, leases) = parts.files.pulls().connect();
+    let hello = hello(&parts, &reports.borrow(), &leases);
     send(&out, Kind::Hello(hello)).await?;
     let mut client = FleetClient::new(channel)
         .max_decoding_message_size(MAX_CONTROLLER_MESSAGE)
@@ -255,7 +255,7 @@ fn kind(word: &Word) -> Kind {
     }
 }
 
-fn hello(parts: &Parts<'_>, report: &NodeReport, held: &[bandwidth::Held]) -> v1::Hello {
+fn hello(parts: &Parts<'_>, report: &NodeReport, leases: &[bandwidth::Held]) -> v1::Hello {
     let held = parts.files.ledger.held();
     let installed = report.installed.iter().map(|(runtime, digest, active)| v1::InstalledBundle {
         r#type: runtime.to_string(),
@@ -270,7 +270,7 @@ fn hello(parts: &Parts<'_>, report: &NodeReport, held: &[bandwidth::Held]) -> v1
         generation: held.as_ref().map_or(0, |held| held.desired.generation.0),
         content_hash: held.map_or_else(Vec::new, |held| held.content_hash.as_bytes().to_vec()),
         installed: installed.collect(),
-        grants: held.iter().map(Into::into).collect(),
+        grants: leases.iter().map(Into::into).collect(),
     }
 }
 

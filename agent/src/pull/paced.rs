@@ -19,7 +19,11 @@ const MOST: usize = 256 << 10;
 /// The pull that connections read for: they are kept between blobs, and each
 /// blob is a pull of its own. Each clone is the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct Slot(Option<(Arc<Shared>, Arc<Mutex<Option<u64>>>)>);
+pub(crate) struct Slot {
+    /// None where pulls have no bounds.
+    shared: Option<Arc<Shared>>,
+    current: Arc<Mutex<Option<u64>>>,
+}
 
 /// A connection below TLS that reads for the pull in a slot, at its rate, and
 /// nothing while there is none. What is written is not paced: it is requests.
@@ -36,16 +40,20 @@ struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Slot {
     pub(crate) fn new(pulls: &Pulls) -> Self {
-        Self(pulls.0.as_ref().map(|shared| (Arc::clone(shared), Arc::default())))
+        Self { shared: pulls.0.clone(), current: Arc::default() }
     }
 
     /// From here on connections read for this pull.
     pub(crate) fn put(&self, pull: &Pull) {
         let id = pull.granted.as_ref().map(|(_, id)| *id);
-        if let Some((shared, current)) = &self.0 {
-            *current.lock().unwrap_or_else(PoisonError::into_inner) = id;
+        if let Some(shared) = &self.shared {
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = id;
             shared.state().wake();
         }
+    }
+
+    fn id(&self) -> Option<u64> {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,10 +102,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Self { inner, slot, timer } = &mut *self;
-        let Some((shared, current)) = slot.0.as_ref().filter(|_| buf.remaining() > 0) else {
+        let Some(shared) = slot.shared.as_ref().filter(|_| buf.remaining() > 0) else {
             return Pin::new(inner).poll_read(cx, buf);
         };
-        let id = *current.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = slot.id();
         let want = buf.remaining().min(MOST);
         let taken = ready!(timer.poll_take(cx, shared, id, want as u64));
         // No more than `want` was taken.
