@@ -201,6 +201,7 @@ impl Fetcher {
         fed: &mut Feed,
         progress: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<(), FetchError> {
+        let last = at + 1 == self.sources.len();
         // What broke for another reason once is the network's, not the blob's.
         let (mut cuts, mut early) = (0, true);
         loop {
@@ -210,6 +211,10 @@ impl Fetcher {
             let Err(error) = self.once(at, wanted, fed, progress).await else { continue };
             let wait = error.wait(BUSY);
             if !error.is_cut() && wait.is_none() || fed.bytes.is_closed() {
+                return Err(error);
+            }
+            if error.is_stalled() && !last {
+                tracing::warn!(blob = %wanted.blob, at = fed.at, %error, "the next source is asked for the rest");
                 return Err(error);
             }
             cuts += 1;
@@ -261,6 +266,10 @@ impl Fetcher {
         let size = body.length().map(|length| body.start().saturating_add(length));
         if let Some(size) = size.filter(|size| *size > fed.size) {
             return Err(FetchError::TooLarge { blob: wanted.blob, size, declared: fed.size });
+        }
+        if skip > 0 {
+            // What was here already comes once more, and is paid for.
+            pull.missing(fed.size);
         }
         while let Some(chunk) = body.next(pull).await? {
             pull.came(chunk.len() as u64);

@@ -214,7 +214,14 @@ impl Pull {
     /// Bytes of the blob came.
     pub(crate) fn came(&self, bytes: u64) {
         if let Some((shared, id)) = &self.granted {
-            shared.state().came(*id, bytes);
+            shared.state().came(*id, bytes, shared.clock.now());
+        }
+    }
+
+    /// So many bytes are still to come, as the source says.
+    pub(crate) fn missing(&self, bytes: u64) {
+        if let Some((shared, id)) = &self.granted {
+            shared.state().missing(*id, bytes);
         }
     }
 

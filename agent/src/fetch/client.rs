@@ -32,8 +32,8 @@ use crate::pull::{Paced, Pull, Pulls, Slot};
 const STALL: Duration = Duration::from_secs(30);
 /// How often that is looked at, at most, where reads are held back.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a source may bring, while they might be read, fewer than [`FLOOR`] bytes a second: one that
-/// drips would hold a pull for days and never stall.
+/// How long a source may bring fewer than [`FLOOR`] bytes a second, while they
+/// might be read: one that drips would hold a pull for days and never stall.
 const SLOW: Duration = Duration::from_secs(60);
 /// Bytes per second, far below any link that a node could live on.
 const FLOOR: u64 = 4 << 10;
@@ -293,11 +293,10 @@ async fn stalled<T>(
             early: ended_early(&error),
             source: Box::new(error),
         }),
-        None => Err(FetchError::Broken {
-            url: origin.to_string(),
-            early: false,
-            source: format!("no byte for {STALL:?}").into(),
-        }),
+        None => {
+            let (url, what) = (origin.to_string(), format!("no byte for {STALL:?}"));
+            Err(FetchError::Stalled { url, what })
+        }
     }
 }
 
@@ -369,11 +368,9 @@ impl Body {
             };
             let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
             if self.pace.is_slow(pull.open().saturating_sub(begun), bytes) {
-                return Err(FetchError::Broken {
-                    url: self.connection.origin.to_string(),
-                    early: false,
-                    source: format!("fewer than {FLOOR} bytes a second for {SLOW:?}").into(),
-                });
+                let url = self.connection.origin.to_string();
+                let what = format!("fewer than {FLOOR} bytes a second for {SLOW:?}");
+                return Err(FetchError::Stalled { url, what });
             }
             // Trailers are no payload.
             if let Ok(data) = frame.into_data() {
@@ -392,7 +389,7 @@ mod tests {
         let origin = Origin { tls: false, host: "x".to_owned(), port: 80 };
         let pull = Pulls::unbounded().begin(Digest::of(b"x"), "x", 1).await;
         let error = stalled::<()>(&pull, &origin, std::future::pending()).await.unwrap_err();
-        assert!(error.is_cut() && !error.is_early_end(), "{error}");
+        assert!(error.is_cut() && error.is_stalled() && !error.is_early_end(), "{error}");
         assert_eq!(error.reason(), rootstock_core::status::Reason::RegistryUnreachable);
     }
 

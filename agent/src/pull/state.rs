@@ -127,8 +127,12 @@ impl State {
         self.allowance(id, now).map_or(Rate::ZERO, |allowance| allowance.rate)
     }
 
-    pub(super) fn came(&mut self, id: u64, bytes: u64) {
-        self.holder.came(id, bytes);
+    pub(super) fn came(&mut self, id: u64, bytes: u64, now: Duration) {
+        self.holder.came(id, bytes, now);
+    }
+
+    pub(super) fn missing(&mut self, id: u64, bytes: u64) {
+        self.holder.missing(id, bytes);
     }
 
     pub(super) fn held_back(&self, id: u64, now: Instant) -> Duration {

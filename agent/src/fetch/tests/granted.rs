@@ -31,6 +31,35 @@ fn granted(request: &Request, rate: Rate) -> Grant {
 }
 
 #[tokio::test]
+async fn what_comes_once_more_is_asked_for_once_more() {
+    let plain = noise(2 << 20);
+    let (blob, wanted) = blob(&plain);
+    let (size, half) = (blob.len() as u64, blob.len() / 2);
+    // It ignores the range, and stops before the end.
+    let head = format!("200 OK\r\ncontent-length: {size}");
+    let server = server(vec![answer(&head, &blob[..half])]).await;
+    let pulls = Pulls::granted();
+    let node = Node { shared: Shared::new(pulls.clone()), ..Node::new() };
+    node.partial.replace(&wanted.blob.hex(), &blob[..half], 0o600).unwrap();
+    let (_stream, _) = pulls.connect();
+    pulls.controller(true);
+    let registry = registry(&server.url);
+    let leader = async {
+        let first = asked(&pulls).await;
+        assert_eq!(first.bytes, size - half as u64);
+        pulls.heard(&granted(&first, Rate::MAX));
+        // The connection ends where the answer does: the same bytes are still missing.
+        let second = asked(&pulls).await;
+        (second.id != first.id, second.bytes)
+    };
+    tokio::select! {
+        _ = node.fetch(&registry, &wanted) => panic!("half of it is missing"),
+        asks = leader => assert_eq!(asks, (true, size - half as u64)),
+    }
+    assert_eq!(node.pulled.load(Ordering::Relaxed), half as u64, "they are paid for");
+}
+
+#[tokio::test]
 async fn a_blob_waits_for_its_grant_and_asks_for_what_is_missing() {
     let plain = noise(2 << 20);
     let (blob, wanted) = blob(&plain);
