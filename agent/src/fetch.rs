@@ -32,6 +32,7 @@ use endpoint::Endpoint;
 pub use error::FetchError;
 use futures_util::FutureExt as _;
 use pipe::{Pipe, Verdict};
+pub(crate) use plain::FLUSH;
 use rootstock_core::desired::Registry;
 use rootstock_core::digest::Digest;
 pub use shared::Shared;

@@ -170,6 +170,9 @@ impl Reports {
                     now.reason = None;
                     now.message.clear();
                 }
+                Progress::Copied(bytes) => {
+                    now.bytes_done = now.bytes_total.min(now.bytes_done + bytes);
+                }
                 Progress::Waits => now.message = WAITS.to_owned(),
                 Progress::Pulled(bytes) => {
                     now.message.clear();
