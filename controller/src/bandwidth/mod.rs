@@ -3,7 +3,8 @@
 //! ```text
 //!  Session ─▶ Line: ask, keep ──┐                         ┌─▶ Mailbox of a stream ─▶ Line: grant ─▶ Session
 //!  Follow: the time, budgets ───┤ Allocator, one lock ────┤
-//!  Hello ─▶ Bandwidth::connect ─┘                         └─▶ View: the page of the admin listener
+//!  Hello ─▶ Bandwidth::connect ─┤                         └─▶ View: the page of the admin listener
+//!  rollouts ─▶ set_canaries ────┘
 //! ```
 //!
 //! There is one lock and no task between a request and its grant. A step takes
@@ -25,13 +26,14 @@ mod mailbox;
 mod tests;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rootstock_core::bandwidth::{
-    Action, Allocator, Budgets, Event, Held, Node, Puller, Request, Shrunk,
+    Action, Allocator, Budgets, Class, Event, Held, Node, Puller, Request, Shrunk,
 };
+use rootstock_core::name::{NodeName, ShootName};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -57,6 +59,8 @@ struct Desk {
     budgets: Budgets,
     /// Where a node last asked.
     mailboxes: BTreeMap<Node, Arc<Mailbox>>,
+    /// The nodes for which rollouts wait.
+    canaries: BTreeMap<ShootName, BTreeSet<NodeName>>,
     /// When the next step is made if nothing happens before.
     alarm: Option<Duration>,
 }
@@ -65,7 +69,8 @@ impl Bandwidth {
     /// The bandwidth of a term that begins at this moment.
     pub fn new(budgets: Budgets) -> Self {
         let allocator = Allocator::new(budgets, Duration::ZERO);
-        let desk = Desk { allocator, budgets, mailboxes: BTreeMap::new(), alarm: None };
+        let (mailboxes, canaries) = (BTreeMap::new(), BTreeMap::new());
+        let desk = Desk { allocator, budgets, mailboxes, canaries, alarm: None };
         Self { desk: Mutex::new(desk), began: Instant::now(), sooner: Notify::new() }
     }
 
@@ -78,13 +83,26 @@ impl Bandwidth {
         Line::new(Arc::clone(self))
     }
 
+    /// From now on a shoot's rollouts wait for these nodes and no others: their
+    /// pulls go before all others of the seed. To be said before they are
+    /// offered the bundle; a pull that waits already goes first when it asks
+    /// again, within 8 s.
+    pub fn set_canaries(&self, shoot: &ShootName, nodes: BTreeSet<NodeName>) {
+        let canaries = &mut self.desk().canaries;
+        if nodes.is_empty() {
+            canaries.remove(shoot);
+        } else {
+            canaries.insert(shoot.clone(), nodes);
+        }
+    }
+
     /// A node asks, and is answered in this mailbox.
     fn ask(&self, puller: &Puller, mailbox: &Arc<Mailbox>, request: Request) {
         let mut desk = self.desk();
         if !desk.answers(&puller.node, mailbox) {
             desk.mailboxes.insert(puller.node.clone(), Arc::clone(mailbox));
         }
-        let (puller, class) = (puller.clone(), rootstock_core::bandwidth::Class::Regular);
+        let (puller, class) = (puller.clone(), desk.class(&puller.node));
         self.step(desk, Event::Request { puller, class, request });
     }
 
@@ -144,6 +162,14 @@ impl Desk {
             if let Some(mailbox) = self.mailboxes.get(&node) {
                 mailbox.put(grant);
             }
+        }
+    }
+
+    fn class(&self, node: &Node) -> Class {
+        let canaries = self.canaries.get(node.shoot());
+        match canaries.is_some_and(|canaries| canaries.contains(node.name())) {
+            true => Class::Canary,
+            false => Class::Regular,
         }
     }
 

@@ -91,6 +91,29 @@ async fn what_a_hello_holds_counts_while_it_lasts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_nodes_that_a_rollout_waits_for_come_first() {
+    let one = "one".parse().unwrap();
+    let bandwidth = learnt(seed(10 * MIB)).await;
+    let [mut first, mut second, mut third] = ["a", "b", "c"].map(|node| connect(&bandwidth, node));
+    first.ask(|| puller("a"), request(1, 1));
+    let held = waiting(&first).unwrap();
+    second.ask(|| puller("b"), request(1, 1));
+    bandwidth.set_canaries(&one, ["c".parse().unwrap()].into());
+    third.ask(|| puller("c"), request(1, 1));
+    let ended = |round| Shrunk { id: 1, rate: Rate::ZERO, stamp: Stamp { round, ..Stamp::LAST } };
+    first.keep(|| puller("a"), ended(held.round));
+    assert!(waiting(&second).is_none() && waiting(&third).is_some());
+    // It counts with the next request, in both directions.
+    first.ask(|| puller("a"), request(2, 1));
+    bandwidth.set_canaries(&one, ["a".parse().unwrap()].into());
+    first.ask(|| puller("a"), request(2, 2));
+    bandwidth.set_canaries(&one, [].into());
+    assert!(bandwidth.desk().canaries.is_empty());
+    third.keep(|| puller("c"), ended(u64::MAX));
+    assert!(waiting(&second).is_none() && waiting(&first).is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_grant_goes_to_the_stream_that_asked_last() {
     let bandwidth = learnt(seed(10 * MIB)).await;
     let mut old = connect(&bandwidth, "a");
