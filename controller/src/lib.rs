@@ -9,6 +9,7 @@
 //!                                                      ▲                        │
 //!  agents ══ mTLS ══ grpc ─ reports ───────────────────┘                        │
 //!    ◀═══════════════ Desired ══════════════════════════════════════════════════┘
+//!    ══ PullRequest ══▶ bandwidth ─ core::bandwidth ─▶ PullGrant ══▶
 //!                                                    Index ─ core::rollup ─▶ status
 //!                            recorded states, Index ─ rollout ─▶ what each node may have and do
 //!  ContainerRuntimes ─▶ operation: Gardener's lastOperation and finalizer
@@ -22,10 +23,12 @@
 //! * [`api`]: Gardener's resources
 //! * [`index`]: everything that is known; [`content`]: what nodes should have
 //! * [`identity`], [`grpc`]: who a node is, and the stream to it
+//! * [`bandwidth`]: who pulls how fast
 
 pub mod api;
 pub mod app;
 mod args;
+pub mod bandwidth;
 mod bundles;
 pub mod catalog;
 pub mod content;

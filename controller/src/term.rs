@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Args, ClusterKind, Ingress};
+use crate::bandwidth::{self, Bandwidth};
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
@@ -47,6 +48,7 @@ pub(crate) struct Leading {
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) scope: Scope,
     pub(crate) mark: Option<Mark>,
+    pub(crate) bandwidth: bandwidth::Current,
 }
 
 impl Leading {
@@ -148,7 +150,14 @@ impl Leading {
         let status = StatusWriter { client, index, store, events };
         tasks.spawn("status", status.run(end.clone()));
         let (index, endpoints) = (Arc::clone(&self.index), Arc::clone(&self.endpoints));
-        let fleet = Arc::new(Fleet { index, endpoints });
+        // Nothing is known of the leases of the leader before, but by its agents.
+        let budgets = self.catalog.borrow().budgets.unwrap_or_default();
+        let bandwidth = Arc::new(Bandwidth::new(budgets));
+        self.bandwidth.begin(&bandwidth);
+        let catalog = self.catalog.clone();
+        let follow = bandwidth::Follow { bandwidth: Arc::clone(&bandwidth), catalog };
+        tasks.spawn("bandwidth", follow.run(end.clone()));
+        let fleet = Arc::new(Fleet { index, endpoints, bandwidth });
         let token = end.token();
         if let Some(mark) = self.mark.clone() {
             tasks.spawn("mark", mark.keep(term.clone(), end));

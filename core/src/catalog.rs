@@ -142,12 +142,11 @@ impl Catalog {
     /// The keys that are there and that this version does not act on: an
     /// operator must not believe that a limit holds.
     pub fn without_effect(&self) -> Vec<String> {
-        let budgets = self.budgets.as_ref().map(|_| "budgets".to_owned());
         let entries = self.runtimes.iter().flat_map(|entry| {
             let name = &entry.runtime;
             entry.signature.as_ref().map(|_| format!("runtimes[{name}].signature"))
         });
-        budgets.into_iter().chain(entries).collect()
+        entries.collect()
     }
 }
 
@@ -188,10 +187,11 @@ mod tests {
     fn keys_without_effect_are_named() {
         let catalog: Catalog = serde_json::from_value(json!({
             "budgets": {"seed": "1MiB/s"},
-            "runtimes": [{"type": "a", "bundle": "m/x:1", "strategy": {"canary": 1}}],
+            "runtimes": [{"type": "a", "bundle": "m/x:1", "strategy": {"canary": 1},
+                "signature": {"keys": []}}],
         }))
         .unwrap();
-        assert_eq!(catalog.without_effect(), ["budgets"]);
+        assert_eq!(catalog.without_effect(), ["runtimes[a].signature"]);
     }
 
     #[test]
