@@ -10,8 +10,10 @@
 //! other: failures are kept per type, each with its own time to try again.
 
 mod activate;
+mod ahead;
 mod change;
 mod failure;
+mod gate;
 mod ladder;
 mod node;
 mod observe;
@@ -28,8 +30,8 @@ use std::time::Duration;
 use failure::Failures;
 use futures_util::{StreamExt as _, stream};
 use node::{DriftWatch, InPlace, NodeKind, Refused};
-use observe::Seen;
 pub use pace::Pace;
+use report::Waiting;
 pub use report::{NodeReport, Reports};
 use rootstock_core::desired::{DesiredBundle, DesiredContent};
 use rootstock_core::layout::{Layout, TreeId};
@@ -47,6 +49,7 @@ use crate::host::Host;
 use crate::install::{self, InstallError, Progress};
 use crate::pull::Pulls;
 use crate::rootfs::{FsError, OnlyLooks, Rootfs};
+use crate::slot::Slots;
 use crate::store::{Held, Journal, Ledger, Record, Step, Store, StoreError, TreeRecord};
 
 /// Bundles that are pulled at a time. Each may hold a window of zstd and some
@@ -71,6 +74,7 @@ pub struct Files {
     /// Bytes that downloads which are not complete may take.
     store_limit: u64,
     downloads: Shared,
+    slots: Slots,
 }
 
 impl Files {
@@ -82,7 +86,7 @@ impl Files {
         let ledger = Ledger::open(&store)?;
         let journal = Mutex::new(Journal::open(&store)?);
         let (store_limit, downloads) = (u64::MAX, Shared::new(Pulls::unbounded()));
-        Ok(Self { rootfs, store, ledger, journal, store_limit, downloads })
+        Ok(Self { rootfs, store, ledger, journal, store_limit, downloads, slots: Slots::default() })
     }
 
     /// Opens what is there to look at it: nothing below the node's root can be
@@ -93,7 +97,8 @@ impl Files {
         let ledger = Ledger::open(&store)?;
         let journal = Mutex::new(Journal::peek(&store)?);
         let (store_limit, downloads) = (0, Shared::new(Pulls::unbounded()));
-        Ok(Some(Self { rootfs, store, ledger, journal, store_limit, downloads }))
+        let slots = Slots::default();
+        Ok(Some(Self { rootfs, store, ledger, journal, store_limit, downloads, slots }))
     }
 
     /// The same with so many bytes for downloads that are not complete.
@@ -106,6 +111,11 @@ impl Files {
     #[must_use]
     pub fn with_pulls(self, pulls: Pulls) -> Self {
         Self { downloads: Shared::new(pulls), ..self }
+    }
+
+    /// The node's permission to restart containerd.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// How fast blobs may come.
@@ -152,6 +162,8 @@ pub struct Reconciler {
     held: watch::Receiver<Option<Arc<Held>>>,
     retry: Arc<Notify>,
     failures: Failures,
+    /// Those of bundles that are pulled ahead: the node works without them.
+    ahead: Failures,
     /// Whether containerd may be restarted although it was already started
     /// with the tables that it lacks: somebody asked to try again.
     again: bool,
@@ -175,7 +187,7 @@ impl Reconciler {
         retry: Arc<Notify>,
     ) -> Self {
         let held = files.ledger.watch();
-        let (failures, verified) = (Failures::default(), BTreeMap::new());
+        let (failures, ahead, verified) = Default::default();
         Self {
             files,
             host,
@@ -184,6 +196,7 @@ impl Reconciler {
             held,
             retry,
             failures,
+            ahead,
             again: false,
             verified,
             node: NodeKind::default(),
@@ -201,8 +214,10 @@ impl Reconciler {
 
     /// Runs until the shutdown begins.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let mut slots = self.files.slots().changes();
         loop {
             let held = self.held.borrow_and_update().clone();
+            slots.mark_unchanged();
             let rest = tokio::select! {
                 // Cancel-safe: a round that is dropped in the middle is what a
                 // kill leaves, and the next start goes on from there.
@@ -218,9 +233,13 @@ impl Reconciler {
                     // The sender lives in `files`, which this loop holds.
                     changed?;
                     self.failures.forget();
+                    self.ahead.forget();
                 }
+                // The sender lives in `files` too.
+                changed = slots.changed() => changed?,
                 () = self.retry.notified() => {
                     self.failures.forget();
+                    self.ahead.forget();
                     self.again = true;
                     self.forget_rejected().await;
                 }
@@ -233,12 +252,15 @@ impl Reconciler {
     pub async fn preview(mut self, held: &Held) -> Result<(Plan, NodeReport), String> {
         self.know(&held.desired.content).await;
         let (content, refused) = self.eligible(&held.desired.content);
-        let layouts = lay_out(&content);
-        let seen = observe::look(&mut self, &layouts).await;
+        let layouts = lay_out(&content.bundles);
+        let ahead = ahead::lay_out_ahead(&content);
+        let seen = observe::look(&mut self, &layouts, &ahead).await;
         let seen = seen.map_err(|error| Chain(&error).to_string())?;
         let whole = plan(&content, &seen.observed);
         let (generation, desired) = (held.desired.generation, &held.desired.content);
-        self.reports.outlook(generation, &whole, desired, &refused, &seen, &self.failures);
+        let queued = self.queued(generation, &content, &whole);
+        let waiting = Waiting { refused: &refused, queued: &queued, failures: &self.failures };
+        self.reports.outlook(generation, &whole, desired, &seen, waiting);
         if let Err(obstacle) =
             seen.containerd.as_ref().map(drop).and_then(|()| seen.config.as_ref().map(drop))
         {
@@ -268,8 +290,9 @@ impl Reconciler {
         for _ in 0..ROUNDS {
             // Anew each time: a bundle that was just taken back is not tried again.
             let (content, refused) = self.eligible(&held.desired.content);
-            let layouts = lay_out(&content);
-            let seen = match observe::look(self, &layouts).await {
+            let layouts = lay_out(&content.bundles);
+            let ahead = ahead::lay_out_ahead(&content);
+            let seen = match observe::look(self, &layouts, &ahead).await {
                 Ok(seen) => seen,
                 Err(error) => {
                     self.failures.node(Phase::Blocked, error.reason(), Chain(&error).to_string());
@@ -279,7 +302,9 @@ impl Reconciler {
             };
             let whole = plan(&content, &seen.observed);
             let desired = &held.desired.content;
-            self.reports.outlook(generation, &whole, desired, &refused, &seen, &self.failures);
+            let queued = self.queued(generation, &content, &whole);
+            let waiting = Waiting { refused: &refused, queued: &queued, failures: &self.failures };
+            self.reports.outlook(generation, &whole, desired, &seen, waiting);
             let due: Vec<&(DesiredBundle, Layout)> = layouts
                 .values()
                 .filter(|(bundle, layout)| {
@@ -293,16 +318,24 @@ impl Reconciler {
                 }
                 continue;
             }
-            let mut work = self.without_failed(&content, &seen, whole);
+            let mut work = self.without_waiting(&content, &seen, whole.clone(), &queued);
             work.pulls.clear();
-            let without = refused.keys().cloned().collect();
+            work.prefetches.clear();
+            let without = refused.keys().chain(&queued).cloned().collect();
             let in_place = InPlace { content: held.content_hash, without };
             if work.is_empty() {
                 self.failures.settle();
-                self.again = false;
-                self.drift.settled(in_place);
-                if self.prove_later(&layouts, &seen).await {
-                    continue;
+                // What waits for its turn is not in place, and not to be taken
+                // for what somebody else changed.
+                if queued.is_empty() {
+                    self.again = false;
+                    self.drift.settled(in_place);
+                    if self.prove_later(&layouts, &seen).await {
+                        continue;
+                    }
+                }
+                if self.pull_ahead(&content, &ahead, &whole).await {
+                    return Duration::ZERO;
                 }
             } else if let Some(rest) = self.drifted(&in_place, &work).await {
                 return self.failures.rest(rest);
@@ -311,29 +344,13 @@ impl Reconciler {
                 // What nobody wants any more waits for its pods or for containerd.
                 let waits = seen.observed.trees.len() > layouts.len()
                     || !seen.observed.inherited.files.is_empty();
-                return self.failures.rest(if waits { self.pace.waiting } else { self.pace.look });
+                let rest = if waits { self.pace.waiting } else { self.pace.look };
+                return self.ahead.rest(self.failures.rest(rest));
             }
             self.change(&work, &layouts, &seen).await;
         }
         tracing::warn!("the node does not come to rest: something else changes it");
         REST
-    }
-
-    /// The plan with what has just failed left as it is.
-    fn without_failed(&self, content: &DesiredContent, seen: &Seen, whole: Plan) -> Plan {
-        let waiting: BTreeSet<RuntimeType> = content
-            .bundles
-            .iter()
-            .map(|bundle| bundle.runtime().clone())
-            .filter(|runtime| self.failures.waits(runtime))
-            .collect();
-        if waiting.is_empty() {
-            return whole;
-        }
-        let mut content = content.clone();
-        content.bundles.retain(|bundle| !waiting.contains(bundle.runtime()));
-        content.keep.extend(waiting);
-        plan(&content, &seen.observed)
     }
 
     /// Fetches bundles side by side, each to its end or failure. False when
@@ -352,7 +369,7 @@ impl Reconciler {
         let pulls: Vec<_> = due
             .iter()
             .map(|(bundle, layout)| async move {
-                let outcome = install(files, &**host, bundle, content, reports, limit).await;
+                let outcome = install(files, &**host, bundle, content, reports, limit, false).await;
                 (bundle, &layout.tree, outcome)
             })
             .collect();
@@ -400,7 +417,8 @@ impl Reconciler {
             .collect();
         let files = Arc::clone(&self.files);
         // Also of bundles that wait for another try: they go on where they were cut off.
-        let blobs = content.bundles.iter().flat_map(|bundle| &bundle.config.config().files);
+        let bundles = content.bundles.iter().chain(&content.prefetch);
+        let blobs = bundles.flat_map(|bundle| &bundle.config.config().files);
         let wanted: BTreeSet<String> = blobs.map(|file| file.blob.hex()).collect();
         let write = move || {
             files.sweep_partial(&wanted)?;
@@ -424,8 +442,8 @@ impl Reconciler {
 }
 
 /// What each bundle means on the node; those that mean nothing are told by the plan.
-fn lay_out(content: &DesiredContent) -> BTreeMap<RuntimeType, (DesiredBundle, Layout)> {
-    let laid = content.bundles.iter().filter_map(|bundle| {
+fn lay_out(bundles: &[DesiredBundle]) -> BTreeMap<RuntimeType, (DesiredBundle, Layout)> {
+    let laid = bundles.iter().filter_map(|bundle| {
         let layout = Layout::of(bundle).ok()?;
         Some((bundle.runtime().clone(), (bundle.clone(), layout)))
     });
@@ -439,9 +457,10 @@ async fn install(
     content: &DesiredContent,
     reports: &Reports,
     limit: u64,
+    ahead: bool,
 ) -> Result<(), InstallError> {
     let folder = Arc::new(files.store.partial()?);
     let partial = Partial { folder, limit, shared: files.downloads.clone() };
-    let progress = |progress: Progress| reports.progress(bundle, progress);
+    let progress = |progress: Progress| reports.progress(bundle, progress, ahead);
     install::install(&files.rootfs, &partial, host, bundle, &content.registries, &progress).await
 }

@@ -102,6 +102,8 @@ pub enum LinkState {
 pub struct Plan {
     /// Trees whose files have to be fetched.
     pub pulls: BTreeSet<TreeId>,
+    /// Trees whose files are to be fetched ahead; nothing of them is put in place.
+    pub prefetches: BTreeSet<TreeId>,
     /// Folders of config files to write.
     pub renders: BTreeSet<RenderedId>,
     /// Tables to set, and for which type.
@@ -179,6 +181,7 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         let Self {
             pulls,
+            prefetches,
             renders,
             set_tables: _,
             keep_tables,
@@ -197,6 +200,7 @@ impl Plan {
             outlook: _,
         } = self;
         pulls.is_empty()
+            && prefetches.is_empty()
             && renders.is_empty()
             && !self.edits_tables()
             && keep_tables.is_empty()
@@ -230,6 +234,17 @@ impl Plan {
         let restart = self.restart.iter().map(|_| "containerd without our tables".to_owned());
         let all: Vec<String> = tables.chain(links).chain(trees).chain(configs).collect();
         if all.is_empty() { restart.collect() } else { all.join(", ") }
+    }
+
+    /// The types for which containerd has to be restarted, of those that are
+    /// desired. An activation that has begun is of none: it has to be ended.
+    pub fn restarts_for(&self, desired: &DesiredContent) -> BTreeSet<RuntimeType> {
+        let Some(Restart::Handlers(wanting)) = &self.restart else { return BTreeSet::new() };
+        let wants = |bundle: &&DesiredBundle| {
+            let config = bundle.config.config();
+            config.handlers.iter().any(|handler| wanting.contains(&handler.name))
+        };
+        desired.bundles.iter().filter(wants).map(|bundle| bundle.runtime().clone()).collect()
     }
 
     /// Whether containerd's configuration has to be changed.
@@ -285,8 +300,22 @@ pub fn plan(desired: &DesiredContent, observed: &Observed) -> Plan {
     } else if !wanting.is_empty() {
         plan.restart = Some(Restart::Handlers(wanting));
     }
-    gone::collect(&active, &layouts, &kept, observed, &mut plan);
+    let ahead = ahead(desired, observed, &mut plan);
+    let wanted: BTreeSet<&TreeId> =
+        layouts.values().map(|layout| &layout.tree).chain(&ahead).collect();
+    gone::collect(&active, &layouts, &wanted, &kept, observed, &mut plan);
     plan
+}
+
+/// The trees that are wanted ahead; those that are not complete are to be fetched.
+fn ahead(desired: &DesiredContent, observed: &Observed, plan: &mut Plan) -> BTreeSet<TreeId> {
+    let layouts = desired.prefetch.iter().filter_map(|bundle| Layout::of(bundle).ok());
+    let trees: BTreeSet<TreeId> = layouts.map(|layout| layout.tree).collect();
+    let complete =
+        |id: &TreeId| observed.trees.get(id).is_some_and(|tree| tree.state == TreeState::Complete);
+    let open = trees.iter().filter(|id| !complete(id) && !plan.pulls.contains(*id)).cloned();
+    plan.prefetches = open.collect();
+    trees
 }
 
 type Laid<'a> = (&'a DesiredBundle, Result<Layout, (Reason, String)>);

@@ -178,11 +178,8 @@ async fn answer(
         }
         Some(Said::Goodbye(goodbye)) => {
             tracing::info!(reason = cut(&goodbye.reason, MESSAGE), "goodbye");
-            // By hand: prost's own conversion overflows on the least of all durations.
-            let after = goodbye.reconnect_after.map_or(Duration::ZERO, |after| {
-                let seconds = after.seconds.try_into().unwrap_or(0);
-                Duration::new(seconds, after.nanos.try_into().unwrap_or(0))
-            });
+            let after = goodbye.reconnect_after;
+            let after = after.map_or(Duration::ZERO, |after| duration(after.seconds, after.nanos));
             return Ok(Some(Ended::Goodbye(after.min(AWAY))));
         }
         Some(Said::PullGrant(wire)) => match Grant::try_from(wire) {
@@ -194,11 +191,23 @@ async fn answer(
             // The pull that it was for asks again.
             Err(invalid) => tracing::warn!(why = %Chain(&invalid), "a grant is not taken"),
         },
-        // This agent asks for no slots; a newer controller may say what it
-        // does not know, or only that it grants.
-        Some(Said::Slot(_)) | None => tracing::debug!("message ignored"),
+        Some(Said::Slot(slot)) => {
+            let within = slot.activate_within;
+            let within = within.map_or(Duration::ZERO, |time| duration(time.seconds, time.nanos));
+            parts.files.slots().give(Generation(slot.generation), within);
+        }
+        // A newer controller may say what this agent does not know, or only
+        // that it grants.
+        None => tracing::debug!("message ignored"),
     }
     Ok(None)
+}
+
+/// A duration; nothing where it is below zero. By hand: prost's own conversion
+/// overflows on the least of all durations.
+fn duration(seconds: i64, nanos: i32) -> Duration {
+    let nanos = nanos.try_into().unwrap_or(0_u32).min(999_999_999);
+    Duration::new(seconds.try_into().unwrap_or(0), nanos)
 }
 
 /// Takes a desired state into the ledger, or says why not.

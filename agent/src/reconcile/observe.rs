@@ -89,16 +89,19 @@ type Layouts = BTreeMap<RuntimeType, (DesiredBundle, Layout)>;
 pub(super) async fn look(
     reconciler: &mut Reconciler,
     layouts: &Layouts,
+    ahead: &Layouts,
 ) -> Result<Seen, LookError> {
     let (now, pace) = (Instant::now(), reconciler.pace);
     let due: BTreeSet<TreeId> = layouts
         .values()
+        .chain(ahead.values())
         .map(|(_, layout)| layout.tree.clone())
         .filter(|tree| reconciler.verified.get(tree).is_none_or(|at| now - *at >= pace.bytes))
         .collect();
-    let (files, wanted, deep) = (Arc::clone(&reconciler.files), layouts.clone(), due.clone());
-    let disk =
-        tokio::task::spawn_blocking(move || disk(&files, &wanted, &deep, pace.still)).await?;
+    let (files, deep) = (Arc::clone(&reconciler.files), due.clone());
+    let (wanted, ahead) = (layouts.clone(), ahead.clone());
+    let look = move || disk(&files, &wanted, &ahead, &deep, pace.still);
+    let disk = tokio::task::spawn_blocking(look).await?;
     let Disk { mut observed, config, unsettled, record, stale, stale_rendered } = disk;
     for tree in due {
         if observed.trees.get(&tree).is_some_and(|tree| tree.state == TreeState::Complete) {
@@ -188,7 +191,13 @@ struct Disk {
 
 /// Looks at the files. What can't be read of a desired bundle counts as not
 /// there: installing it then says why. Blocking.
-fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>, still: Duration) -> Disk {
+fn disk(
+    files: &Files,
+    layouts: &Layouts,
+    ahead: &Layouts,
+    deep: &BTreeSet<TreeId>,
+    still: Duration,
+) -> Disk {
     let record = files.journal(|journal| journal.state().clone());
     if !files.store.is_peek() {
         if let Err(error) = file::settle_displaced(&files.rootfs, &record, still) {
@@ -208,15 +217,13 @@ fn disk(files: &Files, layouts: &Layouts, deep: &BTreeSet<TreeId>, still: Durati
     };
     let (mut stale, mut stale_rendered) = (BTreeSet::new(), BTreeSet::new());
     let known = record.trees.iter().map(|tree| (tree.id.clone(), tree.handlers.clone()));
-    let wanted = layouts
-        .values()
-        .map(|(_, layout)| (layout.tree.clone(), layout.tables.keys().cloned().collect()));
+    let all = || layouts.values().chain(ahead.values());
+    let wanted =
+        all().map(|(_, layout)| (layout.tree.clone(), layout.tables.keys().cloned().collect()));
     let trees: BTreeMap<TreeId, _> = known.chain(wanted).collect();
     for (id, handlers) in trees {
-        let bundle = layouts
-            .get(&id.runtime)
-            .filter(|(_, layout)| layout.tree == id)
-            .map(|(bundle, _)| bundle.config.config());
+        let of_it = all().find(|(_, layout)| layout.tree == id);
+        let bundle = of_it.map(|(bundle, _)| bundle.config.config());
         match tree_state(files, &id, bundle, deep.contains(&id)) {
             Ok(Some(state)) => {
                 observed.trees.insert(id, Tree { state, handlers });

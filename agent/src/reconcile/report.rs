@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rootstock_core::desired::{DesiredBundle, DesiredContent, Generation};
 use rootstock_core::digest::Digest;
-use rootstock_core::layout::HandlerTable;
+use rootstock_core::layout::{HandlerTable, Layout};
 use rootstock_core::name::{HandlerName, RuntimeType};
-use rootstock_core::plan::{Observed, Outlook, Plan};
+use rootstock_core::plan::{Observed, Outlook, Plan, TreeState};
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use tokio::sync::watch;
 
@@ -19,6 +19,20 @@ use crate::store::Drift;
 
 /// Pods that a message names before it counts the rest.
 const NAMED_PODS: usize = 5;
+
+/// What a bundle says that waits for a slot.
+const QUEUED: &str = "waits for its turn to restart containerd";
+
+/// Why something is not done, though it is to be.
+#[derive(Clone, Copy)]
+pub(super) struct Waiting<'a> {
+    /// What this node does not take.
+    pub(super) refused: &'a Refused,
+    /// What waits for a slot.
+    pub(super) queued: &'a BTreeSet<RuntimeType>,
+    /// What failed.
+    pub(super) failures: &'a Failures,
+}
 
 /// What a pull says that may not come yet.
 const WAITS: &str = "waits for its share of the bandwidth";
@@ -70,9 +84,8 @@ impl Reports {
         generation: Generation,
         plan: &Plan,
         content: &DesiredContent,
-        refused: &Refused,
         seen: &Seen,
-        failures: &Failures,
+        waiting: Waiting<'_>,
     ) {
         self.change(|report| {
             let before = std::mem::take(&mut report.bundles);
@@ -88,7 +101,8 @@ impl Reports {
                 // Without containerd's word nobody knows what still runs.
                 let unknown = *outlook == Outlook::Removed && seen.containerd.is_err();
                 let outlook = if unknown { &Outlook::Removing } else { outlook };
-                say(&mut now, outlook, refused.get(runtime), seen, failures);
+                say(&mut now, outlook, seen, waiting);
+                say_ahead(&mut now, content, &seen.observed, before.get(runtime));
                 if let Outlook::InUse(pods) = outlook {
                     report.in_use.insert(runtime.clone(), pods.clone());
                 }
@@ -99,6 +113,7 @@ impl Reports {
                         | Phase::Blocked
                         | Phase::Pulling
                         | Phase::Verified
+                        | Phase::Queued
                         | Phase::Activating
                         | Phase::Removing
                 );
@@ -157,12 +172,21 @@ impl Reports {
     }
 
     /// Bytes of a bundle came, or have to wait.
-    pub(super) fn progress(&self, bundle: &DesiredBundle, progress: Progress) {
+    ///
+    /// What comes ahead of a bundle that works shows in nothing but the bytes
+    /// that were pulled.
+    pub(super) fn progress(&self, bundle: &DesiredBundle, progress: Progress, ahead: bool) {
         self.change(|report| {
             let now = report
                 .bundles
                 .entry(bundle.runtime().clone())
                 .or_insert_with(|| of_bundle(bundle, None));
+            if ahead && now.digest != Some(bundle.digest) {
+                if let Progress::Pulled(bytes) = progress {
+                    now.bytes_pulled += bytes;
+                }
+                return;
+            }
             now.phase = Phase::Pulling;
             match progress {
                 Progress::Here(bytes) => {
@@ -222,13 +246,8 @@ fn installed(seen: &Observed) -> Vec<(RuntimeType, Digest, bool)> {
     seen.trees.keys().map(|id| (id.runtime.clone(), id.digest, named(id))).collect()
 }
 
-fn say(
-    now: &mut BundleReport,
-    outlook: &Outlook,
-    refused: Option<&(Phase, Reason, String)>,
-    seen: &Seen,
-    failures: &Failures,
-) {
+fn say(now: &mut BundleReport, outlook: &Outlook, seen: &Seen, waiting: Waiting<'_>) {
+    let Waiting { refused, queued, failures } = waiting;
     let Seen { observed, proven, .. } = seen;
     now.handlers = observed
         .owned
@@ -238,7 +257,7 @@ fn say(
         .collect();
     now.reason = None;
     now.message.clear();
-    if let Some((phase, reason, message)) = refused {
+    if let Some((phase, reason, message)) = refused.get(&now.runtime) {
         now.phase = *phase;
         now.reason = Some(*reason);
         now.message.clone_from(message);
@@ -252,6 +271,10 @@ fn say(
         Outlook::Activate => {
             now.phase = Phase::Verified;
             now.bytes_done = now.bytes_total;
+            if queued.contains(&now.runtime) {
+                now.phase = Phase::Queued;
+                now.message = QUEUED.to_owned();
+            }
         }
         Outlook::Loaded { foreign, inherited } => {
             let all = now.handlers.iter().all(|name| proven.iter().any(|h| h.as_str() == name));
@@ -292,6 +315,35 @@ fn say(
         let node = failures.of_node().filter(|_| *outlook != Outlook::Pull);
         if let Some(failure) = own.or(node) {
             fail(now, failure);
+        }
+    }
+}
+
+/// What is there of a bundle that may be activated soon. Where nothing else of
+/// the type works, the report is about it.
+fn say_ahead(
+    now: &mut BundleReport,
+    content: &DesiredContent,
+    seen: &Observed,
+    before: Option<&BundleReport>,
+) {
+    now.fetched = None;
+    let Some(ahead) = content.prefetch.iter().find(|ahead| *ahead.runtime() == now.runtime) else {
+        return;
+    };
+    let complete = Layout::of(ahead).is_ok_and(|layout| {
+        seen.trees.get(&layout.tree).is_some_and(|tree| tree.state == TreeState::Complete)
+    });
+    now.fetched = complete.then_some(ahead.digest);
+    if now.phase == Phase::Waiting && now.handlers.is_empty() {
+        *now = BundleReport { fetched: now.fetched, ..of_bundle(ahead, before) };
+        now.phase = match (complete, now.bytes_done) {
+            (true, _) => Phase::Verified,
+            (false, 0) => Phase::Waiting,
+            (false, _) => Phase::Pulling,
+        };
+        if complete {
+            now.bytes_done = now.bytes_total;
         }
     }
 }

@@ -91,6 +91,7 @@ fn pods_of(runtime: &RuntimeType, observed: &Observed) -> Vec<String> {
 pub(super) fn collect(
     active: &BTreeMap<RuntimeType, &Layout>,
     layouts: &BTreeMap<RuntimeType, Layout>,
+    wanted: &BTreeSet<&TreeId>,
     kept: &BTreeSet<RuntimeType>,
     observed: &Observed,
     plan: &mut Plan,
@@ -112,7 +113,6 @@ pub(super) fn collect(
     // containerd's own state can tell.
     let untold = |tree: &Tree| tree.handlers.iter().any(|h| observed.untold.contains(h));
     let used = |id: &TreeId| observed.used.iter().any(|path| id.concerns(path));
-    let wanted: BTreeSet<&TreeId> = layouts.values().map(|layout| &layout.tree).collect();
     for (id, tree) in &observed.trees {
         let free = !wanted.contains(id)
             && (!kept.contains(&id.runtime) || superseded(id, tree, layouts))
