@@ -2,6 +2,7 @@
 
 mod deaths;
 mod effects;
+mod gate;
 mod lifecycle;
 mod mortal;
 mod preview;

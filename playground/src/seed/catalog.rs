@@ -74,12 +74,28 @@ pub async fn offer(
             .iter()
             .map(|(name, handler)| json!({"name": name, "handler": handler}))
             .collect();
-        runtimes.push(json!({"type": offer.runtime, "bundle": bundle, "runtimeClasses": classes}));
+        runtimes.push(json!({
+            "type": offer.runtime, "bundle": bundle, "runtimeClasses": classes,
+            "strategy": at_once(),
+        }));
     }
-    let registries = json!([{"name": REGISTRY, "url": registry.url()}]);
+    let content = json!({
+        "registries": [{"name": REGISTRY, "url": registry.url()}],
+        "rings": {"percentages": []},
+        "runtimes": runtimes,
+    });
     // JSON is YAML too.
-    let text = format!("{:#}\n", json!({"registries": registries, "runtimes": runtimes}));
+    let text = format!("{content:#}\n");
     Ok(tokio::fs::write(catalog, text).await?)
+}
+
+/// A strategy for worlds in which nothing runs that a bundle could break: every
+/// node tries it at once.
+pub fn at_once() -> Value {
+    json!({
+        "canary": "100%", "soak": "0s", "maxUnavailable": "100%", "window": "none",
+        "deadlines": {"firstSandbox": "0s"},
+    })
 }
 
 /// The CRDs that a seed serves: those of the controller's own types, and Istio's.

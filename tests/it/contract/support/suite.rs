@@ -22,6 +22,7 @@ use rootstock_bundle::Client as RegistryClient;
 use rootstock_playground::kube::{Cluster, Options, RealControlPlane};
 use rootstock_playground::registry::Registry;
 use rootstock_playground::samples::{self, Places, tiny::Tiny};
+use rootstock_playground::seed::catalog::at_once;
 use rootstock_playground::seed::follow::Follow;
 use rootstock_playground::seed::istio;
 use rootstock_playground::seed::objects::{Access, ensure, typed};
@@ -344,13 +345,15 @@ async fn offer(dir: &Path) -> (Registry, PathBuf) {
     let runtimes = runtimes.into_iter().map(|(runtime, bundle)| {
         let handler = if runtime == "gvisor" { "runsc" } else { runtime };
         json!({"type": runtime, "bundle": bundle,
-               "runtimeClasses": [{"name": runtime, "handler": handler}]})
+               "runtimeClasses": [{"name": runtime, "handler": handler}],
+               "strategy": at_once()})
     });
     let catalog = json!({
         "registries": [
             {"name": "main", "url": registry.url()},
             {"name": "away", "url": "http://127.0.0.1:1"},
         ],
+        "rings": {"percentages": []},
         "runtimes": runtimes.collect::<Vec<_>>(),
     });
     let path = dir.join("catalog.yaml");
