@@ -15,12 +15,15 @@ use crate::error::Error;
 pub(crate) const ROLLOUT: &str = "rootstock.gardener.cloud/rollout";
 
 /// How long one answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// So many resources are listed at once.
 const PAGE: u32 = 500;
 
 /// A client by the user's kubeconfig, or by a Pod's ServiceAccount where there is none.
-pub(crate) async fn client(connection: &Connection) -> Result<Client, Error> {
+///
+/// # Errors
+/// [`Error::Kubeconfig`]; nothing is asked of the cluster.
+pub async fn client(connection: &Connection) -> Result<Client, Error> {
     let refused = |source| Error::Kubeconfig { path: connection.kubeconfig.clone(), source };
     let options =
         KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };

@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use kube::Client;
 
+pub use api::client;
 pub use args::{Args, Command, Connection, RolloutArgs, StatusArgs};
 pub use error::Error;
 pub use screen::{Screen, Style};
@@ -56,7 +57,7 @@ pub fn main(args: &Args) -> ExitCode {
     let ended = runtime.map_err(Error::Output).and_then(|runtime| {
         let mut screen = Screen::of_stdout();
         runtime.block_on(async {
-            let client = api::client(&args.connection).await?;
+            let client = client(&args.connection).await?;
             run(args, &client, &mut screen, Timestamp::now).await
         })
     });

@@ -90,17 +90,18 @@ impl<'a> Screen<'a> {
         self.out.flush()
     }
 
-    /// Puts lines in place of what the terminal shows. What has no room is
-    /// left out, and said to be.
-    pub(crate) fn redraw(&mut self, mut lines: Vec<Line>) -> io::Result<()> {
+    /// Puts lines in place of what the terminal shows, and `last` below them.
+    /// Lines that have no room are left out, and said to be.
+    pub(crate) fn redraw(&mut self, mut lines: Vec<Line>, last: Line) -> io::Result<()> {
         let (columns, rows) = (self.size)().unwrap_or((usize::MAX, usize::MAX));
-        // The cursor has the last row.
-        let room = rows.saturating_sub(1).max(2);
+        // One row is for the last line, one for the cursor.
+        let room = rows.saturating_sub(2).max(2);
         if lines.len() > room {
             let hidden = lines.len() - (room - 1);
             lines.truncate(room - 1);
             lines.push(Line::plainly(&format!("… {hidden} lines more: make the window higher")));
         }
+        lines.push(last);
         // Home; each line clears what was behind it, the end what was below.
         // Only the first picture clears everything, so that nothing flickers.
         let start = if self.drawn { "\x1b[H" } else { "\x1b[2J\x1b[H" };
@@ -148,17 +149,18 @@ mod tests {
     #[test]
     fn a_picture_is_put_over_the_last_one_and_fits() {
         let style = Style { terminal: true, colors: false };
+        let last = || Line::plainly("last");
         let lines = || (0..9).map(|n| Line::plainly(&format!("line {n}"))).collect();
         let said = shown(
             style,
-            || Some((40, 4)),
+            || Some((40, 5)),
             |screen| {
-                screen.redraw(lines()).unwrap();
-                screen.redraw(vec![Line::plainly("one")]).unwrap();
+                screen.redraw(lines(), last()).unwrap();
+                screen.redraw(vec![Line::plainly("one")], last()).unwrap();
             },
         );
         let first = "\x1b[2J\x1b[Hline 0\x1b[K\nline 1\x1b[K\n";
-        let rest = "… 7 lines more: make the window higher\x1b[K\n\x1b[J";
-        assert_eq!(said, format!("{first}{rest}\x1b[Hone\x1b[K\n\x1b[J"));
+        let rest = "… 7 lines more: make the window higher\x1b[K\nlast\x1b[K\n\x1b[J";
+        assert_eq!(said, format!("{first}{rest}\x1b[Hone\x1b[K\nlast\x1b[K\n\x1b[J"));
     }
 }

@@ -16,8 +16,10 @@ pub(crate) fn table(titles: &[&str], rows: &[Vec<Line>]) -> Vec<Line> {
         .map(|(at, title, width)| (at, title, width.max(title.len())))
         .collect();
     let set = |cell: &dyn Fn(usize, &str) -> Line| {
-        shown.iter().fold(Line::default(), |line, (at, title, width)| {
-            line.then(cell(*at, title).padded(width + GAP))
+        shown.iter().enumerate().fold(Line::default(), |line, (place, (at, title, width))| {
+            // Nothing stands behind the last one.
+            let width = if place + 1 == shown.len() { 0 } else { width + GAP };
+            line.then(cell(*at, title).padded(width))
         })
     };
     let head = set(&|_, title| Line::new(Tone::Strong, title));

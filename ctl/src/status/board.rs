@@ -1,11 +1,18 @@
 //! What a watch has shown so far.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 
 use crate::runtime::Runtime;
+
+/// A watch that fails is begun again within 30 seconds, and a server that does
+/// not answer takes ten: one that has not failed for so long works. It says so
+/// by nothing but the next change.
+const TROUBLED: Duration = Duration::from_secs(60);
 
 /// All runtimes that are watched, by namespace and name.
 #[derive(Debug, Default)]
@@ -14,7 +21,8 @@ pub(super) struct Board {
     /// What a list that is not complete has shown.
     listing: BTreeMap<String, Runtime>,
     listed: bool,
-    trouble: Option<String>,
+    /// Why the watch failed last, and when.
+    trouble: Option<(Timestamp, String)>,
 }
 
 /// What became of one runtime.
@@ -31,11 +39,12 @@ impl Board {
     pub(super) fn hear(
         &mut self,
         event: Result<Event<DynamicObject>, watcher::Error>,
+        now: Timestamp,
     ) -> Vec<Change> {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                self.trouble = Some(error.to_string());
+                self.trouble = Some((now, error.to_string()));
                 return Vec::new();
             }
         };
@@ -76,11 +85,63 @@ impl Board {
     }
 
     /// Why it may be out of date.
-    pub(super) fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    pub(super) fn trouble(&self, now: Timestamp) -> Option<&str> {
+        let (at, why) = self.trouble.as_ref()?;
+        let since = now.as_second().saturating_sub(at.as_second());
+        (since < TROUBLED.as_secs().cast_signed()).then_some(why)
     }
 
     pub(super) fn runtimes(&self) -> Vec<Runtime> {
         self.runtimes.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::runtime::tests::object;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn names(board: &Board) -> Vec<String> {
+        board.runtimes().into_iter().map(|runtime| runtime.name).collect()
+    }
+
+    #[test]
+    fn a_list_that_is_not_complete_takes_nothing_away() {
+        let mut board = Board::default();
+        let hear = |board: &mut Board, event| board.hear(Ok(event), at(0)).len();
+        let runtime = |name| object(name, json!({}));
+        assert_eq!(hear(&mut board, Event::Init), 0);
+        assert_eq!(hear(&mut board, Event::InitApply(runtime("a"))), 0);
+        assert!(!board.is_listed() && names(&board).is_empty());
+        assert_eq!(hear(&mut board, Event::InitDone), 1);
+        assert_eq!(hear(&mut board, Event::Apply(runtime("b"))), 1);
+        assert_eq!(hear(&mut board, Event::Init), 0);
+        assert_eq!(hear(&mut board, Event::InitApply(runtime("c"))), 0);
+        assert_eq!((board.is_listed(), names(&board)), (true, vec!["a".into(), "b".into()]));
+        // One is there, two are gone.
+        assert_eq!(hear(&mut board, Event::InitDone), 3);
+        assert_eq!(names(&board), ["c"]);
+        assert_eq!(hear(&mut board, Event::Delete(runtime("c"))), 1);
+        assert_eq!(hear(&mut board, Event::Delete(runtime("c"))), 0);
+    }
+
+    #[test]
+    fn trouble_is_over_with_the_next_change_or_when_none_came_for_a_minute() {
+        let mut board = Board::default();
+        let fail = |board: &mut Board, second| {
+            board.hear(Err(watcher::Error::NoResourceVersion), at(second));
+        };
+        fail(&mut board, 100);
+        assert!(board.trouble(at(100)).is_some() && board.trouble(at(159)).is_some());
+        assert_eq!(board.trouble(at(160)), None);
+        fail(&mut board, 200);
+        board.hear(Ok(Event::Apply(object("a", json!({})))), at(201));
+        assert_eq!(board.trouble(at(202)), None);
     }
 }

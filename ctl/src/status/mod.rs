@@ -87,7 +87,7 @@ impl View<'_> {
             }
             (None, _) => {
                 let namespaces = matches!(self.scope, Scope::All);
-                overview::lines(runtimes, namespaces, now)
+                overview::lines(runtimes, namespaces, now, width)
             }
         }
     }

@@ -11,43 +11,77 @@ use crate::words;
 /// Without a value.
 const NONE: &str = "-";
 
+const TITLES: [&str; 12] = [
+    "NAMESPACE",
+    "NAME",
+    "TYPE",
+    "POOL",
+    "VERSION",
+    "NODES",
+    "ROLLOUT",
+    "TRIED",
+    "FAILED",
+    "RATE",
+    "END",
+    "REASON",
+];
+/// What a terminal that is too narrow for all goes without, the first first.
+const SPARE: [&str; 6] = ["VERSION", "TYPE", "POOL", "TRIED", "RATE", "END"];
+/// So much of a reason has to be seen; it is the last column, and cut.
+const REASON: usize = 12;
+
 /// The table. Columns that say nothing of any runtime are left out.
-pub(super) fn lines(runtimes: &[Runtime], namespaces: bool, now: Timestamp) -> Vec<Line> {
-    let titles = [
-        "NAMESPACE",
-        "NAME",
-        "TYPE",
-        "POOL",
-        "VERSION",
-        "NODES",
-        "ROLLOUT",
-        "TRIED",
-        "FAILED",
-        "RATE",
-        "END",
-        "REASON",
-    ];
-    let row = |runtime: &Runtime| {
-        let status = runtime.status.as_ref();
-        let rollout = status.and_then(|status| status.rollout.as_ref());
-        let pull = rollout.and_then(|rollout| rollout.pull.as_ref());
-        let version = status.and_then(|status| status.bundle.as_ref()).map(|b| b.version.as_str());
-        vec![
-            Line::plainly(if namespaces { &runtime.namespace } else { "" }),
-            Line::plainly(&runtime.name),
-            Line::plainly(&runtime.kind),
-            Line::plainly(&runtime.pool),
-            Line::plainly(version.unwrap_or(NONE)),
-            status.map_or_else(|| Line::plainly(NONE), nodes),
-            phase(runtime),
-            rollout.map(tried).unwrap_or_default(),
-            rollout.map(failed).unwrap_or_default(),
-            pull.map(rate).unwrap_or_default(),
-            pull.map(|pull| end(pull, now)).unwrap_or_default(),
-            reason(runtime),
-        ]
+pub(super) fn lines(
+    runtimes: &[Runtime],
+    namespaces: bool,
+    now: Timestamp,
+    width: Option<usize>,
+) -> Vec<Line> {
+    let mut rows: Vec<_> = runtimes.iter().map(|runtime| row(runtime, namespaces, now)).collect();
+    for spare in SPARE {
+        if width.is_none_or(|width| needed(&rows) <= width) {
+            break;
+        }
+        for row in &mut rows {
+            let cells = row.iter_mut().zip(TITLES).filter(|(_, title)| *title == spare);
+            cells.for_each(|(cell, _)| *cell = Line::default());
+        }
+    }
+    table(&TITLES, &rows)
+}
+
+/// How wide the table is at least.
+fn needed(rows: &[Vec<Line>]) -> usize {
+    let bounded = |row: &Vec<Line>| {
+        let cell = |(cell, title): (&Line, &str)| match title {
+            "REASON" => cell.clone().cut(REASON),
+            _ => cell.clone(),
+        };
+        row.iter().zip(TITLES).map(cell).collect()
     };
-    table(&titles, &runtimes.iter().map(row).collect::<Vec<_>>())
+    let rows: Vec<Vec<Line>> = rows.iter().map(bounded).collect();
+    table(&TITLES, &rows).iter().map(Line::width).max().unwrap_or(0)
+}
+
+fn row(runtime: &Runtime, namespaces: bool, now: Timestamp) -> Vec<Line> {
+    let status = runtime.status.as_ref();
+    let rollout = status.and_then(|status| status.rollout.as_ref());
+    let pull = rollout.and_then(|rollout| rollout.pull.as_ref());
+    let version = status.and_then(|status| status.bundle.as_ref()).map(|b| b.version.as_str());
+    vec![
+        Line::plainly(if namespaces { &runtime.namespace } else { "" }),
+        Line::plainly(&runtime.name),
+        Line::plainly(&runtime.kind),
+        Line::plainly(&runtime.pool),
+        Line::plainly(version.unwrap_or(NONE)),
+        status.map_or_else(|| Line::plainly(NONE), nodes),
+        phase(runtime),
+        rollout.map(tried).unwrap_or_default(),
+        rollout.map(failed).unwrap_or_default(),
+        pull.map(rate).unwrap_or_default(),
+        pull.map(|pull| end(pull, now)).unwrap_or_default(),
+        reason(runtime),
+    ]
 }
 
 /// One runtime on one line without columns: for a log, and after a command.
@@ -72,6 +106,10 @@ pub(crate) fn summary(runtime: &Runtime, now: Timestamp) -> Line {
         }
     } else {
         parts.push(Line::plainly("the controller has said nothing yet"));
+    }
+    let without = runtime.status.as_ref().is_none_or(|status| status.rollout.is_none());
+    if let Some(asked) = runtime.asked.as_ref().filter(|_| without) {
+        parts.push(Line::new(Tone::Busy, &format!("{asked} asked")));
     }
     parts.push(reason(runtime));
     parts.retain(|part| part.width() > 0);

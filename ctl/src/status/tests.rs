@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::overview;
+use crate::runtime::Runtime;
 use crate::runtime::tests::{object, provider, rollout};
 use crate::scripted::{self, SILENCE, list, now, refusal};
 use crate::{Error, Outcome};
@@ -88,6 +90,36 @@ async fn all_runtimes_are_one_table() {
     assert!(said.starts_with("NAME "), "{said}");
     let namespaced = format!("{BASE}/namespaces/shoot--garden--one/containerruntimes");
     assert_eq!(calls.all()[1].path, namespaced);
+}
+
+#[test]
+fn a_narrow_terminal_goes_without_what_matters_less() {
+    let runtimes: Vec<_> = [("gvisor-a", busy()), ("kata-a", halted())]
+        .map(|(n, s)| Runtime::read(&object(n, s)))
+        .into();
+    let table = |width| -> Vec<String> {
+        let lines = overview::lines(&runtimes, false, now(), width);
+        lines.iter().map(|line| line.paint(false)).collect()
+    };
+    let titles = |width| -> Vec<String> {
+        table(Some(width))[0].split_whitespace().map(str::to_owned).collect()
+    };
+    let all = table(None)[0].clone();
+    assert_eq!(table(Some(130))[0], all);
+    assert_eq!(
+        titles(100),
+        ["NAME", "NODES", "ROLLOUT", "TRIED", "FAILED", "RATE", "END", "REASON"]
+    );
+    assert_eq!(
+        table(Some(60)),
+        [
+            "NAME       NODES   ROLLOUT                 FAILED   REASON",
+            "gvisor-a   38/40   wave 2/5                1/2      RollingOut",
+            "kata-a     38/40   halted: canary failed",
+        ]
+    );
+    // What is left is cut by whoever prints it.
+    assert_eq!(table(Some(10)), table(Some(60)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -318,6 +350,13 @@ async fn a_watch_that_can_not_begin_fails() {
         error.chain(),
         "failed to list ContainerRuntimes in namespace shoot--garden--one: user cannot list"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_not_answered_ends() {
+    let (client, _) = scripted::client(|_| (SILENCE, Value::Null));
+    let (_, ended) = scripted::run(&client, "rootstock status --watch").await;
+    assert!(matches!(ended, Err(Error::Silent { seconds: 30, .. })), "{ended:?}");
 }
 
 /// What a watch prints in a minute.

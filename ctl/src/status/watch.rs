@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::board::{Board, Change};
 use super::{View, overview};
@@ -34,7 +35,7 @@ pub(super) async fn run(
     if let Some(name) = view.name {
         config = config.fields(&format!("metadata.name={name}"));
     }
-    // What reads a picture: the stream goes on by itself after errors, later and later.
+    // After an error the stream goes on by itself, later and later.
     let events = watcher::watcher(view.scope.runtimes(client), config).default_backoff();
     let mut events = std::pin::pin!(events);
     let mut board = Board::default();
@@ -42,6 +43,7 @@ pub(super) async fn run(
     let draws = screen.is_terminal() && output == Output::Table;
     let mut tick = tokio::time::interval(REDRAW);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let patience = Instant::now() + api::PATIENCE;
     loop {
         tokio::select! {
             // Cancel-safe: a stream gives an event or nothing.
@@ -54,28 +56,43 @@ pub(super) async fn run(
                     }
                     event => event,
                 };
-                let changes = board.hear(event);
+                let changes = board.hear(event, clock());
                 if !draws {
                     said.changes(changes, output, screen, clock())?;
                 }
             }
             // Cancel-safe: a tick that is not awaited comes later.
-            _ = tick.tick(), if draws && board.is_listed() => {
-                screen.redraw(picture(view, &board, clock(), screen.width()))?;
+            _ = tick.tick(), if draws => {
+                let (lines, last) = picture(view, &board, clock(), screen.width());
+                screen.redraw(lines, last)?;
+            }
+            // Cancel-safe: it is a point in time.
+            () = tokio::time::sleep_until(patience), if !board.is_listed() => {
+                let (doing, seconds) = (api::listing(view.scope), api::PATIENCE.as_secs());
+                return Err(Error::Silent { doing, seconds });
             }
         }
     }
 }
 
-fn picture(view: &View<'_>, board: &Board, now: Timestamp, width: Option<usize>) -> Vec<Line> {
-    let mut lines = view.lines(&board.runtimes(), now, width);
-    lines.push(Line::default());
+/// The lines, and the one below them.
+fn picture(
+    view: &View<'_>,
+    board: &Board,
+    now: Timestamp,
+    width: Option<usize>,
+) -> (Vec<Line>, Line) {
     let at = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    lines.push(match board.trouble() {
+    let last = match board.trouble(now) {
         Some(trouble) => Line::new(Tone::Bad, &format!("{at}, not up to date: {trouble}")),
         None => Line::new(Tone::Faint, &format!("{at}, Ctrl-C ends it")),
-    });
-    lines
+    };
+    if !board.is_listed() {
+        return (vec![Line::new(Tone::Faint, "asking the API …")], last);
+    }
+    let mut lines = view.lines(&board.runtimes(), now, width);
+    lines.push(Line::default());
+    (lines, last)
 }
 
 /// What was printed of each runtime: the same is not printed again.
