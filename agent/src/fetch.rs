@@ -22,6 +22,7 @@ mod shared;
 mod tests;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,12 +30,15 @@ use bytes::Bytes;
 use client::Client;
 use endpoint::Endpoint;
 pub use error::FetchError;
+use futures_util::FutureExt as _;
 use pipe::{Pipe, Verdict};
+pub(crate) use plain::FLUSH;
 use rootstock_core::desired::Registry;
 use rootstock_core::digest::Digest;
 pub use shared::Shared;
 use tokio::sync::mpsc;
 
+use crate::pull::Pull;
 use crate::rootfs::{Entry, Folder};
 
 /// The smallest blob whose compressed bytes are kept for a range request:
@@ -45,6 +49,15 @@ const CUTS: u32 = 5;
 /// The longest that a busy source is waited for at once: some registries
 /// count requests by the minute.
 const BUSY: Duration = Duration::from_secs(60);
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It may not begin, or not go on, before it gets its share of the bandwidth.
+    Waits,
+    /// So many bytes came over the network.
+    Came(u64),
+}
 
 /// One file to fetch.
 #[derive(Clone, Debug)]
@@ -95,18 +108,19 @@ impl Fetcher {
             .chain([(&registry.url, registry.credential.as_ref())])
             .map(|(url, credential)| Endpoint::new(url, repository, credential))
             .collect::<Result<_, _>>()?;
-        Ok(Self { sources, client: Client::new(&registry.ca_bundle), partial })
+        let client = Client::new(&registry.ca_bundle, partial.shared.pulls());
+        Ok(Self { sources, client, partial })
     }
 
     /// Fetches a file into a folder. `progress` is told of every byte that
-    /// comes over the network.
+    /// comes over the network, and where it has to wait for its share of that.
     ///
     /// Dropped in the middle it leaves no file, but the bytes that came.
     pub async fn fetch(
         &mut self,
         wanted: &Wanted,
         into: &Arc<Folder>,
-        progress: &(dyn Fn(u64) + Send + Sync),
+        progress: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<(), FetchError> {
         let (mut result, resumed) = self.try_sources(wanted, into, progress, 0).await?;
         if resumed && result.as_ref().is_err_and(FetchError::is_wrong) {
@@ -131,7 +145,7 @@ impl Fetcher {
         &mut self,
         wanted: &Wanted,
         into: &Arc<Folder>,
-        progress: &(dyn Fn(u64) + Send + Sync),
+        progress: &(dyn Fn(Step) + Send + Sync),
         first: usize,
     ) -> Result<(Result<(), FetchError>, bool), FetchError> {
         let Partial { folder, limit, shared } = &self.partial;
@@ -186,8 +200,9 @@ impl Fetcher {
         at: usize,
         wanted: &Wanted,
         fed: &mut Feed,
-        progress: &(dyn Fn(u64) + Send + Sync),
+        progress: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<(), FetchError> {
+        let last = at + 1 == self.sources.len();
         // What broke for another reason once is the network's, not the blob's.
         let (mut cuts, mut early) = (0, true);
         loop {
@@ -197,6 +212,10 @@ impl Fetcher {
             let Err(error) = self.once(at, wanted, fed, progress).await else { continue };
             let wait = error.wait(BUSY);
             if !error.is_cut() && wait.is_none() || fed.bytes.is_closed() {
+                return Err(error);
+            }
+            if error.is_stalled() && !last {
+                tracing::warn!(blob = %wanted.blob, at = fed.at, %error, "the next source is asked for the rest");
                 return Err(error);
             }
             cuts += 1;
@@ -213,23 +232,49 @@ impl Fetcher {
         }
     }
 
-    /// One request and what comes of it.
+    /// One request and what comes of it, once it may. It also ends, and well,
+    /// where it lost its lease in the middle: the next one waits for another.
     async fn once(
         &mut self,
         at: usize,
         wanted: &Wanted,
         fed: &mut Feed,
-        progress: &(dyn Fn(u64) + Send + Sync),
+        progress: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<(), FetchError> {
-        let mut body = self.client.get(&self.sources[at], &wanted.blob, fed.at).await?;
+        let (pulls, source) = (self.partial.shared.pulls(), &self.sources[at].origin);
+        let missing = fed.size.saturating_sub(fed.at);
+        let begin = pulls.begin(wanted.blob, source.to_string(), missing);
+        let pull = or_say(begin, progress).await;
+        or_say(pull.granted(), progress).await;
+        tokio::select! {
+            // Cancel-safe: a chunk that was not fed yet is asked for again.
+            asked = self.ask(&pull, at, wanted, fed, progress) => asked,
+            // Cancel-safe: it only waits.
+            () = pull.lost() => Ok(()),
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        pull: &Pull,
+        at: usize,
+        wanted: &Wanted,
+        fed: &mut Feed,
+        progress: &(dyn Fn(Step) + Send + Sync),
+    ) -> Result<(), FetchError> {
+        let mut body = self.client.get(pull, &self.sources[at], &wanted.blob, fed.at).await?;
         let mut skip = fed.at.saturating_sub(body.start());
         let size = body.length().map(|length| body.start().saturating_add(length));
         if let Some(size) = size.filter(|size| *size > fed.size) {
             return Err(FetchError::TooLarge { blob: wanted.blob, size, declared: fed.size });
         }
-        // The one place where payload leaves the socket: what paces a pull stands here.
-        while let Some(chunk) = body.next().await? {
-            progress(chunk.len() as u64);
+        if skip > 0 {
+            // What was here already comes once more, and is paid for.
+            pull.missing(fed.size);
+        }
+        while let Some(chunk) = body.next(pull).await? {
+            pull.came(chunk.len() as u64);
+            progress(Step::Came(chunk.len() as u64));
             let drop = skip.min(chunk.len() as u64);
             skip -= drop;
             // `drop` is at most the chunk's length.
@@ -246,6 +291,16 @@ impl Fetcher {
         self.client.keep(body);
         Ok(())
     }
+}
+
+/// Waits, and says so where that takes time.
+async fn or_say<T>(wait: impl Future<Output = T>, progress: &(dyn Fn(Step) + Send + Sync)) -> T {
+    let mut wait = pin!(wait);
+    if let Some(ready) = wait.as_mut().now_or_never() {
+        return ready;
+    }
+    progress(Step::Waits);
+    wait.await
 }
 
 /// The pipe's entrance.

@@ -2,20 +2,27 @@
 //!
 //! Files come into `.rootstock-tmp-<digest>/` and the folder takes its name
 //! when all are there, so a folder with a digest for a name was complete once.
+//!
+//! ```text
+//!  here, and right ─▶ in another bundle on the node ─▶ from the registry
+//! ```
+//! Each file takes the first way that it can. A delta against a file that the
+//! node has would stand before the last.
+//!
 //! What a killed agent left in the temporary one is hashed and used again; a
 //! file that was damaged since is replaced where it stands.
 
-use std::io::{self, Read as _};
+mod local;
+
 use std::sync::Arc;
 
+use local::Local;
 use rootstock_core::bundle::{BundleConfig, BundleFile};
 use rootstock_core::desired::{DesiredBundle, Registry};
-use rootstock_core::digest::Digest;
 use rootstock_core::layout::TreeId;
 use rootstock_core::status::Reason;
-use sha2::{Digest as _, Sha256};
 
-use crate::fetch::{FetchError, Fetcher, Partial, Wanted};
+use crate::fetch::{FetchError, Fetcher, Partial, Step, Wanted};
 use crate::host::{Host, HostError};
 use crate::rootfs::{Entry, Folder, FsError, Rootfs};
 
@@ -77,6 +84,10 @@ impl InstallError {
 pub enum Progress {
     /// Bytes of blobs whose files were here already.
     Here(u64),
+    /// Bytes of a blob whose file another bundle on the node has.
+    Copied(u64),
+    /// It has to wait for its share of the bandwidth.
+    Waits,
     /// Bytes that came over the network.
     Pulled(u64),
 }
@@ -123,15 +134,32 @@ pub async fn install(
             |file: &BundleFile, source| InstallError::Fetch { file: file.path.to_string(), source };
         let mut fetcher = Fetcher::new(registry, &desired.repository, partial.clone())
             .map_err(|source| failed(&at.missing[0], source))?;
+        let mut local = at.local;
         for file in &at.missing {
             let folder = match file.path.folders().last() {
                 None => Arc::clone(&at.folder),
                 Some(below) => Arc::new(at.folder.make(below)?),
             };
-            fetcher
-                .fetch(&wanted(file), &folder, &|bytes| progress(Progress::Pulled(bytes)))
-                .await
-                .map_err(|source| failed(file, source))?;
+            let step = |step| match step {
+                Step::Came(bytes) => progress(Progress::Pulled(bytes)),
+                Step::Waits => progress(Progress::Waits),
+            };
+            let copied = {
+                let (file, into) = (file.clone(), Arc::clone(&folder));
+                let copy = move || (local.copy(&file, &into), local);
+                let (copied, back) = partial.shared.threads.spawn_blocking(copy).await?;
+                local = back;
+                copied?
+            };
+            if copied {
+                progress(Progress::Copied(file.blob_size));
+            } else {
+                fetcher
+                    .fetch(&wanted(file), &folder, &step)
+                    .await
+                    .map_err(|source| failed(file, source))?;
+            }
+            local.add(&folder, file.path.file_name(), file.size);
             room.used(file.size);
         }
     }
@@ -170,6 +198,8 @@ struct Begun {
     folder: Arc<Folder>,
     temporary: bool,
     missing: Vec<BundleFile>,
+    /// What of other bundles is here; nothing where nothing is missing.
+    local: Local,
 }
 
 /// Opens the folder, sweeps it, and says which files are not there.
@@ -188,7 +218,8 @@ fn begin(rootfs: &Rootfs, tree: &TreeId, bundle: &BundleConfig) -> Result<Begun,
             missing.push(file.clone());
         }
     }
-    Ok(Begun { parent, folder: Arc::new(folder), temporary, missing })
+    let local = if missing.is_empty() { Local::default() } else { Local::of(&top) };
+    Ok(Begun { parent, folder: Arc::new(folder), temporary, missing, local })
 }
 
 fn sweep_below(folder: &Folder) -> Result<(), FsError> {
@@ -234,19 +265,5 @@ fn is_right(folder: &Folder, file: &BundleFile, every_byte: bool) -> Result<bool
     if !every_byte {
         return Ok(true);
     }
-    let Some(mut content) = folder.read_file(name)? else { return Ok(false) };
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match content.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => hash.update(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => {
-                let path = format!("{}/{name}", folder.path());
-                return Err(FsError::Io { what: "read", path, source });
-            }
-        }
-    }
-    Ok(Digest::from_bytes(hash.finalize().into()) == file.sha256)
+    Ok(local::hash(folder, name)? == Some(file.sha256))
 }

@@ -15,6 +15,7 @@
 //! * [`host`]: the edge to the service manager and containerd
 //! * [`preflight`]: what is on a node, for people and without changing it
 //! * [`preview`]: what would be done, for people and support cases
+//! * [`pull`]: how fast blobs may come, by what the controller grants
 //! * [`reconcile`]: the loop; [`link`]: the stream; [`run()`]: both, until the end
 //!
 //! The agent acts from its ledger: without a controller it still converges.
@@ -29,6 +30,7 @@ pub mod link;
 mod net;
 pub mod preflight;
 pub mod preview;
+pub mod pull;
 pub mod reconcile;
 pub mod rootfs;
 mod run;

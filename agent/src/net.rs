@@ -1,5 +1,6 @@
 //! Connections: names, TCP and TLS.
 
+mod buffer;
 pub(crate) mod proxy;
 
 use std::io;
@@ -7,24 +8,36 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use buffer::hold_little;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// How long one address may take to answer. Long enough for a lost SYN and
 /// its two repetitions (1 s and 2 s), short enough to go on to the next.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A TCP connection.
+#[derive(Debug)]
+pub(crate) struct Tcp {
+    pub(crate) stream: TcpStream,
+    /// How long the other side took to take it: a round trip, or some where a
+    /// packet was lost.
+    pub(crate) round_trip: Duration,
+}
+
 /// Opens a TCP connection; the host's addresses are tried in order.
-pub(crate) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+pub(crate) async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
     let mut last = None;
     for address in resolve(host, port).await? {
+        let begun = Instant::now();
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
-                return Ok(stream);
+                return Ok(Tcp { stream, round_trip: begun.elapsed() });
             }
             Ok(Err(error)) => last = Some(error),
             Err(_) => {

@@ -45,6 +45,7 @@ use tokio::time::Instant;
 use crate::fetch::{Partial, Shared};
 use crate::host::Host;
 use crate::install::{self, InstallError, Progress};
+use crate::pull::Pulls;
 use crate::rootfs::{FsError, OnlyLooks, Rootfs};
 use crate::store::{Held, Journal, Ledger, Record, Step, Store, StoreError, TreeRecord};
 
@@ -73,13 +74,14 @@ pub struct Files {
 }
 
 impl Files {
-    /// Opens everything below the node's root. Blocking.
+    /// Opens everything below the node's root. Blobs come as fast as the
+    /// network is. Blocking.
     pub fn open(root: &Path, state: &str, roots: BinaryRoots) -> Result<Self, StoreError> {
         let rootfs = Arc::new(Rootfs::open(root, roots)?);
         let store = Store::open(&rootfs, state)?;
         let ledger = Ledger::open(&store)?;
         let journal = Mutex::new(Journal::open(&store)?);
-        let (store_limit, downloads) = (u64::MAX, Shared::default());
+        let (store_limit, downloads) = (u64::MAX, Shared::new(Pulls::unbounded()));
         Ok(Self { rootfs, store, ledger, journal, store_limit, downloads })
     }
 
@@ -90,7 +92,7 @@ impl Files {
         let Some(store) = Store::peek(&rootfs, state)? else { return Ok(None) };
         let ledger = Ledger::open(&store)?;
         let journal = Mutex::new(Journal::peek(&store)?);
-        let (store_limit, downloads) = (0, Shared::default());
+        let (store_limit, downloads) = (0, Shared::new(Pulls::unbounded()));
         Ok(Some(Self { rootfs, store, ledger, journal, store_limit, downloads }))
     }
 
@@ -98,6 +100,17 @@ impl Files {
     #[must_use]
     pub fn with_store_limit(self, store_limit: u64) -> Self {
         Self { store_limit, ..self }
+    }
+
+    /// The same with blobs that come as these may.
+    #[must_use]
+    pub fn with_pulls(self, pulls: Pulls) -> Self {
+        Self { downloads: Shared::new(pulls), ..self }
+    }
+
+    /// How fast blobs may come.
+    pub fn pulls(&self) -> &Pulls {
+        self.downloads.pulls()
     }
 
     /// Deletes what came of blobs that nobody wants any more. Blocking.

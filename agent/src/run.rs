@@ -12,7 +12,9 @@ use tokio::sync::Notify;
 use crate::args::RunArgs;
 use crate::host::Host;
 use crate::link::{Link, LinkSettings};
+use crate::pull::Pulls;
 use crate::reconcile::{Files, Pace, Reconciler, Reports};
+use crate::store::StoreError;
 
 /// How long the tasks may take to end. What they write is whole at any moment.
 const GRACE: Duration = Duration::from_secs(5);
@@ -29,7 +31,10 @@ pub async fn run(args: RunArgs, host: Arc<dyn Host>) -> anyhow::Result<()> {
     telemetry::init(&args.telemetry, &[])?;
     let (root, state) = (args.host_root.clone(), args.state_dir.to_string());
     let (roots, limit) = (args.roots(), args.store_limit);
-    let open = move || Files::open(&root, &state, roots).map(|files| files.with_store_limit(limit));
+    let open = move || {
+        let files = Files::open(&root, &state, roots)?;
+        Ok::<_, StoreError>(files.with_store_limit(limit).with_pulls(Pulls::granted()))
+    };
     let files = tokio::task::spawn_blocking(open).await?;
     let files = Arc::new(files.context("can't open the agent's folder on the node")?);
     let shutdown = Shutdown::new();

@@ -11,15 +11,17 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use rootstock_core::path::BinaryRoots;
 use rootstock_daemon::{Readiness, Shutdown, Tasks, admin, telemetry};
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Args, ClusterKind};
+use crate::bandwidth;
 use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
 use crate::home::{self, Home};
-use crate::index::Index;
+use crate::index::{Index, Page};
 use crate::lead::{Candidate, Mark, Standing};
 use crate::operation::Triggers;
 use crate::seed::{self, Clusters, Scope, Seed, Store};
@@ -136,6 +138,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     );
     tasks.spawn("election", candidate.run(shutdown.clone()));
     let mark = args.pod.as_ref().map(|pod| Mark::new(client.clone(), &args.namespace, pod));
+    let bandwidth = bandwidth::Current::default();
     let leading = Leading {
         args,
         client,
@@ -148,11 +151,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         catalog: catalog_changes,
         scope,
         mark,
+        bandwidth: bandwidth.clone(),
     };
     tasks.spawn("leading", leading.run(standing, left, shutdown.clone()));
-    let pages = Router::new().route("/status", get(async move || Json(index.page())));
+    let status = async move || Json(Status { page: index.page(), bandwidth: bandwidth.view() });
+    let pages = Router::new().route("/status", get(status));
     tasks.spawn("admin", admin::serve(admin_listener, readiness, pages, shutdown));
     tasks.join(GRACE).await
+}
+
+/// What the page `/status` shows.
+#[derive(Serialize)]
+struct Status {
+    #[serde(flatten)]
+    page: Page,
+    /// What is in use of the budgets, where this process leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bandwidth: Option<bandwidth::View>,
 }
 
 async fn client(args: &Args) -> anyhow::Result<Client> {

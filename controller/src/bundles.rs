@@ -1,7 +1,7 @@
 //! What the types of the catalog stand for: each reference is resolved once,
 //! and asked again only while it has no answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use rootstock_bundle::{Client, Reference, Version};
 use rootstock_core::assign::{Problem, Resolution, ResolvedBundle};
 use rootstock_core::catalog::{Catalog, RegistryEntry};
 use rootstock_core::desired::{Credential, Registry};
+use rootstock_core::digest::Digest;
 use rootstock_core::name::{Architecture, RuntimeType};
 use rootstock_core::status::Reason;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
 use tokio::sync::watch;
 
-use crate::index::Index;
+use crate::index::{Index, Needed};
 
 /// The first pause before a reference is asked again; it doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -59,6 +60,7 @@ impl Resolver {
         let mut known = Known::new();
         let mut registries = Registries::new();
         let mut pause = FIRST_RETRY;
+        let mut needed = self.index.needed();
         loop {
             let catalog = Arc::clone(&self.catalog.borrow_and_update());
             known = carry_over(known, &catalog);
@@ -74,9 +76,18 @@ impl Resolver {
                 all = self.resolve(&mut known, &registries) => all,
                 () = shutdown.begun() => return Ok(()),
             };
-            let complete = resolved && readable;
+            let open = needed.borrow_and_update().clone();
+            let found = tokio::select! {
+                found = self.find(open, &known, &registries) => found,
+                () = shutdown.begun() => return Ok(()),
+            };
+            let complete = resolved && readable && found;
             // Cancel-safe: a change is still seen by the next `changed`.
             tokio::select! {
+                changed = needed.changed() => {
+                    changed?;
+                    pause = FIRST_RETRY;
+                }
                 changed = self.catalog.changed() => {
                     changed?;
                     pause = FIRST_RETRY;
@@ -120,6 +131,31 @@ impl Resolver {
             self.publish(known, registries);
         }
         complete
+    }
+
+    /// Asks for bundles that rollouts need and that no type stands for any more,
+    /// in the repository that the type has now; tells whether all were found.
+    async fn find(&self, needed: BTreeSet<Needed>, known: &Known, registries: &Registries) -> bool {
+        let mut all = true;
+        for (runtime, architecture, digest) in needed {
+            let Some((reference, _)) = known.get(&runtime) else { continue };
+            let Some(Ok(registry)) = registries.get(&reference.registry) else {
+                all = false;
+                continue;
+            };
+            match ask_for(reference, registry, Version::Digest(digest), architecture).await {
+                Ok((bundle, _)) => {
+                    tracing::info!(%runtime, %digest, "an earlier bundle is known");
+                    self.index.put_bundle(runtime, bundle);
+                }
+                Err(problem) => {
+                    all = false;
+                    let (reason, why) = (problem.reason, problem.message);
+                    tracing::warn!(%runtime, %digest, %reason, why, "an earlier bundle is not known");
+                }
+            }
+        }
+        all
     }
 
     fn publish(&self, known: &Known, registries: &Registries) {
@@ -222,35 +258,44 @@ async fn resolve(reference: &Reference, registries: &Registries) -> Resolution {
 type ByArchitecture = BTreeMap<Architecture, Result<ResolvedBundle, Problem>>;
 
 async fn ask(reference: &Reference, registry: &Registry) -> Result<ByArchitecture, Problem> {
-    let client = Client::new(registry)
-        .map_err(|error| Problem::new(Reason::ConfigurationInvalid, Chain(&error).to_string()))?;
     let mut version = reference.version.clone();
     let mut bundles = ByArchitecture::new();
     for architecture in [Architecture::Amd64, Architecture::Arm64] {
-        match client.resolve(&reference.repository, &version, architecture).await {
-            Ok(resolved) => {
+        match ask_for(reference, registry, version.clone(), architecture).await {
+            Ok((bundle, exactly)) => {
                 // A tag is looked up once: both architectures are of one moment.
-                version = Version::Digest(resolved.digest);
-                let bundle = ResolvedBundle {
-                    digest: resolved.manifest,
-                    registry: registry.name.clone(),
-                    repository: reference.repository.to_string(),
-                    config: resolved.config,
-                };
+                version = Version::Digest(exactly);
                 bundles.insert(architecture, Ok(bundle));
             }
-            Err(error) => {
-                let problem = Problem::new(error.reason(), Chain(&error).to_string());
-                // It is there, and has nothing for these nodes.
-                if problem.reason == Reason::ArchitectureMismatch {
-                    bundles.insert(architecture, Err(problem));
-                } else {
-                    return Err(problem);
-                }
+            // It is there, and has nothing for these nodes.
+            Err(problem) if problem.reason == Reason::ArchitectureMismatch => {
+                bundles.insert(architecture, Err(problem));
             }
+            Err(problem) => return Err(problem),
         }
     }
     Ok(bundles)
+}
+
+/// A bundle, and the digest that its version has.
+async fn ask_for(
+    reference: &Reference,
+    registry: &Registry,
+    version: Version,
+    architecture: Architecture,
+) -> Result<(ResolvedBundle, Digest), Problem> {
+    let client = Client::new(registry)
+        .map_err(|error| Problem::new(Reason::ConfigurationInvalid, Chain(&error).to_string()))?;
+    let resolved = client.resolve(&reference.repository, &version, architecture).await;
+    let resolved =
+        resolved.map_err(|error| Problem::new(error.reason(), Chain(&error).to_string()))?;
+    let bundle = ResolvedBundle {
+        digest: resolved.manifest,
+        registry: registry.name.clone(),
+        repository: reference.repository.to_string(),
+        config: resolved.config,
+    };
+    Ok((bundle, resolved.digest))
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use rootstock_core::desired::{DesiredContent, Generation};
 use rootstock_core::digest::Digest;
 use rootstock_proto::{desired, v1};
@@ -23,6 +25,31 @@ pub struct Offered {
     pub generation: Generation,
     /// All of it.
     pub content: Arc<Content>,
+    /// Its permission to restart containerd for it, if it has one.
+    pub slot: Option<Slot>,
+}
+
+/// A node's permission to restart containerd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Until when.
+    pub until: Timestamp,
+    /// Whether the node is to forget before what it failed with.
+    pub again: bool,
+}
+
+/// The longest that a node is told it has a slot. One that nothing runs on
+/// yet has it for as long as that stays so.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+impl Slot {
+    /// Of a node that nothing runs on yet.
+    pub const JOINING: Self = Self { until: Timestamp::MAX, again: false };
+
+    /// How much of it is left.
+    pub fn left(&self, now: Timestamp) -> Duration {
+        Duration::try_from(self.until.duration_since(now)).unwrap_or_default().min(LONGEST)
+    }
 }
 
 impl Content {
@@ -74,7 +101,7 @@ mod tests {
             DesiredContent { keep: ["kata".parse().unwrap()].into(), ..Default::default() };
         let shared = Arc::new(Content::from(content.clone()));
         for generation in [3, 5].map(Generation) {
-            let offered = Offered { generation, content: Arc::clone(&shared) };
+            let offered = Offered { generation, content: Arc::clone(&shared), slot: None };
             let alone = Desired { generation, content: content.clone() };
             assert_eq!(offered.message(), v1::Desired::from(&alone));
         }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use rootstock_core::bandwidth::{Node, Puller};
 use rootstock_core::desired::Generation;
 use rootstock_core::name::Uid;
 use rootstock_core::status::BundleReport;
-use tokio::sync::watch;
 
-use crate::content::Offered;
-use crate::grpc::{Directory, Hello, Refused, RefusedItem, ShootEndpoint};
+use crate::bandwidth::Bandwidth;
+use crate::grpc::{Connected, Directory, Hello, Refused, RefusedItem, ShootEndpoint};
 use crate::identity::NodeId;
 use crate::index::Index;
 use crate::shoot::Endpoints;
@@ -18,6 +18,7 @@ use crate::shoot::Endpoints;
 pub(crate) struct Fleet {
     pub(crate) index: Arc<Index>,
     pub(crate) endpoints: Arc<Endpoints>,
+    pub(crate) bandwidth: Arc<Bandwidth>,
 }
 
 impl Directory for Fleet {
@@ -25,14 +26,18 @@ impl Directory for Fleet {
         self.endpoints.get(host)
     }
 
-    fn connect(
-        &self,
-        node: &NodeId,
-        hello: Hello,
-    ) -> Result<watch::Receiver<Option<Offered>>, Refused> {
+    fn connect(&self, node: &NodeId, hello: Hello) -> Result<Connected, Refused> {
         let held = hello.content.map(|content| (hello.generation, content));
         tracing::debug!(%node, agent = hello.agent_version, generation = hello.generation.0, "hello");
-        self.index.connect(node, held)
+        let desired = self.index.connect(node, held)?;
+        let line = self.bandwidth.connect(self.puller(node), hello.leases);
+        Ok(Connected { desired, line })
+    }
+
+    fn puller(&self, node: &NodeId) -> Puller {
+        // Nodes without a pool are a pool of their own.
+        let pool = self.index.pool(node).unwrap_or_default();
+        Puller { node: Node::new(node.shoot.clone(), node.name.clone()), pool }
     }
 
     fn report(&self, node: &NodeId, generation: Generation, reports: Vec<BundleReport>) {

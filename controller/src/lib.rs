@@ -9,7 +9,9 @@
 //!                                                      ▲                        │
 //!  agents ══ mTLS ══ grpc ─ reports ───────────────────┘                        │
 //!    ◀═══════════════ Desired ══════════════════════════════════════════════════┘
+//!    ══ PullRequest ══▶ bandwidth ─ core::bandwidth ─▶ PullGrant ══▶
 //!                                                    Index ─ core::rollup ─▶ status
+//!                            recorded states, Index ─ rollout ─▶ what each node may have and do
 //!  ContainerRuntimes ─▶ operation: Gardener's lastOperation and finalizer
 //! ```
 //!
@@ -21,10 +23,12 @@
 //! * [`api`]: Gardener's resources
 //! * [`index`]: everything that is known; [`content`]: what nodes should have
 //! * [`identity`], [`grpc`]: who a node is, and the stream to it
+//! * [`bandwidth`]: who pulls how fast
 
 pub mod api;
 pub mod app;
 mod args;
+pub mod bandwidth;
 mod bundles;
 pub mod catalog;
 pub mod content;
@@ -38,6 +42,7 @@ pub mod index;
 pub mod lead;
 mod objects;
 mod operation;
+mod rollout;
 #[cfg(test)]
 mod scripted;
 mod seed;

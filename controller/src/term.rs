@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Args, ClusterKind, Ingress};
+use crate::bandwidth::{self, Bandwidth};
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::grpc;
@@ -25,6 +26,7 @@ use crate::objects::proxy::Proxy;
 use crate::objects::route::Backend;
 use crate::objects::{AgentSettings, Objects, Place, Recent};
 use crate::operation::{Operations, Triggers};
+use crate::rollout::{Rings, Rollouts};
 use crate::seed::{Clusters, Scope, Store};
 use crate::shoot::Endpoints;
 use crate::shoot::authorities::ByShoot;
@@ -46,6 +48,7 @@ pub(crate) struct Leading {
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) scope: Scope,
     pub(crate) mark: Option<Mark>,
+    pub(crate) bandwidth: bandwidth::Current,
 }
 
 impl Leading {
@@ -127,11 +130,34 @@ impl Leading {
             let heartbeat = Heartbeat { client: client.clone(), namespace, interval };
             tasks.spawn("heartbeat", heartbeat.run(end.clone()));
         }
+        let rings = (args.cluster == ClusterKind::Seed)
+            .then(|| Rings::new(client.clone(), &args.namespace, self.catalog.clone()));
+        if let Some(rings) = rings.clone() {
+            tasks.spawn("rings", rings.keep(end.clone()));
+        }
+        let rollouts = Rollouts {
+            client: client.clone(),
+            home: self.scope.home.clone(),
+            index: Arc::clone(index),
+            store: Arc::clone(&self.store),
+            clusters: Arc::clone(&self.clusters),
+            catalog: self.catalog.clone(),
+            events: events.clone(),
+            rings,
+        };
+        tasks.spawn("rollouts", rollouts.run(end.clone()));
         let (index, store) = (Arc::clone(index), Arc::clone(&self.store));
         let status = StatusWriter { client, index, store, events };
         tasks.spawn("status", status.run(end.clone()));
         let (index, endpoints) = (Arc::clone(&self.index), Arc::clone(&self.endpoints));
-        let fleet = Arc::new(Fleet { index, endpoints });
+        // Nothing is known of the leases of the leader before, but by its agents.
+        let budgets = self.catalog.borrow().budgets.unwrap_or_default();
+        let bandwidth = Arc::new(Bandwidth::new(budgets));
+        self.bandwidth.begin(&bandwidth);
+        let catalog = self.catalog.clone();
+        let follow = bandwidth::Follow { bandwidth: Arc::clone(&bandwidth), catalog };
+        tasks.spawn("bandwidth", follow.run(end.clone()));
+        let fleet = Arc::new(Fleet { index, endpoints, bandwidth });
         let token = end.token();
         if let Some(mark) = self.mark.clone() {
             tasks.spawn("mark", mark.keep(term.clone(), end));

@@ -22,8 +22,11 @@ use crate::selector::{Labels, Selector};
 use crate::status::Reason;
 
 mod choose;
+mod direct;
 #[cfg(test)]
 mod tests;
+
+pub use direct::{Bundles, Turn, Turns, direct};
 
 /// The label that says which CRI a node runs.
 pub const CRI_LABEL: &str = "worker.gardener.cloud/cri-name";
@@ -174,6 +177,8 @@ pub struct Assignment {
     pub content: DesiredContent,
     /// For each claim that selects the node, by the resource's name.
     pub verdicts: BTreeMap<String, Verdict>,
+    /// For each type that a bundle may be sent of, the resource that decides.
+    pub tracks: BTreeMap<RuntimeType, String>,
 }
 
 /// How the claims of a shoot see a node, each in its place. Nodes that are
@@ -244,6 +249,11 @@ pub fn assign(
     for (runtime, claims) in &mut by_type {
         claims.sort_by_key(|(claim, _)| claim.seniority());
         let (bundle, verdicts) = choose::choose(node, claims, bundles.get(*runtime));
+        if let Some((eldest, _)) = claims.first()
+            && verdicts.get(&eldest.name).is_some_and(may_have_another)
+        {
+            assignment.tracks.insert((*runtime).clone(), eldest.name.clone());
+        }
         assignment.verdicts.extend(verdicts);
         match bundle {
             Some(bundle) => {
@@ -256,6 +266,7 @@ pub fn assign(
     }
     for (runtime, problem) in conflicts(&chosen) {
         chosen.remove(&runtime);
+        assignment.tracks.remove(&runtime);
         assignment.content.keep.insert(runtime.clone());
         for (claim, _) in &by_type[&runtime] {
             let verdict = Verdict::Held(problem.clone());
@@ -267,11 +278,29 @@ pub fn assign(
         assignment.content.keep.remove(runtime);
         assignment.content.bundles.push(bundle);
     }
-    let used: BTreeSet<_> =
-        assignment.content.bundles.iter().map(|bundle| bundle.registry.as_str()).collect();
-    assignment.content.registries =
-        used.into_iter().filter_map(|name| registries.get(name)).cloned().collect();
+    assignment.content.registries = named(assignment.content.bundles.iter(), registries);
     assignment
+}
+
+/// Whether a node may be sent a bundle of a type, if not the one that it is to
+/// have in the end: nothing is wrong with what is asked for.
+fn may_have_another(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Wanted(_) => true,
+        Verdict::Held(problem) => !matches!(
+            problem.reason,
+            Reason::ConfigurationInvalid | Reason::TakeoverPending | Reason::TypeUnknown
+        ),
+    }
+}
+
+/// The registries that bundles name.
+fn named<'a>(
+    bundles: impl Iterator<Item = &'a DesiredBundle>,
+    registries: &BTreeMap<String, Registry>,
+) -> Vec<Registry> {
+    let used: BTreeSet<_> = bundles.map(|bundle| bundle.registry.as_str()).collect();
+    used.into_iter().filter_map(|name| registries.get(name)).cloned().collect()
 }
 
 /// Whether the worker pool's labels ask for a runtime on this node.

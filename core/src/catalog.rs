@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::bandwidth::Budgets;
 use crate::name::{RuntimeClassName, RuntimeType};
 use crate::reference::Reference;
+use crate::rollout::rings::RingsConfig;
 use crate::rollout::strategy::StrategySpec;
 
 pub use runtime_class::{
@@ -26,6 +27,13 @@ pub struct Catalog {
     /// Limits of bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budgets: Option<Budgets>,
+    /// In which order the shoots of a seed try a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rings: Option<RingsConfig>,
+    /// Whether every rollout stands still: no node is let restart containerd
+    /// but those that nothing runs on yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
     /// The runtime types.
     #[serde(default)]
     pub runtimes: Vec<RuntimeEntry>,
@@ -134,14 +142,11 @@ impl Catalog {
     /// The keys that are there and that this version does not act on: an
     /// operator must not believe that a limit holds.
     pub fn without_effect(&self) -> Vec<String> {
-        let budgets = self.budgets.as_ref().map(|_| "budgets".to_owned());
         let entries = self.runtimes.iter().flat_map(|entry| {
             let name = &entry.runtime;
-            let strategy = entry.strategy.as_ref().map(|_| format!("runtimes[{name}].strategy"));
-            let signature = entry.signature.as_ref().map(|_| format!("runtimes[{name}].signature"));
-            strategy.into_iter().chain(signature)
+            entry.signature.as_ref().map(|_| format!("runtimes[{name}].signature"))
         });
-        budgets.into_iter().chain(entries).collect()
+        entries.collect()
     }
 }
 
@@ -182,10 +187,11 @@ mod tests {
     fn keys_without_effect_are_named() {
         let catalog: Catalog = serde_json::from_value(json!({
             "budgets": {"seed": "1MiB/s"},
-            "runtimes": [{"type": "a", "bundle": "m/x:1", "strategy": {"canary": 1}}],
+            "runtimes": [{"type": "a", "bundle": "m/x:1", "strategy": {"canary": 1},
+                "signature": {"keys": []}}],
         }))
         .unwrap();
-        assert_eq!(catalog.without_effect(), ["budgets", "runtimes[a].strategy"]);
+        assert_eq!(catalog.without_effect(), ["runtimes[a].signature"]);
     }
 
     #[test]

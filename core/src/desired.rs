@@ -52,6 +52,13 @@ pub struct DesiredContent {
     /// The registries that the bundles name.
     #[serde(default)]
     pub registries: Vec<Registry>,
+    /// Bundles that may be activated soon: they are pulled and verified, and
+    /// nothing of them is put in place. At most one of a type, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefetch: Vec<DesiredBundle>,
+    /// Whether a restart of containerd needs a slot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gated: bool,
 }
 
 impl DesiredContent {
@@ -62,7 +69,9 @@ impl DesiredContent {
         let is_kept = |runtime: &RuntimeType| {
             other.keep.contains(runtime) || other.bundles.iter().any(|b| b.runtime() == runtime)
         };
-        self.bundles.iter().eq(other.bundles.iter().filter(|bundle| !kept(bundle)))
+        self.gated == other.gated
+            && self.prefetch == other.prefetch
+            && self.bundles.iter().eq(other.bundles.iter().filter(|bundle| !kept(bundle)))
             && other.keep.is_subset(&self.keep)
             && self.keep.iter().all(is_kept)
     }

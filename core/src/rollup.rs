@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use crate::assign::{CRI_CONTAINERD, CRI_LABEL, Problem, RUNTIME_LABEL_PREFIX, Verdict};
 use crate::name::NodeName;
+use crate::rollout::Progress;
 use crate::status::{BundleReport, Reason};
 
+mod rollout;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,8 @@ pub struct Input<'a> {
     pub shoot: Shoot<'a>,
     /// The nodes that it selects.
     pub nodes: &'a [NodeState<'a>],
+    /// How far its rollout is, where it was looked at.
+    pub rollout: Option<&'a Progress>,
     /// The nodes that match its selector and lack the labels that ask for the runtime.
     pub unlabelled: &'a [&'a NodeName],
 }
@@ -266,7 +270,11 @@ fn nodes_ready(input: &Input<'_>, tally: &Tally<'_>) -> Condition {
     }
     let stale = matches!(input.shoot, Shoot::Unreachable(_));
     let (status, reason) = tally.verdict();
-    Condition::new(kind, status, reason, tally.in_words(stale))
+    let nodes = Condition::new(kind, status, reason, tally.in_words(stale));
+    match input.rollout {
+        Some(progress) => rollout::said(nodes, progress),
+        None => nodes,
+    }
 }
 
 fn failed(kind: ConditionType, problem: &Problem) -> Condition {

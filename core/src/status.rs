@@ -264,6 +264,9 @@ pub struct BundleReport {
     pub bytes_pulled: u64,
     /// The handlers that containerd lists.
     pub handlers: Vec<String>,
+    /// The bundle to be activated later that is on disk in full, verified.
+    #[serde(default)]
+    pub fetched: Option<Digest>,
 }
 
 impl BundleReport {
@@ -280,6 +283,7 @@ impl BundleReport {
             bytes_total: 0,
             bytes_pulled: 0,
             handlers: Vec::new(),
+            fetched: None,
         }
     }
 }

@@ -36,6 +36,8 @@ fn unsigned(content: &DesiredContent) -> v1::Desired {
         bundles: content.bundles.iter().map(bundle_message).collect(),
         keep: content.keep.iter().map(ToString::to_string).collect(),
         registries: content.registries.iter().map(registry_message).collect(),
+        prefetch: content.prefetch.iter().map(bundle_message).collect(),
+        gated: content.gated,
     }
 }
 
@@ -76,6 +78,7 @@ impl TryFrom<v1::Desired> for Desired {
             ("bundles", wire.bundles.len()),
             ("keep", wire.keep.len()),
             ("registries", wire.registries.len()),
+            ("prefetch", wire.prefetch.len()),
         ] {
             if count > MAX_TYPES {
                 return Err(Invalid::TooMany { field, count, limit: MAX_TYPES });
@@ -83,22 +86,31 @@ impl TryFrom<v1::Desired> for Desired {
         }
         let announced = digest("content_hash", &wire.content_hash)?;
         let generation = Generation(wire.generation);
-        let bundles = wire.bundles.into_iter().map(bundle).collect::<Result<Vec<_>, _>>()?;
-        if bundles.windows(2).any(|pair| pair[0].runtime() >= pair[1].runtime()) {
-            return Err(Invalid::field("bundles", "they are not in the types' order"));
-        }
+        let bundles = in_order("bundles", wire.bundles)?;
+        let prefetch = in_order("prefetch", wire.prefetch)?;
         let keep = wire
             .keep
             .iter()
             .map(|name| name.parse().map_err(|error| Invalid::field("keep", error)))
             .collect::<Result<_, _>>()?;
         let registries = wire.registries.into_iter().map(registry).collect();
-        let content = DesiredContent { bundles, keep, registries };
+        let content = DesiredContent { bundles, keep, registries, prefetch, gated: wire.gated };
         if content_hash(&content) != announced {
             return Err(Invalid::ContentHash);
         }
         Ok(Self { generation, content })
     }
+}
+
+fn in_order(
+    field: &'static str,
+    wire: Vec<v1::DesiredBundle>,
+) -> Result<Vec<DesiredBundle>, Invalid> {
+    let bundles = wire.into_iter().map(bundle).collect::<Result<Vec<_>, _>>()?;
+    if bundles.windows(2).any(|pair| pair[0].runtime() >= pair[1].runtime()) {
+        return Err(Invalid::field(field, "they are not in the types' order"));
+    }
+    Ok(bundles)
 }
 
 fn bundle(wire: v1::DesiredBundle) -> Result<DesiredBundle, Invalid> {
@@ -186,7 +198,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn desired_arrives_as_it_was_sent(generation: u64, bundles in bundles()) {
+        fn desired_arrives_as_it_was_sent(
+            generation: u64, bundles in bundles(), prefetch in bundles(), gated: bool,
+        ) {
             let keep = ["kept".parse().unwrap()].into();
             let registries = vec![Registry {
                 name: "main".into(),
@@ -195,7 +209,7 @@ mod tests {
                 ca_bundle: String::new(),
                 credential: Some(Credential { username: "u".into(), secret: "s".into() }),
             }];
-            let content = DesiredContent { bundles, keep, registries };
+            let content = DesiredContent { bundles, keep, registries, prefetch, gated };
             let sent = Desired { generation: Generation(generation), content };
             let bytes = v1::Desired::from(&sent).encode_to_vec();
             let received = Desired::try_from(v1::Desired::decode(&bytes[..]).unwrap()).unwrap();
@@ -227,14 +241,16 @@ mod tests {
             // The right hash, where there can be one: the limits have to hold without it.
             let unhashed = v1::Desired { generation: 0, content_hash: Vec::new(), ..wire.clone() };
             wire.content_hash = Digest::of(&unhashed.encode_to_vec()).as_bytes().to_vec();
-            let config: usize = wire.bundles.iter().map(|bundle| bundle.config.len()).sum();
+            let config: usize = wire.bundles.iter().chain(&wire.prefetch).map(|b| b.config.len()).sum();
             if let Ok(taken) = Desired::try_from(wire) {
-                let DesiredContent { bundles, keep, registries } = taken.content;
-                for count in [bundles.len(), keep.len(), registries.len()] {
+                let DesiredContent { bundles, keep, registries, prefetch, .. } = taken.content;
+                for count in [bundles.len(), keep.len(), registries.len(), prefetch.len()] {
                     prop_assert!(count <= MAX_TYPES);
                 }
-                prop_assert!(bundles.windows(2).all(|two| two[0].runtime() < two[1].runtime()));
-                let kept: usize = bundles.iter().map(|bundle| bundle.config.json().len()).sum();
+                for all in [&bundles, &prefetch] {
+                    prop_assert!(all.windows(2).all(|two| two[0].runtime() < two[1].runtime()));
+                }
+                let kept: usize = bundles.iter().chain(&prefetch).map(|bundle| bundle.config.json().len()).sum();
                 prop_assert_eq!(kept, config, "every byte that was sent is in the hash");
             }
         }
@@ -257,14 +273,17 @@ mod tests {
                 settings: [("net-raw".to_owned(), value)].into(),
             });
         let many = || prop_oneof![0..3_usize, 60..70_usize];
-        let bundles = prop::collection::vec(bundle, 0..4);
+        let bundles = || prop::collection::vec(bundle.clone(), 0..3);
+        let bundles = (bundles(), bundles());
         (bundles, "[a-z.]{0,4}", "\\PC{0,9}", many(), many()).prop_map(
-            |(bundles, name, url, keep, registries)| v1::Desired {
+            |((bundles, prefetch), name, url, keep, registries)| v1::Desired {
                 generation: 7,
                 content_hash: Vec::new(),
                 bundles,
                 keep: vec![name; keep],
                 registries: vec![v1::Registry { url, ..Default::default() }; registries],
+                prefetch,
+                gated: keep > 0,
             },
         )
     }

@@ -16,12 +16,14 @@
 //!
 //! * [`codec`]: how much memory a stream's messages take
 //! * [`desired`]: `Desired` and its content hash
+//! * [`pull`]: who may pull how fast
 //! * [`report`]: what nodes say
 //! * [`error`]: what is refused, and as which gRPC status
 
 pub mod codec;
 pub mod desired;
 pub mod error;
+pub mod pull;
 pub mod report;
 
 /// The generated messages and services of `rootstock.v1`.
@@ -35,8 +37,8 @@ pub use error::Invalid;
 /// The protocol that this crate speaks.
 ///
 /// The major version is the package's; a minor one is added with each field
-/// that the other side may ignore.
-pub const PROTOCOL: v1::ProtocolVersion = v1::ProtocolVersion { major: 1, minor: 0 };
+/// that the other side may ignore. Agents keep to grants since minor version 1.
+pub const PROTOCOL: v1::ProtocolVersion = v1::ProtocolVersion { major: 1, minor: 1 };
 
 /// The largest message from a node, in bytes. A full report of 64 types with
 /// 1 KiB of message each is half of it.

@@ -1,5 +1,6 @@
 //! What nodes say, checked: it comes from outside.
 
+use rootstock_core::digest::Digest;
 use rootstock_core::status::{BundleReport, Phase, Reason};
 
 use crate::desired::digest;
@@ -24,6 +25,7 @@ impl From<&BundleReport> for v1::BundleReport {
             bytes_total: report.bytes_total,
             bytes_pulled: report.bytes_pulled,
             handlers: report.handlers.clone(),
+            fetched: report.fetched.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
         }
     }
 }
@@ -48,10 +50,7 @@ impl TryFrom<v1::BundleReport> for BundleReport {
         };
         Ok(Self {
             runtime: wire.r#type.parse().map_err(|e| Invalid::field("type", e))?,
-            digest: match wire.digest.as_slice() {
-                [] => None,
-                bytes => Some(digest("digest", bytes)?),
-            },
+            digest: optional("digest", &wire.digest)?,
             version: cut(&wire.version, 128),
             phase,
             reason,
@@ -60,8 +59,13 @@ impl TryFrom<v1::BundleReport> for BundleReport {
             bytes_total: wire.bytes_total,
             bytes_pulled: wire.bytes_pulled,
             handlers: wire.handlers.iter().map(|handler| cut(handler, 63)).collect(),
+            fetched: optional("fetched", &wire.fetched)?,
         })
     }
+}
+
+fn optional(field: &'static str, bytes: &[u8]) -> Result<Option<Digest>, Invalid> {
+    if bytes.is_empty() { Ok(None) } else { digest(field, bytes).map(Some) }
 }
 
 /// What could be read of a report, and what could not: one bad item does not
@@ -102,7 +106,6 @@ pub fn cut(text: &str, limit: usize) -> String {
 mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
-    use rootstock_core::digest::Digest;
 
     use super::*;
 
@@ -110,21 +113,24 @@ mod tests {
         let texts =
             ("(gvisor|\\PC{0,4})", "(Pulling|Failed|\\PC{0,4})", "(?s).{0,3}", 0..600_usize);
         let digest = prop_oneof![Just(vec![]), Just(vec![7; 32]), any::<Vec<u8>>()];
-        (texts, digest, 0..40_usize).prop_map(|(texts, digest, handlers)| {
-            let (r#type, phase, text, times) = texts;
-            v1::BundleReport {
-                r#type,
-                digest,
-                version: text.repeat(times),
-                phase,
-                reason: text.repeat(times),
-                message: text.repeat(times),
-                bytes_done: u64::MAX,
-                bytes_total: 0,
-                bytes_pulled: u64::MAX,
-                handlers: vec![text.repeat(times); handlers],
-            }
-        })
+        (texts, digest.clone(), digest, 0..40_usize).prop_map(
+            |(texts, digest, fetched, handlers)| {
+                let (r#type, phase, text, times) = texts;
+                v1::BundleReport {
+                    r#type,
+                    digest,
+                    version: text.repeat(times),
+                    phase,
+                    reason: text.repeat(times),
+                    message: text.repeat(times),
+                    bytes_done: u64::MAX,
+                    bytes_total: 0,
+                    bytes_pulled: u64::MAX,
+                    handlers: vec![text.repeat(times); handlers],
+                    fetched,
+                }
+            },
+        )
     }
 
     fn is_clean(text: &str) -> bool {
@@ -185,6 +191,7 @@ mod tests {
         report.message = "http://r answers 503".into();
         (report.bytes_done, report.bytes_total, report.bytes_pulled) = (1, 2, 3);
         report.handlers = vec!["runsc".into()];
+        report.fetched = Some(Digest::of(b"b"));
         let wire = v1::BundleReport::from(&report);
         assert_eq!(BundleReport::try_from(wire).unwrap(), report);
     }

@@ -82,7 +82,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
             ..DesiredContent::default()
         };
         let content = Arc::new(content.into());
-        Some(Offered { generation: Generation(generation), content })
+        Some(Offered { generation: Generation(generation), content, slot: None })
     };
     let mut seen = world.seen.subscribe();
     let server = Server::start(&world, 0).await;

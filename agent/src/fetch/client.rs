@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,21 +16,24 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rootstock_core::bandwidth::Rate;
 use rootstock_core::digest::Digest;
 use rustls_pki_types::ServerName;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::FetchError;
 use super::endpoint::{Endpoint, Origin, location};
 use crate::net::{self, proxy::Proxies};
+use crate::pull::{Paced, Pull, Pulls, Slot};
 
-/// How long a source may bring no byte. A registry that reads a blob from
-/// cold storage takes some seconds.
+/// How long a source may bring no byte, while one might be read. A registry
+/// that reads a blob from cold storage takes some seconds.
 const STALL: Duration = Duration::from_secs(30);
-/// How long a source may bring fewer than [`FLOOR`] bytes a second: one that
-/// drips would hold a pull for days and never stall.
+/// How often that is looked at, at most, where reads are held back.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a source may bring fewer than [`FLOOR`] bytes a second, while they
+/// might be read: one that drips would hold a pull for days and never stall.
 const SLOW: Duration = Duration::from_secs(60);
 /// Bytes per second, far below any link that a node could live on.
 const FLOOR: u64 = 4 << 10;
@@ -40,6 +44,8 @@ const REDIRECTS: usize = 3;
 pub(super) struct Client {
     ca_bundle: String,
     idle: Option<Connection>,
+    /// The pull that connections read for.
+    slot: Slot,
     /// What drives the connections; it ends with the client.
     drivers: JoinSet<()>,
 }
@@ -53,6 +59,8 @@ impl fmt::Debug for Client {
 struct Connection {
     origin: Origin,
     sender: SendRequest<Empty<Bytes>>,
+    /// The rate that it carries at most, where that was bounded.
+    carries: Option<Rate>,
 }
 
 /// The payload of an answer.
@@ -72,7 +80,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// Counts what came after a wait. Whether that is too slow.
+    /// Counts what came after a wait in which it might have come. Whether that is too slow.
     fn is_slow(&mut self, waited: Duration, bytes: u64) -> bool {
         self.waited += waited;
         self.came += bytes;
@@ -85,17 +93,20 @@ impl Pace {
 }
 
 impl Client {
-    pub(super) fn new(ca_bundle: &str) -> Self {
-        Self { ca_bundle: ca_bundle.to_owned(), idle: None, drivers: JoinSet::new() }
+    pub(super) fn new(ca_bundle: &str, pulls: &Pulls) -> Self {
+        let (ca_bundle, slot) = (ca_bundle.to_owned(), Slot::new(pulls));
+        Self { ca_bundle, idle: None, slot, drivers: JoinSet::new() }
     }
 
-    /// Asks for a blob from the byte `from` on.
+    /// Asks for a blob from the byte `from` on. All that is read for it is the pull's.
     pub(super) async fn get(
         &mut self,
+        pull: &Pull,
         endpoint: &Endpoint,
         blob: &Digest,
         from: u64,
     ) -> Result<Body, FetchError> {
+        self.slot.put(pull);
         let mut origin = endpoint.origin.clone();
         let mut target = format!("{}{blob}", endpoint.blobs);
         for _ in 0..=REDIRECTS {
@@ -109,7 +120,7 @@ impl Client {
             {
                 headers.insert(AUTHORIZATION, value.clone());
             }
-            let (connection, response) = self.send(&origin, &target, headers).await?;
+            let (connection, response) = self.send(pull, &origin, &target, headers).await?;
             // Behind `?` stands the signature of whoever redirected here.
             let url = shown(&origin, &target);
             let status = response.status();
@@ -152,6 +163,7 @@ impl Client {
 
     async fn send(
         &mut self,
+        pull: &Pull,
         origin: &Origin,
         target: &str,
         headers: HeaderMap,
@@ -168,41 +180,45 @@ impl Client {
             request.headers_mut().extend(headers.clone());
             Ok::<_, FetchError>(request)
         };
-        if let Some(mut kept) = self.idle.take().filter(|kept| kept.origin == *origin)
-            && let Ok(Ok(())) = tokio::time::timeout(STALL, kept.sender.ready()).await
+        let rate = pull.rate();
+        let carries = |kept: &Connection| kept.carries.is_none_or(|most| rate <= most);
+        let kept = self.idle.take().filter(|kept| kept.origin == *origin && carries(kept));
+        if let Some(mut kept) = kept
+            && let Some(Ok(())) = patient(pull, kept.sender.ready()).await
             // A server may close a kept connection at any time: then a new one is made.
-            && let Ok(Ok(response)) =
-                tokio::time::timeout(STALL, kept.sender.send_request(request()?)).await
+            && let Some(Ok(response)) = patient(pull, kept.sender.send_request(request()?)).await
         {
             return Ok((kept, response));
         }
-        let mut connection = self.connect(origin).await?;
-        let response = stalled(origin, connection.sender.send_request(request()?)).await?;
+        let mut connection = self.connect(pull, origin).await?;
+        let response = stalled(pull, origin, connection.sender.send_request(request()?)).await?;
         Ok((connection, response))
     }
 
-    async fn connect(&mut self, origin: &Origin) -> Result<Connection, FetchError> {
+    async fn connect(&mut self, pull: &Pull, origin: &Origin) -> Result<Connection, FetchError> {
         let failed = |source| FetchError::Connect { url: origin.to_string(), source };
         // Connections that ended are let go.
         while self.drivers.try_join_next().is_some() {}
         let tls = if origin.tls { Some(self.tls(origin)?) } else { None };
         // A proxy is for TLS alone: it sees no payload, and no plain credential.
-        let stream = if origin.tls {
+        let tcp = if origin.tls {
             Proxies::of_the_process().connect(&origin.host, origin.port).await
         } else {
             net::connect(&origin.host, origin.port).await
         };
-        let stream = stream.map_err(failed)?;
+        let tcp = tcp.map_err(failed)?;
+        let carries = net::hold_little(&tcp, pull.rate());
+        let stream = Paced::new(tcp.stream, self.slot.clone());
         let sender = if let Some((connector, name)) = tls {
-            let stream = tokio::time::timeout(STALL, connector.connect(name, stream))
+            let stream = patient(pull, connector.connect(name, stream))
                 .await
-                .unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late)))
+                .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(failed)?;
-            self.drive(origin, stream).await?
+            self.drive(pull, origin, stream).await?
         } else {
-            self.drive(origin, stream).await?
+            self.drive(pull, origin, stream).await?
         };
-        Ok(Connection { origin: origin.clone(), sender })
+        Ok(Connection { origin: origin.clone(), sender, carries })
     }
 
     fn tls(&self, origin: &Origin) -> Result<(TlsConnector, ServerName<'static>), FetchError> {
@@ -220,10 +236,12 @@ impl Client {
 
     async fn drive(
         &mut self,
+        pull: &Pull,
         origin: &Origin,
         stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     ) -> Result<SendRequest<Empty<Bytes>>, FetchError> {
-        let (sender, connection) = stalled(origin, http1::handshake(TokioIo::new(stream))).await?;
+        let (sender, connection) =
+            stalled(pull, origin, http1::handshake(TokioIo::new(stream))).await?;
         self.drivers.spawn(async move {
             // Its error reaches the request that it belongs to.
             if let Err(error) = connection.await {
@@ -246,22 +264,39 @@ fn text(origin: &Origin, value: String) -> Result<HeaderValue, FetchError> {
     })
 }
 
+/// Waits for what a source brings; none where it brings nothing for too long.
+/// Only time in which it might have been read counts.
+async fn patient<T>(pull: &Pull, step: impl Future<Output = T>) -> Option<T> {
+    let mut step = pin!(step);
+    let begun = pull.open();
+    loop {
+        let left = STALL.saturating_sub(pull.open().saturating_sub(begun));
+        if left.is_zero() {
+            return None;
+        }
+        // Cancel-safe: the step goes on where it was.
+        if let Ok(done) = tokio::time::timeout(left.max(LOOK), &mut step).await {
+            return Some(done);
+        }
+    }
+}
+
 async fn stalled<T>(
+    pull: &Pull,
     origin: &Origin,
     step: impl Future<Output = hyper::Result<T>>,
 ) -> Result<T, FetchError> {
-    match tokio::time::timeout(STALL, step).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(FetchError::Broken {
+    match patient(pull, step).await {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(error)) => Err(FetchError::Broken {
             url: origin.to_string(),
             early: ended_early(&error),
             source: Box::new(error),
         }),
-        Err(_) => Err(FetchError::Broken {
-            url: origin.to_string(),
-            early: false,
-            source: format!("no byte for {STALL:?}").into(),
-        }),
+        None => {
+            let (url, what) = (origin.to_string(), format!("no byte for {STALL:?}"));
+            Err(FetchError::Stalled { url, what })
+        }
     }
 }
 
@@ -324,20 +359,18 @@ impl Body {
     }
 
     /// The next bytes; none at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+    pub(super) async fn next(&mut self, pull: &Pull) -> Result<Option<Bytes>, FetchError> {
         loop {
             let frame = async { self.incoming.frame().await.transpose() };
-            let begun = Instant::now();
-            let Some(frame) = stalled(&self.connection.origin, frame).await? else {
+            let begun = pull.open();
+            let Some(frame) = stalled(pull, &self.connection.origin, frame).await? else {
                 return Ok(None);
             };
             let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-            if self.pace.is_slow(begun.elapsed(), bytes) {
-                return Err(FetchError::Broken {
-                    url: self.connection.origin.to_string(),
-                    early: false,
-                    source: format!("fewer than {FLOOR} bytes a second for {SLOW:?}").into(),
-                });
+            if self.pace.is_slow(pull.open().saturating_sub(begun), bytes) {
+                let url = self.connection.origin.to_string();
+                let what = format!("fewer than {FLOOR} bytes a second for {SLOW:?}");
+                return Err(FetchError::Stalled { url, what });
             }
             // Trailers are no payload.
             if let Ok(data) = frame.into_data() {
@@ -354,8 +387,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_source_that_brings_nothing_is_given_up() {
         let origin = Origin { tls: false, host: "x".to_owned(), port: 80 };
-        let error = stalled::<()>(&origin, std::future::pending()).await.unwrap_err();
-        assert!(error.is_cut() && !error.is_early_end(), "{error}");
+        let pull = Pulls::unbounded().begin(Digest::of(b"x"), "x", 1).await;
+        let error = stalled::<()>(&pull, &origin, std::future::pending()).await.unwrap_err();
+        assert!(error.is_cut() && error.is_stalled() && !error.is_early_end(), "{error}");
         assert_eq!(error.reason(), rootstock_core::status::Reason::RegistryUnreachable);
     }
 

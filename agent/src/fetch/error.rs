@@ -36,7 +36,15 @@ pub enum FetchError {
         /// What the network says.
         source: io::Error,
     },
-    /// The connection broke, or brought nothing for too long.
+    /// The connection brought nothing, or next to nothing, for too long.
+    #[error("{url} brings {what}")]
+    Stalled {
+        /// Scheme, host and port.
+        url: String,
+        /// How little, and for how long.
+        what: String,
+    },
+    /// The connection broke.
     #[error("the connection to {url} broke")]
     Broken {
         /// Scheme, host and port.
@@ -127,9 +135,10 @@ impl FetchError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Configuration { .. } | Self::Tls { .. } => Reason::ConfigurationInvalid,
-            Self::Connect { .. } | Self::Broken { .. } | Self::Redirect { .. } => {
-                Reason::RegistryUnreachable
-            }
+            Self::Connect { .. }
+            | Self::Stalled { .. }
+            | Self::Broken { .. }
+            | Self::Redirect { .. } => Reason::RegistryUnreachable,
             Self::Status { status: 404, .. } => Reason::BundleNotFound,
             Self::Status { status: 401 | 403, .. } => Reason::RegistryUnauthorized,
             Self::Status { .. } => Reason::RegistryUnreachable,
@@ -177,6 +186,7 @@ impl FetchError {
             Self::Configuration { .. }
             | Self::Tls { .. }
             | Self::Connect { .. }
+            | Self::Stalled { .. }
             | Self::Broken { .. }
             | Self::Status { .. }
             | Self::Redirect { .. }
@@ -192,6 +202,12 @@ impl FetchError {
 
     /// Whether the same source may go on where it was cut off.
     pub(super) fn is_cut(&self) -> bool {
-        matches!(self, Self::Broken { .. })
+        matches!(self, Self::Stalled { .. } | Self::Broken { .. })
+    }
+
+    /// Whether another source is better asked for the rest: this one would
+    /// take as long over its next silence.
+    pub(super) fn is_stalled(&self) -> bool {
+        matches!(self, Self::Stalled { .. })
     }
 }

@@ -18,7 +18,7 @@ const DEPTH: usize = 4;
 /// Plain bytes after which the disk is asked to begin with them: a fsync at the
 /// end of 83 MB waits 54 ms, a quarter of the installation, and 4 ms so. Large
 /// enough for large writes to the disk, small enough that little is left.
-const FLUSH: u64 = 8 << 20;
+pub(crate) const FLUSH: u64 = 8 << 20;
 /// The largest zstd window: 8 MiB, what RFC 8878 asks of every decoder and
 /// zstd's level 19 uses. It is memory that a blob makes the agent take.
 const WINDOW_LOG: u32 = 23;

@@ -1,4 +1,5 @@
-//! What the downloads of a node share: its threads, its disk, and the blobs that they keep.
+//! What the downloads of a node share: its threads, its disk, its share of the
+//! bandwidth, and the blobs that they keep.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,9 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rootstock_core::digest::Digest;
 use tokio_util::task::TaskTracker;
 
+use crate::pull::Pulls;
+
 /// What the downloads of a node share. Each clone is the same one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Shared {
+    pulls: Pulls,
     /// Threads outlive a download that is dropped in the middle.
     pub(crate) threads: TaskTracker,
     state: Arc<Mutex<State>>,
@@ -37,6 +41,16 @@ pub(crate) struct Room {
 }
 
 impl Shared {
+    /// Downloads that come as fast as they may.
+    pub fn new(pulls: Pulls) -> Self {
+        Self { pulls, threads: TaskTracker::new(), state: Arc::default() }
+    }
+
+    /// How fast they may come.
+    pub fn pulls(&self) -> &Pulls {
+        &self.pulls
+    }
+
     /// Waits until no thread of a download that was dropped still writes.
     pub(crate) async fn quiet(&self) {
         // A tracker that is closed still takes tasks; it only can be waited for.
@@ -96,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_one_was_promised_no_other_gets() {
-        let shared = Shared::default();
+        let shared = Shared::new(Pulls::unbounded());
         let mut first = shared.room(60, 10, 100).unwrap();
         assert_eq!(shared.room(40, 10, 100).unwrap_err(), 110);
         first.used(50);
@@ -107,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_blob_is_kept_by_one() {
-        let shared = Shared::default();
+        let shared = Shared::new(Pulls::unbounded());
         let claim = shared.claim(Digest::of(b"a"));
         assert!(claim.is_some() && shared.claim(Digest::of(b"a")).is_none());
         assert!(shared.claim(Digest::of(b"b")).is_some());

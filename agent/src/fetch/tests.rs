@@ -1,10 +1,11 @@
 //! Against a small server with scripted answers.
 
 mod faults;
+mod granted;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rootstock_core::desired::Credential;
 use rootstock_core::path::BinaryRoots;
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::pull::Pulls;
 use crate::rootfs::Rootfs;
 
 /// One answer, as bytes on the wire; the connection closes behind it.
@@ -64,6 +66,7 @@ struct Node {
     into: Arc<Folder>,
     partial: Arc<Folder>,
     pulled: Arc<AtomicU64>,
+    waited: AtomicBool,
     shared: Shared,
 }
 
@@ -73,7 +76,8 @@ impl Node {
         let rootfs = Rootfs::open(root.path(), BinaryRoots::default()).unwrap();
         let into = Arc::new(rootfs.make_folder("/into").unwrap());
         let partial = Arc::new(rootfs.make_folder("/partial").unwrap());
-        Self { root, into, partial, pulled: Arc::default(), shared: Shared::default() }
+        let (pulled, waited) = (Arc::default(), AtomicBool::default());
+        Self { root, into, partial, pulled, waited, shared: Shared::new(Pulls::unbounded()) }
     }
 
     async fn fetch(&self, registry: &Registry, wanted: &Wanted) -> Result<(), FetchError> {
@@ -83,8 +87,11 @@ impl Node {
             shared: self.shared.clone(),
         };
         let mut fetcher = Fetcher::new(registry, "rootstock/gvisor", partial)?;
-        let progress = |bytes| {
-            self.pulled.fetch_add(bytes, Ordering::Relaxed);
+        let progress = |step| match step {
+            Step::Came(bytes) => {
+                self.pulled.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Step::Waits => self.waited.store(true, Ordering::Relaxed),
         };
         fetcher.fetch(wanted, &self.into, &progress).await
     }

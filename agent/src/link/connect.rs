@@ -209,8 +209,8 @@ impl Service<Uri> for Connector {
         let (host, port, name) = (self.host.clone(), self.port, self.name.clone());
         let tls = TlsConnector::from(Arc::clone(&self.tls));
         Box::pin(async move {
-            let stream = Proxies::of_the_process().connect(&host, port).await?;
-            Ok(TokioIo::new(tls.connect(name, stream).await?))
+            let tcp = Proxies::of_the_process().connect(&host, port).await?;
+            Ok(TokioIo::new(tls.connect(name, tcp.stream).await?))
         })
     }
 }

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rootstock_core::bandwidth::{self, Grant};
 use rootstock_core::desired::{Desired, Generation, Offer};
 use rootstock_core::name::Architecture;
 use rootstock_core::status::Reason;
@@ -23,6 +24,7 @@ use tonic::transport::Channel;
 
 use super::epoch::Epochs;
 use super::moved::News;
+use crate::pull::Word;
 use crate::reconcile::{Files, NodeReport, Reports};
 use crate::store::{Held, StoreError};
 
@@ -88,7 +90,8 @@ pub(super) async fn run(
     let mut news = pin!(news);
     let (out, messages) = mpsc::channel(DEPTH);
     let mut reports = parts.reports.watch();
-    let hello = hello(&parts, &reports.borrow());
+    let (_stream, leases) = parts.files.pulls().connect();
+    let hello = hello(&parts, &reports.borrow(), &leases);
     send(&out, Kind::Hello(hello)).await?;
     let mut client = FleetClient::new(channel)
         .max_decoding_message_size(MAX_CONTROLLER_MESSAGE)
@@ -111,6 +114,7 @@ pub(super) async fn run(
                 if let Err(newest) = parts.epochs.take(epoch, now) {
                     return Err(SessionError::Outdated { epoch, newest });
                 }
+                parts.files.pulls().controller(message.grants);
                 if let Some(ended) = answer(&parts, &out, message).await? {
                     return Ok(ended);
                 }
@@ -128,6 +132,13 @@ pub(super) async fn run(
                 next_report = Instant::now() + PACE;
                 if let Some(report) = report {
                     send(&out, Kind::Report(report)).await?;
+                }
+            }
+            // Cancel-safe: it only waits. What is due is sent at once: the time
+            // of the leases that it asks for is already running.
+            () = parts.files.pulls().due() => {
+                for word in parts.files.pulls().says() {
+                    send(&out, kind(&word)).await?;
                 }
             }
             // Cancel-safe: a moment in time.
@@ -174,9 +185,18 @@ async fn answer(
             });
             return Ok(Some(Ended::Goodbye(after.min(AWAY))));
         }
-        // This agent asks for no grants and no slots; a newer controller may
-        // say what it does not know.
-        Some(Said::PullGrant(_) | Said::Slot(_)) | None => tracing::debug!("message ignored"),
+        Some(Said::PullGrant(wire)) => match Grant::try_from(wire) {
+            Ok(grant) => {
+                if let Some(shrunk) = parts.files.pulls().heard(&grant) {
+                    send(out, Kind::GrantShrunk((&shrunk).into())).await?;
+                }
+            }
+            // The pull that it was for asks again.
+            Err(invalid) => tracing::warn!(why = %Chain(&invalid), "a grant is not taken"),
+        },
+        // This agent asks for no slots; a newer controller may say what it
+        // does not know, or only that it grants.
+        Some(Said::Slot(_)) | None => tracing::debug!("message ignored"),
     }
     Ok(None)
 }
@@ -228,7 +248,14 @@ fn reason(invalid: &Invalid) -> Reason {
     }
 }
 
-fn hello(parts: &Parts<'_>, report: &NodeReport) -> v1::Hello {
+fn kind(word: &Word) -> Kind {
+    match word {
+        Word::Asks(request) => Kind::PullRequest(request.into()),
+        Word::Shrunk(shrunk) => Kind::GrantShrunk(shrunk.into()),
+    }
+}
+
+fn hello(parts: &Parts<'_>, report: &NodeReport, leases: &[bandwidth::Held]) -> v1::Hello {
     let held = parts.files.ledger.held();
     let installed = report.installed.iter().map(|(runtime, digest, active)| v1::InstalledBundle {
         r#type: runtime.to_string(),
@@ -243,7 +270,7 @@ fn hello(parts: &Parts<'_>, report: &NodeReport) -> v1::Hello {
         generation: held.as_ref().map_or(0, |held| held.desired.generation.0),
         content_hash: held.map_or_else(Vec::new, |held| held.content_hash.as_bytes().to_vec()),
         installed: installed.collect(),
-        grants: Vec::new(),
+        grants: leases.iter().map(Into::into).collect(),
     }
 }
 

@@ -3,3 +3,4 @@
 mod answers;
 mod controller;
 mod impostor;
+mod pulls;

@@ -24,6 +24,8 @@ use http::Uri;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::Tcp;
+
 /// How long a proxy may take to answer: it connects to the host meanwhile, which
 /// may take a lost SYN and its two repetitions.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -91,7 +93,7 @@ impl Proxies {
     }
 
     /// Opens a connection for TLS with a host.
-    pub(crate) async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+    pub(crate) async fn connect(&self, host: &str, port: u16) -> io::Result<Tcp> {
         match self.of(host, port).map_err(io::Error::other)? {
             None => super::connect(host, port).await,
             Some(proxy) => {
@@ -123,12 +125,12 @@ impl Proxy {
         Ok(Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(80), authorization })
     }
 
-    async fn connect(&self, target: &str) -> Result<TcpStream, ProxyError> {
+    async fn connect(&self, target: &str) -> Result<Tcp, ProxyError> {
         let connected = super::connect(&self.host, self.port).await;
-        let mut stream =
+        let mut tcp =
             connected.map_err(|source| ProxyError::Connect { proxy: self.to_string(), source })?;
-        match tokio::time::timeout(ANSWER, self.ask(&mut stream, target)).await {
-            Ok(answered) => answered.map(|()| stream),
+        match tokio::time::timeout(ANSWER, self.ask(&mut tcp.stream, target)).await {
+            Ok(answered) => answered.map(|()| tcp),
             Err(_) => Err(ProxyError::Late { proxy: self.to_string() }),
         }
     }

@@ -20,6 +20,9 @@ use crate::store::Drift;
 /// Pods that a message names before it counts the rest.
 const NAMED_PODS: usize = 5;
 
+/// What a pull says that may not come yet.
+const WAITS: &str = "waits for its share of the bandwidth";
+
 /// Where every bundle is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
@@ -153,7 +156,7 @@ impl Reports {
         });
     }
 
-    /// Bytes of a bundle came.
+    /// Bytes of a bundle came, or have to wait.
     pub(super) fn progress(&self, bundle: &DesiredBundle, progress: Progress) {
         self.change(|report| {
             let now = report
@@ -167,7 +170,12 @@ impl Reports {
                     now.reason = None;
                     now.message.clear();
                 }
+                Progress::Copied(bytes) => {
+                    now.bytes_done = now.bytes_total.min(now.bytes_done + bytes);
+                }
+                Progress::Waits => now.message = WAITS.to_owned(),
                 Progress::Pulled(bytes) => {
+                    now.message.clear();
                     now.bytes_done = now.bytes_total.min(now.bytes_done + bytes);
                     now.bytes_pulled += bytes;
                 }

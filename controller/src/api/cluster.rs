@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use kube::CustomResource;
 use rootstock_core::name::ShootName;
+use rootstock_core::rollout::window::Weekly;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -66,6 +67,15 @@ impl Cluster {
         let domain = domain.or_else(own)?;
         let id = shoot.as_str().strip_prefix("shoot--").unwrap_or(shoot.as_str());
         Some(format!("rs-{id}.{domain}").to_ascii_lowercase())
+    }
+
+    /// When Gardener may disturb the shoot; none where that is not said, or not
+    /// in a form that Gardener would take.
+    pub fn maintenance(&self) -> Option<Weekly> {
+        let of = |field: &str| {
+            self.shoot(&format!("/spec/maintenance/timeWindow/{field}")).and_then(Value::as_str)
+        };
+        Weekly::maintenance(of("begin")?, of("end")?).ok()
     }
 
     /// Where Gardener is with the rotation of the shoot's authorities.

@@ -51,7 +51,13 @@ const SHOOT: Keep = Fields(&[
             ("annotations", Fields(&[("confirmation.gardener.cloud/force-deletion", All)])),
         ]),
     ),
-    ("spec", Fields(&[("hibernation", Fields(&[("enabled", All)]))])),
+    (
+        "spec",
+        Fields(&[
+            ("hibernation", Fields(&[("enabled", All)])),
+            ("maintenance", Fields(&[("timeWindow", All)])),
+        ]),
+    ),
     (
         "status",
         Fields(&[

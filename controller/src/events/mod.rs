@@ -42,6 +42,14 @@ pub(crate) enum Word {
     NodesNotConfirmed,
     /// Another extension's installation was taken over.
     TakenOver,
+    /// A rollout goes on to its next stage.
+    RolloutAdvanced,
+    /// A rollout stopped itself, or was stopped.
+    RolloutHalted,
+    /// What somebody asked of a rollout is carried out.
+    RolloutCommand,
+    /// What somebody asked of a rollout is not understood.
+    RolloutCommandRefused,
 }
 
 impl Word {
@@ -55,6 +63,10 @@ impl Word {
             Self::ConfigurationPassedOver => "ConfigurationPassedOver",
             Self::NodesNotConfirmed => "NodesNotConfirmed",
             Self::TakenOver => "TakenOver",
+            Self::RolloutAdvanced => "RolloutAdvanced",
+            Self::RolloutHalted => "RolloutHalted",
+            Self::RolloutCommand => "RolloutCommand",
+            Self::RolloutCommandRefused => "RolloutCommandRefused",
         }
     }
 
@@ -62,7 +74,13 @@ impl Word {
     fn action(self) -> &'static str {
         match self {
             Self::BundleResolved => "Resolving",
-            Self::RolloutBegun | Self::RolloutDone | Self::NodesFailed => "RollingOut",
+            Self::RolloutBegun
+            | Self::RolloutAdvanced
+            | Self::RolloutHalted
+            | Self::RolloutCommand
+            | Self::RolloutCommandRefused
+            | Self::RolloutDone
+            | Self::NodesFailed => "RollingOut",
             Self::ConfigurationRefused | Self::ConfigurationPassedOver => "Reconciling",
             Self::NodesNotConfirmed => "Deleting",
             Self::TakenOver => "TakingOver",
@@ -72,10 +90,15 @@ impl Word {
     /// How Kubernetes sorts it.
     fn kind(self) -> &'static str {
         match self {
-            Self::BundleResolved | Self::RolloutBegun | Self::RolloutDone | Self::TakenOver => {
-                "Normal"
-            }
+            Self::BundleResolved
+            | Self::RolloutBegun
+            | Self::RolloutAdvanced
+            | Self::RolloutCommand
+            | Self::RolloutDone
+            | Self::TakenOver => "Normal",
             Self::NodesFailed
+            | Self::RolloutHalted
+            | Self::RolloutCommandRefused
             | Self::ConfigurationRefused
             | Self::ConfigurationPassedOver
             | Self::NodesNotConfirmed => "Warning",

@@ -69,10 +69,10 @@ impl<D: Directory> Fleet for FleetService<D> {
         // A Hello may take longer than a term.
         self.serves()?;
         let held = hello.content.map(|content| (hello.generation, content));
-        let (seat, desired) = Seat::take(&self.seats, &self.directory, peer.node.clone(), hello)
+        let (seat, connected) = Seat::take(&self.seats, &self.directory, peer.node.clone(), hello)
             .map_err(|refused| refuse(&peer.node, refused))?;
         let (term, _counted) = (self.term.clone(), self.streams.token());
-        let channels = Channels { inbound, desired, term, _counted };
+        let channels = Channels { inbound, connected, term, _counted };
         let (certificate_end, shutdown) = (peer.not_after, self.shutdown.clone());
         let session =
             Session::new(seat, channels, held, Ends { certificate_end, issuer, shutdown });

@@ -1,5 +1,6 @@
 //! What a node says on its stream, given on to the directory.
 
+use rootstock_core::bandwidth::{Request, Shrunk};
 use rootstock_core::desired::Generation;
 use rootstock_proto::v1::{self, node_message};
 use rootstock_proto::{MAX_TYPES, report};
@@ -7,11 +8,13 @@ use tonic::Status;
 
 use super::seat::Seat;
 use super::{Directory, RefusedItem};
+use crate::bandwidth::Line;
 
 /// Gives on what a node says, item by item: one that can't be read is skipped
 /// and counted.
 pub(super) fn hear<D: Directory>(
     seat: &Seat<D>,
+    line: &mut Line,
     skipped: &mut u64,
     message: v1::NodeMessage,
 ) -> Result<(), Status> {
@@ -48,12 +51,20 @@ pub(super) fn hear<D: Directory>(
         Some(Kind::Hello(_)) => {
             return Err(Status::invalid_argument("Hello is said once"));
         }
-        // This controller gives no grants and no slots, and keeps no
-        // steps; the confirmation of a removal is in the report too.
+        Some(Kind::PullRequest(wire)) => match Request::try_from(wire) {
+            Ok(request) => line.ask(|| directory.puller(node), request),
+            Err(invalid) => {
+                tracing::debug!(%node, %invalid, "request skipped");
+                *skipped += 1;
+            }
+        },
+        Some(Kind::GrantShrunk(wire)) => {
+            line.keep(|| directory.puller(node), Shrunk::try_from(wire)?);
+        }
+        // This controller gives no slots, and keeps no steps; the
+        // confirmation of a removal is in the report too.
         Some(
-            Kind::PullRequest(_)
-            | Kind::GrantShrunk(_)
-            | Kind::SlotRequest(_)
+            Kind::SlotRequest(_)
             | Kind::Steps(_)
             | Kind::InUse(_)
             | Kind::RemovalConfirmed(_),

@@ -1,5 +1,6 @@
 //! What a node says of itself, checked: it comes from outside.
 
+use rootstock_core::bandwidth::Held;
 use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
 use rootstock_core::name::{Architecture, RuntimeType};
@@ -11,6 +12,8 @@ use rootstock_proto::{Invalid, MAX_TYPES, v1};
 
 /// A type may be there in its wanted version, in the one before and in leftovers.
 const MAX_INSTALLED: usize = 4 * MAX_TYPES;
+/// The leases that a node may name: as many pulls as it may have at a time.
+const MAX_LEASES: usize = 8;
 /// The longest version text, in bytes.
 const MAX_VERSION: usize = 128;
 
@@ -29,6 +32,8 @@ pub struct Hello {
     pub content: Option<Digest>,
     /// What is installed.
     pub installed: Vec<Installed>,
+    /// The rate leases that it still has.
+    pub leases: Vec<Held>,
 }
 
 /// One bundle on a node.
@@ -69,6 +74,11 @@ impl TryFrom<v1::Hello> for Hello {
                 .inspect_err(|invalid| tracing::debug!(%invalid, "installed bundle skipped"))
                 .ok()
         });
+        let leases = wire.grants.into_iter().take(MAX_LEASES).filter_map(|item| {
+            Held::try_from(item)
+                .inspect_err(|invalid| tracing::debug!(%invalid, "lease skipped"))
+                .ok()
+        });
         Ok(Self {
             agent_version: cut(&wire.agent_version, MAX_VERSION),
             architecture: wire
@@ -83,6 +93,7 @@ impl TryFrom<v1::Hello> for Hello {
                 bytes => Some(digest("content_hash", bytes)?),
             },
             installed: installed.collect(),
+            leases: leases.collect(),
         })
     }
 }

@@ -6,7 +6,7 @@
 //!                   ▼                                                                  ▼
 //!  tonic: Enrollment.Enroll, Renew ─▶ identity::Enroller        Fleet.Sync ─▶ Session, the response itself
 //!                                                                  │  ▲
-//!                                            Directory::report … ◀─┘  └─ watch<Offered> from Directory::connect
+//!                                            Directory::report … ◀─┘  └─ watch<Offered>, Line from Directory::connect
 //! ```
 //!
 //! Nothing here decides anything about nodes. What they should have comes from
@@ -16,7 +16,7 @@
 //! * `shares`: how many connections one shoot may have
 //! * `listener`: TLS; `enrollment`, `fleet`: the services
 //! * `seat`: which stream of a node counts
-//! * `session`: one node's stream; `hear`: what the node says on it; `farewell`: its end
+//! * `session`: one node's stream; `told`: what is said on it; `hear`: what the node says on it; `farewell`: its end
 
 use std::fmt;
 use std::io;
@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rootstock_core::bandwidth::Puller;
 use rootstock_core::desired::Generation;
 use rootstock_core::name::{ShootName, Uid};
 use rootstock_core::status::BundleReport;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
+use crate::bandwidth::Line;
 use crate::content::Offered;
 use crate::identity::NodeId;
 use crate::identity::authorities::Authorities;
@@ -52,6 +54,7 @@ mod listener;
 mod seat;
 mod session;
 mod shares;
+mod told;
 
 pub use hello::{Hello, Installed, RefusedItem};
 
@@ -64,14 +67,11 @@ pub trait Directory: Send + Sync + 'static {
     /// The shoot that is served under a host name, in lower case.
     fn shoot_by_host(&self, host: &str) -> Option<Arc<ShootEndpoint>>;
 
-    /// A stream of the node has begun. It is sent each value that it sees
-    /// here (not necessarily each that there was); when the sender is dropped,
-    /// the node is told goodbye.
-    fn connect(
-        &self,
-        node: &NodeId,
-        hello: Hello,
-    ) -> Result<watch::Receiver<Option<Offered>>, Refused>;
+    /// A stream of the node has begun.
+    fn connect(&self, node: &NodeId, hello: Hello) -> Result<Connected, Refused>;
+
+    /// Whose budgets count for what the node pulls.
+    fn puller(&self, node: &NodeId) -> Puller;
 
     /// Where the bundles of the node are, all of them, under a generation.
     fn report(&self, node: &NodeId, generation: Generation, reports: Vec<BundleReport>);
@@ -92,6 +92,17 @@ pub trait Directory: Send + Sync + 'static {
     /// The node's last stream has ended. It is not called for a stream that
     /// another one of the same node has replaced.
     fn disconnect(&self, node: &NodeId);
+}
+
+/// What a stream is fed by.
+#[derive(Debug)]
+pub struct Connected {
+    /// What the node should have. It is sent each value that it sees here (not
+    /// necessarily each that there was); when the sender is dropped, the node
+    /// is told goodbye.
+    pub desired: watch::Receiver<Option<Offered>>,
+    /// By what it asks for rates, and is granted some.
+    pub line: Line,
 }
 
 /// Why a node gets no stream.

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Directory, Hello, Refused};
-use crate::content::Offered;
+use super::{Connected, Directory, Hello, Refused};
 use crate::identity::NodeId;
 
 /// The nodes that have a stream.
@@ -41,21 +39,18 @@ impl Seats {
     }
 }
 
-/// What a seat shows: the node's desired state.
-pub(super) type DesiredState = watch::Receiver<Option<Offered>>;
-
 impl<D: Directory> Seat<D> {
     pub(super) fn take(
         seats: &Arc<Seats>,
         directory: &Arc<D>,
         node: NodeId,
         hello: Hello,
-    ) -> Result<(Self, DesiredState), Refused> {
+    ) -> Result<(Self, Connected), Refused> {
         let replaced = CancellationToken::new();
         // The directory is told under the lock: it must not see the end of the
         // old stream after the begin of the new one.
         let mut taken = seats.taken();
-        let desired = directory.connect(&node, hello)?;
+        let connected = directory.connect(&node, hello)?;
         taken.last += 1;
         let number = taken.last;
         if let Some((_, old)) = taken.by.insert(node.clone(), (number, replaced.clone())) {
@@ -63,7 +58,7 @@ impl<D: Directory> Seat<D> {
         }
         drop(taken);
         let (seats, directory) = (Arc::clone(seats), Arc::clone(directory));
-        Ok((Self { node, directory, replaced, number, seats }, desired))
+        Ok((Self { node, directory, replaced, number, seats }, connected))
     }
 
     /// How many nodes go when all do.

@@ -2,7 +2,8 @@
 //!
 //! It is the response's own stream, and no task: it goes on when the network
 //! has room for what it says, so that the state which a node gets is the one of
-//! that moment, and a node that takes nothing is not heard either.
+//! that moment, and a node that takes nothing is not heard either. Grants go
+//! before desired states: their time is running.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -17,10 +18,11 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Status, Streaming};
 
-use super::Directory;
 use super::farewell::{End, Ends};
 use super::hear::hear;
-use super::seat::{DesiredState, Seat};
+use super::seat::Seat;
+use super::told::Told;
+use super::{Connected, Directory};
 use crate::identity::NodeId;
 use crate::lead::Term;
 
@@ -35,15 +37,17 @@ const ENVELOPE: usize = 32;
 pub(super) struct Session<D: Directory> {
     seat: Seat<D>,
     channels: Channels,
-    /// What the node said that it holds: it is not sent that again.
-    held: Option<(Generation, Digest)>,
+    /// What the node was told on this stream.
+    told: Told,
     /// Comes when something else than the node ends it. It is waited for once,
     /// and looked at only when it wakes: each message would look at all of it.
     ended: FuturesUnordered<Pin<Box<dyn Future<Output = End> + Send>>>,
     /// When the node's messages so far would have come at [`PACE`].
     paced: Instant,
-    /// Whether what it should have was not looked at yet on this stream.
+    /// Whether there may be something that it should have and was not sent.
     pending: bool,
+    /// Whether it was told nothing yet.
+    silent: bool,
     skipped: u64,
     /// Why it has ended.
     end: End,
@@ -52,7 +56,7 @@ pub(super) struct Session<D: Directory> {
 /// What a session reads and writes.
 pub(super) struct Channels {
     pub(super) inbound: Streaming<v1::NodeMessage>,
-    pub(super) desired: DesiredState,
+    pub(super) connected: Connected,
     pub(super) term: Term,
     /// Held as long as the stream is there.
     pub(super) _counted: TaskTrackerToken,
@@ -68,8 +72,9 @@ impl<D: Directory> Session<D> {
         tracing::info!(node = %seat.node, "node connected");
         let ended = FuturesUnordered::new();
         ended.push(Box::pin(ends.first(seat.node.clone(), seat.replaced.clone())) as Pin<Box<_>>);
-        let (paced, pending, skipped, end) = (Instant::now(), true, 0, End::Left);
-        Self { seat, channels, held, ended, paced, pending, skipped, end }
+        let (paced, skipped, end) = (Instant::now(), 0, End::Left);
+        let (pending, silent, told) = (true, true, Told::what_it_holds(held));
+        Self { seat, channels, told, ended, paced, pending, silent, skipped, end }
     }
 
     /// What the node is told, until either side ends it.
@@ -81,7 +86,7 @@ impl<D: Directory> Session<D> {
                 Ok(kind) => Some((Ok(session.message(kind)), Some(session))),
                 Err(end) => {
                     let last = end.last_word(&session.seat.node, || session.seat.crowd());
-                    let last = last.map(|last| last.map(|kind| session.message(kind)));
+                    let last = last.map(|last| last.map(|kind| session.message(Some(kind))));
                     session.end = end;
                     // The seat is free before the node can know, so that it finds it free.
                     drop(session);
@@ -91,36 +96,48 @@ impl<D: Directory> Session<D> {
         })
     }
 
-    fn message(&self, kind: Kind) -> v1::ControllerMessage {
-        v1::ControllerMessage { kind: Some(kind), epoch: self.channels.term.epoch() }
+    fn message(&self, kind: Option<Kind>) -> v1::ControllerMessage {
+        v1::ControllerMessage { kind, grants: true, epoch: self.channels.term.epoch() }
     }
 
-    /// Hears the node until there is something to say to it.
-    async fn next(&mut self) -> Result<Kind, End> {
-        let Self { seat, channels, held, ended, paced, pending, skipped, .. } = self;
-        let Channels { inbound, desired, term, .. } = channels;
+    /// Hears the node until there is something to say to it. The first message
+    /// comes at once, if need be with nothing but that this controller grants.
+    async fn next(&mut self) -> Result<Option<Kind>, End> {
+        let Self { seat, channels, told, ended, paced, pending, silent, skipped, .. } = self;
+        let Channels { inbound, connected: Connected { desired, line }, term, .. } = channels;
         loop {
             tokio::select! {
                 // In order: nothing of a stream that was replaced may count.
                 biased;
                 // Cancel-safe: it stays with the session.
                 Some(end) = ended.next() => return Err(end),
+                // Cancel-safe: a grant that is not returned stays. There is none
+                // before the node has asked, and so before the first message.
+                grant = line.grant() => {
+                    if !term.holds() {
+                        return Err(End::Shutdown);
+                    }
+                    return Ok(Some(Kind::PullGrant((&grant).into())));
+                }
                 // Cancel-safe: it is done at once. The network has room, so the
                 // latest state is read and sent.
                 () = std::future::ready(()), if *pending => {
-                    *pending = false;
                     let latest = desired.borrow_and_update().clone();
-                    let Some(latest) = latest else { continue };
-                    if held.take() == Some((latest.generation, latest.content.hash())) {
+                    let kind = latest.and_then(|latest| told.next(&latest));
+                    *pending = kind.is_some();
+                    if kind.is_none() && !*silent {
                         continue;
                     }
                     if !term.holds() {
                         // It may be another's to say by now.
                         return Err(End::Shutdown);
                     }
-                    let desired = latest.message();
-                    if is_bearable(&seat.node, &desired) {
-                        return Ok(Kind::Desired(desired));
+                    match &kind {
+                        Some(Kind::Desired(desired)) if !is_bearable(&seat.node, desired) => {}
+                        _ => {
+                            *silent = false;
+                            return Ok(kind);
+                        }
                     }
                 }
                 // Cancel-safe: a change stays unseen until it is borrowed.
@@ -132,7 +149,7 @@ impl<D: Directory> Session<D> {
                 message = paced_message(inbound, *paced) => {
                     *paced = (*paced).max(Instant::now()) + PACE;
                     match message {
-                        Ok(Some(message)) => hear(seat, skipped, message).map_err(End::Broken)?,
+                        Ok(Some(message)) => hear(seat, line, skipped, message).map_err(End::Broken)?,
                         Ok(None) => return Err(End::Left),
                         Err(status) => return Err(End::Broken(status)),
                     }

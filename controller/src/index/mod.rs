@@ -20,6 +20,7 @@ mod installer;
 mod missed;
 mod node;
 mod removal;
+mod rollout;
 mod settings;
 mod shoot;
 mod summary;
@@ -34,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use rootstock_core::assign::{Resolution, assign};
+use rootstock_core::assign::{Bundles, Resolution, Turns};
 use rootstock_core::desired::Registry;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
@@ -45,6 +46,7 @@ pub use agents::AgentPod;
 pub use installer::Installer;
 pub use missed::Missed;
 pub use node::LabelChange;
+pub(crate) use rollout::{Needed, NodeSurvey, Survey};
 pub use shoot::ShootState;
 pub use summary::{ResolvedView, Slow, Summary};
 pub use view::{BundleView, NodeView, Page, RuntimeKey};
@@ -52,6 +54,7 @@ pub use view::{BundleView, NodeView, Page, RuntimeKey};
 use crate::api::ContainerRuntime;
 use crate::home::Home;
 use crate::identity::NodeId;
+use alike::Basis;
 use claim::Runtime;
 use node::{Node, NodeObject};
 use shoot::Shoot;
@@ -71,6 +74,8 @@ pub struct Index {
     roots: BinaryRoots,
     how: How,
     home: Home,
+    /// The bundles that rollouts need and nobody knows.
+    needed: watch::Sender<BTreeSet<rollout::Needed>>,
     /// Raised with each change that a waiting task may want to see.
     changed: watch::Sender<u64>,
     /// Raised with each shoot that is new, suspended or no longer suspended,
@@ -83,6 +88,9 @@ struct State {
     shoots: BTreeMap<ShootName, Shoot>,
     bundles: BTreeMap<RuntimeType, Resolution>,
     references: BTreeMap<RuntimeType, String>,
+    /// The bundles that a rollout may send, also those that no type stands for
+    /// any more.
+    known: Bundles,
     registries: BTreeMap<String, Registry>,
     /// Whether every ContainerRuntime of the seed has been seen.
     seed_listed: bool,
@@ -93,6 +101,8 @@ struct State {
     changes: u64,
     /// Since when a node has not had what a ContainerRuntime asks for.
     unready: BTreeMap<RuntimeKey, BTreeMap<NodeName, Timestamp>>,
+    #[cfg(test)]
+    at_once: bool,
 }
 
 impl Index {
@@ -100,8 +110,9 @@ impl Index {
     pub fn new(roots: BinaryRoots) -> Self {
         let (changed, _) = watch::channel(0);
         let (new_shoots, _) = watch::channel(0);
+        let (needed, _) = watch::channel(BTreeSet::new());
         let (how, home) = (How::default(), Home::default());
-        Self { state: Mutex::default(), roots, how, home, changed, new_shoots }
+        Self { state: Mutex::default(), roots, how, home, needed, changed, new_shoots }
     }
 
     /// The same, reading providerConfig in this way.
@@ -115,6 +126,13 @@ impl Index {
     #[must_use]
     pub(crate) fn at_home(mut self, home: Home) -> Self {
         self.home = home;
+        self
+    }
+
+    /// The same, where every node may have what it is to have in the end at once.
+    #[cfg(test)]
+    pub(crate) fn at_once(self) -> Self {
+        self.lock().at_once = true;
         self
     }
 
@@ -309,6 +327,7 @@ impl Index {
             state.bundles = bundles;
             state.references = references;
             state.registries = registries;
+            state.know_bundles();
         }
         self.change_all();
     }
@@ -346,26 +365,51 @@ impl Index {
 impl State {
     /// Works out again what one node of a shoot should have, or all of them.
     fn assign(&mut self, name: &ShootName, only: Option<&NodeName>) {
+        if only.is_none()
+            && let Some(shoot) = self.shoots.get_mut(name)
+        {
+            shoot.alike.forget();
+        }
+        match only {
+            Some(only) => self.assign_some(name, std::slice::from_ref(only)),
+            None => self.assign_each(name, None),
+        }
+    }
+
+    /// Works out again what these nodes of a shoot should have.
+    fn assign_some(&mut self, name: &ShootName, only: &[NodeName]) {
+        self.assign_each(name, Some(only));
+    }
+
+    fn assign_each(&mut self, name: &ShootName, only: Option<&[NodeName]>) {
         let Some(shoot) = self.shoots.get_mut(name) else { return };
         let claims: Vec<_> =
             shoot.runtimes.values().filter_map(|runtime| runtime.claim.clone()).collect();
         let known = self.seed_listed && shoot.nodes_listed && !shoot.waits_for_installer();
-        if only.is_none() {
-            shoot.alike.forget();
-        }
+        let basis = Basis { claims: &claims, known: &self.known, registries: &self.registries };
+        let none = Turns::new();
         let assign_one = |node: &mut Node| {
             let facts = &node.object.facts;
+            #[cfg(test)]
+            if self.at_once {
+                let bundles = installer::gate(&self.bundles, &shoot.installer, &facts.name);
+                node.course = Some(rollout::at_once(facts, &bundles, basis));
+            }
+            let turns = node.course.as_ref().map_or(&none, |course| &course.turns);
             let assigned = match installer::gate(&self.bundles, &shoot.installer, &facts.name) {
-                Cow::Borrowed(all) => shoot.alike.assign(facts, &claims, all, &self.registries),
-                Cow::Owned(its) => {
-                    shoot.alike.alone(assign(facts, &claims, &its, &self.registries))
-                }
+                Cow::Borrowed(all) => shoot.alike.assign(facts, turns, all, basis),
+                Cow::Owned(its) => shoot.alike.alone(facts, turns, &its, basis),
             };
             node.assign(assigned, known);
             node.recall(&shoot.missed, self.begun);
         };
         match only {
-            Some(only) => shoot.nodes.get_mut(only).into_iter().for_each(assign_one),
+            Some(only) => {
+                let mut assign_one = assign_one;
+                for name in only {
+                    shoot.nodes.get_mut(name).into_iter().for_each(&mut assign_one);
+                }
+            }
             None => shoot.nodes.values_mut().for_each(assign_one),
         }
         self.mark_dirty(name);

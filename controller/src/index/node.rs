@@ -7,14 +7,16 @@ use rootstock_core::assign::{AGENT_LABEL, AskedBy, NodeFacts, Verdict};
 use rootstock_core::desired::{DesiredContent, Generation};
 use rootstock_core::digest::Digest;
 use rootstock_core::name::{NodeName, RuntimeType, ShootName, Uid};
+use rootstock_core::rollout::Permit;
 use rootstock_core::rollup::Connection;
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use tokio::sync::watch;
 
 use super::alike::Assigned;
 use super::missed::Before;
+use super::rollout::Course;
 use super::{Index, State};
-use crate::content::Offered;
+use crate::content::{Offered, Slot};
 use crate::grpc::Refused;
 use crate::identity::NodeId;
 
@@ -37,6 +39,52 @@ pub(super) struct NodeObject {
     pub(super) uid: Uid,
     pub(super) label_bytes: usize,
     agent_label: bool,
+    pub(super) stay: Stay,
+}
+
+/// Whether a node comes, goes, or is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stay {
+    /// Whether Kubernetes says that it is ready; where nobody says anything it
+    /// is not known to be otherwise.
+    pub(super) ready: bool,
+    /// Whether nothing runs there yet: it still has [`JOINING`].
+    pub(super) joining: bool,
+    /// Whether it is on its way out, or is being changed in place.
+    pub(super) leaving: bool,
+}
+
+/// The taint that a node has until what it can't do without is there.
+const JOINING: &str = "node.gardener.cloud/critical-components-not-ready";
+/// The taint by which the autoscaler says that a node goes.
+const DELETED_BY_AUTOSCALER: &str = "ToBeDeletedByClusterAutoscaler";
+/// The labels by which machine-controller-manager says that a node is changed in place.
+const CHANGED_IN_PLACE: [&str; 2] = [
+    "node.machine.sapcloud.io/candidate-for-update",
+    "node.machine.sapcloud.io/selected-for-update",
+];
+
+impl Stay {
+    fn of(object: &k8s_openapi::api::core::v1::Node) -> Self {
+        let spec = object.spec.as_ref();
+        let has = |key: &str| {
+            let mut taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
+            taints.any(|taint| taint.key == key)
+        };
+        let labels = object.metadata.labels.as_ref();
+        let changed = |label: &&str| labels.is_some_and(|labels| labels.contains_key(*label));
+        let cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
+        let conditions = object.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready");
+        Self {
+            ready: ready.is_none_or(|ready| ready.status == "True"),
+            joining: has(JOINING),
+            leaving: cordoned
+                || object.metadata.deletion_timestamp.is_some()
+                || has(DELETED_BY_AUTOSCALER)
+                || CHANGED_IN_PLACE.iter().any(|label| changed(&label)),
+        }
+    }
 }
 
 impl NodeObject {
@@ -61,7 +109,8 @@ impl NodeObject {
         let uid = object.metadata.uid.as_deref()?.parse().ok()?;
         let agent_label = labels.get(AGENT_LABEL).is_some_and(|value| value == "true");
         let facts = NodeFacts { name, labels, architecture, asked_by };
-        Some(Self { facts, uid, label_bytes, agent_label })
+        let stay = Stay::of(object);
+        Some(Self { facts, uid, label_bytes, agent_label, stay })
     }
 
     pub(super) fn has_agent_label(&self) -> bool {
@@ -73,6 +122,8 @@ impl NodeObject {
 pub(super) struct Node {
     pub(super) object: NodeObject,
     pub(super) assigned: Arc<Assigned>,
+    /// What its rollouts let it have and do; none until they were looked at.
+    pub(super) course: Option<Course>,
     /// What the node is sent; nothing until enough is known.
     desired: watch::Sender<Option<Offered>>,
     /// What the node's ledger held when it last said so.
@@ -96,6 +147,7 @@ impl Node {
         Self {
             object,
             assigned: Arc::default(),
+            course: None,
             desired,
             held: None,
             connection: Connection::Never,
@@ -115,14 +167,21 @@ impl Node {
         let pending = self.assigned.verdicts.values().any(|verdict| {
             matches!(verdict, Verdict::Held(problem) if problem.reason == Reason::BundlePending)
         });
-        let waits = pending && {
+        // So with a type whose rollout is looked at in a moment.
+        let unseen = |course: &Course| {
+            self.assigned.tracks.keys().any(|runtime| !course.turns.contains_key(runtime))
+        };
+        let waits = (pending || self.course.as_ref().is_none_or(unseen)) && {
             let desired = self.desired.borrow();
             desired.as_ref().is_none_or(|desired| self.content().only_keeps(&desired.content))
         };
         // The label keeps the agent on the node until it has cleaned up, so it
         // is there before there is anything to clean up.
-        let labelled = self.object.has_agent_label() || self.content().bundles.is_empty();
-        if known && labelled && !waits {
+        let content = self.content();
+        let nothing = content.bundles.is_empty() && content.prefetch.is_empty();
+        let labelled = self.object.has_agent_label() || nothing;
+        let directed = self.course.is_some() || self.assigned.tracks.is_empty();
+        if known && directed && labelled && !waits {
             self.publish();
         }
     }
@@ -142,14 +201,29 @@ impl Node {
             Some((held, _)) => own.after(held),
             None => own.after(Generation::default()),
         };
+        let slot = self.slot();
         if unchanged && generation == own {
+            self.desired.send_if_modified(|desired| {
+                let Some(desired) = desired.as_mut().filter(|d| d.slot != slot) else {
+                    return false;
+                };
+                desired.slot = slot;
+                true
+            });
             return;
         }
         let content = Arc::clone(&self.assigned.content);
-        self.desired.send_replace(Some(Offered { generation, content }));
+        self.desired.send_replace(Some(Offered { generation, content, slot }));
         // What it said that it holds is over with the first other state that
         // it is sent: a way back has a number of its own.
         self.held = self.held.filter(|(held, _)| *held == generation);
+    }
+
+    fn slot(&self) -> Option<Slot> {
+        match self.course.as_ref()?.permit? {
+            Permit::Joining => Some(Slot::JOINING),
+            Permit::Slot { until, again } => Some(Slot { until, again }),
+        }
     }
 
     pub(super) fn generation(&self) -> Generation {
@@ -196,6 +270,11 @@ impl Node {
             Some(left) if !left.is_zero() => (Connection::Never, Some(left)),
             Some(_) | None => (Connection::Missing, None),
         }
+    }
+
+    /// Whether its agent was expected already then.
+    pub(super) fn has_been_expected_since(&self, then: Instant) -> bool {
+        self.object.has_agent_label() && self.away_since <= then
     }
 
     /// Takes over who was missed when the term began.
@@ -279,6 +358,7 @@ impl Index {
         let State { shoots, .. } = &mut *state;
         for shoot in shoots.values_mut() {
             shoot.missed = Before::default();
+            shoot.forget_courses();
         }
         for node in shoots.values_mut().flat_map(|shoot| shoot.nodes.values_mut()) {
             node.connection = Connection::Never;
@@ -378,7 +458,7 @@ impl Index {
         };
         let changes = shoot.nodes.values().filter_map(|node| {
             let has = node.object.has_agent_label();
-            let set = !node.content().bundles.is_empty() || (has && !node.is_clean());
+            let set = !node.assigned.tracks.is_empty() || (has && !node.is_clean());
             (set != has).then(|| LabelChange { node: node.object.facts.name.clone(), set })
         });
         changes.collect()

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rootstock_core::name::NodeName;
+use rootstock_core::rollout::Progress;
 
 use super::agents::Agents;
 use super::alike::Alike;
@@ -10,6 +11,7 @@ use super::claim::Runtime;
 use super::installer::Installer;
 use super::missed::Before;
 use super::node::{Node, NodeObject};
+use super::rollout::Needed;
 use super::{MAX_LABEL_BYTES, MAX_NODES};
 
 /// What is known of a shoot's API.
@@ -39,6 +41,10 @@ pub(super) struct Shoot {
     pub(super) alike: Alike,
     /// The bytes of their labels.
     label_bytes: usize,
+    /// How far each ContainerRuntime's rollout is.
+    pub(super) progress: BTreeMap<String, Progress>,
+    /// The bundles that its rollouts may send.
+    pub(super) needed: BTreeSet<Needed>,
     /// On which of them an agent's Pod lives.
     pub(super) agents: Agents,
     /// Whose agent was missed before this term.
@@ -132,6 +138,7 @@ impl Shoot {
         self.nodes.clear();
         self.label_bytes = 0;
         self.nodes_listed = false;
+        self.progress.clear();
         self.agents = Agents::default();
     }
 }

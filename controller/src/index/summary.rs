@@ -1,16 +1,18 @@
 //! What the status of a ContainerRuntime should say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rootstock_core::assign::{Problem, Resolution, ResolvedBundle};
 use rootstock_core::digest::Digest;
-use rootstock_core::name::{Architecture, NodeName};
+use rootstock_core::name::{Architecture, NodeName, Uid};
+use rootstock_core::rollout::Progress;
 use rootstock_core::rollup::{self, Condition, Input, NodeState, Tally};
 use rootstock_core::status::{Phase, Reason};
 
 use super::claim::Runtime;
+use super::node::Node;
 use super::shoot::Shoot;
 use super::{Index, RuntimeKey, ShootState, State};
 
@@ -36,8 +38,10 @@ pub struct Summary {
     pub stopped: BTreeMap<Reason, (usize, String)>,
     /// The nodes that have been without the runtime for longest.
     pub slowest: Vec<Slow>,
-    /// Whether a node without the runtime is connected: it is on its way.
-    pub under_way: bool,
+    /// How far its rollout is; none before it was looked at.
+    pub rollout: Option<Progress>,
+    /// The names of the nodes that it speaks of.
+    pub named: BTreeMap<Uid, NodeName>,
     /// After how long it says something else though nothing has changed.
     pub look_again: Option<Duration>,
     /// Whether all of it has been heard of since the controller started.
@@ -122,6 +126,7 @@ impl State {
             .collect();
         // It is said only where no node is selected, and looks at every node.
         let unlabelled = if nodes.is_empty() { shoot.matched_by(runtime) } else { Vec::new() };
+        let (progress, shoot_nodes) = (shoot.progress.get(name), &shoot.nodes);
         let invalid = self.problem(runtime);
         let bundle = self.bundle_in_words(runtime);
         let shoot = match &shoot.state {
@@ -135,6 +140,7 @@ impl State {
             invalid: invalid.as_ref(),
             shoot,
             nodes: &nodes,
+            rollout: progress,
             unlabelled: &unlabelled,
         };
         let rollup::Rollup { conditions, nodes } = rollup::rollup(&input);
@@ -150,7 +156,8 @@ impl State {
             ready: nodes.ready,
             stopped: stopped.collect(),
             slowest: slowest(&nodes, since),
-            under_way: nodes.unready.iter().any(|node| node.connected),
+            named: named(progress, shoot_nodes),
+            rollout: progress.cloned(),
             look_again,
             complete: nodes.complete,
             phases: nodes.phases,
@@ -194,6 +201,18 @@ impl State {
             }
         }
     }
+}
+
+/// The names of the nodes that a rollout speaks of by their UID.
+fn named(progress: Option<&Progress>, nodes: &BTreeMap<NodeName, Node>) -> BTreeMap<Uid, NodeName> {
+    let Some(progress) = progress else { return BTreeMap::new() };
+    let failed = progress.failures.iter().map(|failure| &failure.node);
+    let spoken: BTreeSet<_> = failed.chain(progress.held_nodes.iter().map(|(of, _)| of)).collect();
+    if spoken.is_empty() {
+        return BTreeMap::new();
+    }
+    let of_them = nodes.iter().filter(|(_, node)| spoken.contains(&node.object.uid));
+    of_them.map(|(name, node)| (node.object.uid.clone(), name.clone())).collect()
 }
 
 /// The nodes that have waited longest, in that order.

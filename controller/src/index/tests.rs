@@ -106,7 +106,7 @@ pub(super) fn put_bundle(index: &Index, resolution: Resolution) {
 
 /// Everything is known, and the node has the agent's label.
 pub(super) fn ready() -> Index {
-    let index = Index::new(BinaryRoots::default());
+    let index = Index::new(BinaryRoots::default()).at_once();
     put_bundle(&index, resolved());
     index.seed_listed(&[runtime(pool_a(), false).into()]);
     index.nodes_listed(&shoot(), &[node("1", true)]);

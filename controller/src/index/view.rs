@@ -1,6 +1,7 @@
 //! What others read from the index.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rootstock_core::assign::{POOL_LABEL, Problem, Resolution, Verdict};
@@ -13,6 +14,7 @@ use super::claim::Runtime;
 use super::shoot::Shoot;
 use super::{Index, ShootState, State};
 use crate::api::ContainerRuntime;
+use crate::identity::NodeId;
 
 /// A ContainerRuntime by shoot and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,6 +119,13 @@ impl Index {
         let Some(runtime) = runtime else { return Vec::new() };
         let left = shoot.nodes.values().filter(|node| node.is_away_with(runtime));
         left.map(|node| node.object.facts.name.clone()).collect()
+    }
+
+    /// The worker pool of a node, by its label.
+    pub fn pool(&self, id: &NodeId) -> Option<Arc<str>> {
+        let mut state = self.lock();
+        let labels = &state.node(id)?.object.facts.labels;
+        labels.get(POOL_LABEL).map(|pool| pool.as_str().into())
     }
 
     /// Everything on one page.

@@ -105,7 +105,7 @@ impl World {
             classes: vec!["shoot".into()],
             catalog,
         };
-        let index = Arc::new(Index::new(BinaryRoots::default()));
+        let index = Arc::new(Index::new(BinaryRoots::default()).at_once());
         let pending = ["gvisor", "kata"].map(|t| (t.parse().unwrap(), Resolution::Pending));
         index.put_bundles(BTreeMap::new(), pending.into(), BTreeMap::new());
         index.seed_listed(&[]);

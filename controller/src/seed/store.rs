@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rootstock_core::name::ShootName;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::api::ContainerRuntime;
 use crate::index::RuntimeKey;
@@ -18,6 +18,8 @@ pub(crate) struct Store {
     /// Those that changed since they were last asked for, and who waits for them.
     changed: Mutex<BTreeSet<RuntimeKey>>,
     wake: Notify,
+    /// Raised with each change.
+    versions: watch::Sender<u64>,
 }
 
 impl Store {
@@ -56,6 +58,7 @@ impl Store {
         self.all.write().unwrap_or_else(PoisonError::into_inner).remove(key);
         // A controller that does not lead would remember it for ever.
         self.changed.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.versions.send_modify(|count| *count += 1);
     }
 
     /// These are all; what was known before them.
@@ -75,6 +78,11 @@ impl Store {
         self.wake.notified().await;
     }
 
+    /// Sees every change from here on. What changed is asked of the store.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.versions.subscribe()
+    }
+
     /// Those that changed since the last call.
     pub(crate) fn take_changed(&self) -> BTreeSet<RuntimeKey> {
         std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
@@ -83,5 +91,6 @@ impl Store {
     fn mark(&self, keys: impl IntoIterator<Item = RuntimeKey>) {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
         self.wake.notify_one();
+        self.versions.send_modify(|count| *count += 1);
     }
 }

@@ -1,13 +1,14 @@
-//! The Nodes of one shoot, as far as they are used: names, UIDs and labels.
+//! The Nodes of one shoot, as far as they are used: names, UIDs and labels,
+//! whether they are ready, and whether they come or go.
 //!
-//! Only metadata is asked for (a Node's images alone are 30 KiB), and of that
-//! only what is used is decoded. The architecture comes from the label that
-//! every kubelet sets.
+//! Of what comes (a Node's images alone are 30 KiB) only what is used is
+//! decoded. The architecture comes from the label that every kubelet sets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ListParams, ObjectMeta, Request, WatchParams};
 use kube::core::request::Error as Unbuilt;
 use rootstock_core::name::ShootName;
@@ -44,6 +45,10 @@ struct Listed {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Item {
     metadata: Meta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -53,14 +58,54 @@ struct Meta {
     uid: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     resource_version: Option<String>,
+    deletion_timestamp: Option<Time>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Spec {
+    unschedulable: Option<bool>,
+    taints: Option<Vec<Key>>,
+}
+
+/// A taint's key, which says all that is asked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Key {
+    key: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
 }
 
 impl Item {
     fn into_node(self) -> Node {
-        let Meta { name, uid, labels, .. } = self.metadata;
+        let Meta { name, uid, labels, deletion_timestamp, .. } = self.metadata;
+        let Spec { unschedulable, taints } = self.spec;
+        let taint = |taint: Key| Taint { key: taint.key, ..Taint::default() };
+        let taints = taints.map(|all| all.into_iter().map(taint).collect());
+        let ready = self.status.conditions.into_iter().flatten().filter(|c| c.kind == "Ready");
+        let ready = ready.map(|Condition { kind, status }| NodeCondition {
+            type_: kind,
+            status,
+            ..NodeCondition::default()
+        });
+        let conditions = Some(ready.collect());
         Node {
-            metadata: ObjectMeta { name, uid, labels, ..ObjectMeta::default() },
-            ..Node::default()
+            metadata: ObjectMeta { name, uid, labels, deletion_timestamp, ..ObjectMeta::default() },
+            spec: Some(NodeSpec { unschedulable, taints, ..NodeSpec::default() }),
+            status: Some(NodeStatus { conditions, ..NodeStatus::default() }),
         }
     }
 
@@ -75,11 +120,11 @@ impl Followed for ToIndex {
     const WHAT: &'static str = "Nodes";
 
     fn list(params: &ListParams) -> Result<http::Request<Vec<u8>>, Unbuilt> {
-        Request::new("/api/v1/nodes").list_metadata(params)
+        Request::new("/api/v1/nodes").list(params)
     }
 
     fn watch(params: &WatchParams, from: &str) -> Result<http::Request<Vec<u8>>, Unbuilt> {
-        Request::new("/api/v1/nodes").watch_metadata(params, from)
+        Request::new("/api/v1/nodes").watch(params, from)
     }
 
     fn version(item: &Item) -> Option<&str> {

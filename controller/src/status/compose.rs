@@ -1,7 +1,7 @@
 //! One resource: what its status says, what it should say, and what is new in that.
 
 use jiff::Timestamp;
-use rootstock_core::rollup::{Condition, ConditionStatus};
+use rootstock_core::rollup::Condition;
 use rootstock_core::runtime_status::{NodesStatus, Rollout, RuntimeStatus};
 use rootstock_core::state::{State, StateError};
 use serde_json::{Value, json};
@@ -35,28 +35,24 @@ pub(super) fn compose(
     now: Timestamp,
 ) -> Result<Composed, serde_json::Error> {
     let status = object.status.clone().unwrap_or_default();
-    let (state, unread) = read_state(status.state.as_ref());
-    let moved = state.as_ref().map(|state| state.promoted.clone()).unwrap_or_default();
-    let state = state.map(|state| promote(state, summary));
+    let (state, unread) = match State::parse(status.state.as_ref()) {
+        Ok(state) => (Some(state), None),
+        Err(error) => (None, Some(error)),
+    };
     let before = RuntimeStatus::read(status.provider_status.as_ref());
     let mut after = provider_status(before.as_ref(), summary, now);
-    after.promoted = state.as_ref().map(|state| state.promoted.clone()).unwrap_or_default();
+    after.promoted = state.map(|state| state.promoted).unwrap_or_default();
+    let moved = after.promoted.clone();
     after.passed_over = passed_over;
 
     let old: Vec<_> =
         status.conditions.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
     let ours: Vec<_> = summary.conditions.iter().cloned().chain([accepted]).collect();
     let new = conditions::merge(&old, &ours, now);
-    // What nobody has promoted anything for needs no state.
-    let empty = |state: &State| status.state.is_none() && *state == State::default();
-    let state = match state.filter(|state| !empty(state)) {
-        Some(state) => serde_json::to_value(state)?,
-        None => status.state.clone().unwrap_or_default(),
-    };
     let from = json!({
-        "conditions": old, "providerStatus": status.provider_status, "state": status.state,
+        "conditions": old, "providerStatus": status.provider_status,
     });
-    let to = json!({"conditions": new, "providerStatus": after, "state": state});
+    let to = json!({"conditions": new, "providerStatus": after});
     let news = news::of(before.as_ref(), &moved, &after, summary, now);
     let patch = patch::diff(&from, &to).map(|status| {
         // Written only over what was read.
@@ -69,28 +65,6 @@ pub(super) fn compose(
     let known_less = !summary.complete && old.iter().any(spoken);
     let unsettling = known_less || conditions::unsettles(&old, &new);
     Ok(Composed { patch, news, changed, unsettling, unread })
-}
-
-/// The state, unless it has to stay as it is; and why it was not read.
-fn read_state(value: Option<&Value>) -> (Option<State>, Option<StateError>) {
-    match State::parse(value) {
-        Ok(state) => (Some(state), None),
-        Err(error @ StateError::Newer(_)) => (None, Some(error)),
-        // Nobody can make anything of it: what is written next stands for it.
-        Err(error @ (StateError::TooLarge(_) | StateError::Malformed(_))) => {
-            (Some(State::default()), Some(error))
-        }
-    }
-}
-
-/// With every node ready, or none there yet, the bundle is the promoted one.
-fn promote(mut state: State, summary: &Summary) -> State {
-    let nodes = &summary.conditions[1];
-    let settled = nodes.status == ConditionStatus::True && nodes.reason != "Hibernated";
-    if let Some(bundle) = summary.bundle.as_ref().filter(|_| settled) {
-        state.promote(&bundle.digests);
-    }
-    state
 }
 
 fn provider_status(
@@ -120,27 +94,10 @@ fn provider_status(
     }
 }
 
-/// A rollout begins with a node that is connected and does not have the
-/// runtime, and ends when there is none without it.
+/// The rollout that is under way; as it was where nobody has looked at it yet.
 fn rollout(before: Option<&Rollout>, summary: &Summary, now: Timestamp) -> Option<Rollout> {
-    let unready = summary.selected - summary.ready;
-    if summary.selected == 0 {
-        // A controller that has just started does not know the nodes yet.
-        return before.filter(|_| !summary.complete).cloned();
-    }
-    if unready == 0 {
-        return None;
-    }
-    match before {
-        Some(before) => Some(Rollout {
-            since: before.since,
-            nodes: before.nodes.max(unready),
-            ..Rollout::default()
-        }),
-        None if summary.under_way => {
-            let since = Timestamp::from_second(now.as_second()).unwrap_or(now);
-            Some(Rollout { since, nodes: unready, ..Rollout::default() })
-        }
-        None => None,
-    }
+    let Some(progress) = &summary.rollout else { return before.cloned() };
+    let mut rollout = Rollout::of(progress, before, now)?;
+    rollout.name_nodes(|uid| summary.named.get(uid).cloned());
+    Some(rollout)
 }

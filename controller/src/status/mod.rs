@@ -22,7 +22,7 @@ mod conditions;
 mod gate;
 mod news;
 mod pace;
-mod patch;
+pub(crate) mod patch;
 mod provider;
 mod waiting;
 

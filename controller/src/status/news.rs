@@ -2,12 +2,13 @@
 //! controller that starts has nothing to tell where nothing changed.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rootstock_core::digest::Digest;
 use rootstock_core::name::Architecture;
-use rootstock_core::runtime_status::RuntimeStatus;
+use rootstock_core::runtime_status::{Rollout, RolloutPhase, RuntimeStatus};
 use rootstock_core::status::Reason;
 
 use crate::events::Word;
@@ -42,11 +43,34 @@ pub(super) fn of(
             let (rolled, all) = (count(rollout.nodes), count(after.nodes.selected));
             news.push((Word::RolloutDone, format!("{rolled} took {took}; {all} ready")));
         }
-        _ => {}
+        (Some(before), Some(after)) => news.extend(advanced(before, after)),
+        (Some(_), None) | (None, None) => {}
     }
     news.extend(passed_over(before, after).map(|note| (Word::ConfigurationPassedOver, note)));
     news.extend(failed(before, summary).map(|note| (Word::NodesFailed, note)));
     news
+}
+
+/// A rollout is in another phase than before, or in another wave.
+fn advanced(before: &Rollout, after: &Rollout) -> Option<News> {
+    if before.phase == after.phase && before.wave == after.wave {
+        return None;
+    }
+    let stands = matches!(
+        after.phase,
+        Some(RolloutPhase::Halted | RolloutPhase::Stopped | RolloutPhase::PromotedFails)
+    );
+    let word = if stands { Word::RolloutHalted } else { Word::RolloutAdvanced };
+    let mut note = after.message.clone();
+    if let (Some(wave), Some(waves)) = (after.wave, after.waves) {
+        let _ = write!(note, ", wave {wave} of {waves}");
+    }
+    for failed in &after.failures {
+        let reason = failed.reason.map_or("Failed", Reason::as_str);
+        let _ = write!(note, "; {}: {reason} {}", failed.node, failed.message);
+    }
+    note.truncate(note.floor_char_boundary(MAX_NOTE));
+    Some((word, note))
 }
 
 /// The first bundle of a resource is no news; another one is.

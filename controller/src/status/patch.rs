@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 /// The merge patch (RFC 7386) that makes `after` of `before`; none where they
 /// are the same. A list is replaced whole. `null` is the same as nothing, for
 /// a merge patch can't write it.
-pub(super) fn diff(before: &Value, after: &Value) -> Option<Value> {
+pub(crate) fn diff(before: &Value, after: &Value) -> Option<Value> {
     let (Value::Object(old), Value::Object(new)) = (before, after) else {
         return (before != after).then(|| after.clone());
     };

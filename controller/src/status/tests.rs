@@ -9,8 +9,10 @@ use k8s_openapi::api::core::v1::Node;
 use rootstock_core::assign::{AGENT_LABEL, Resolution};
 use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
-use rootstock_core::name::{RuntimeType, ShootName};
+use rootstock_core::name::{Architecture, RuntimeType, ShootName};
 use rootstock_core::path::BinaryRoots;
+use rootstock_core::rollout::record::{Course, Evidence, Failure};
+use rootstock_core::rollout::{Progress, progress as rollout};
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -83,7 +85,7 @@ struct Seed {
 impl Seed {
     /// A controller that starts and finds these.
     fn start(objects: Vec<Value>) -> Self {
-        let index = Arc::new(Index::new(BinaryRoots::default()));
+        let index = Arc::new(Index::new(BinaryRoots::default()).at_once());
         index.forget_agents();
         let store = Arc::new(Store::default());
         let on_time = Arc::new(AtomicBool::new(true));
@@ -193,6 +195,42 @@ impl Seed {
         report.digest = Some(Digest::of(content));
         report.reason = reason;
         self.index.report(&id, Generation(1), vec![report]);
+    }
+
+    /// A rollout of the second bundle is so far, with these failed nodes.
+    fn rollout(&self, phase: rollout::Phase, have: usize, failed: &[&str]) {
+        let failure = |name: &&str| Failure {
+            node: name.replace('n', "u").parse().unwrap(),
+            reason: Reason::ProofFailed,
+            at: Timestamp::UNIX_EPOCH,
+            excused: false,
+            evidence: Some(Evidence {
+                name: name.parse().unwrap(),
+                message: "it does not start".to_owned(),
+            }),
+        };
+        let idle = phase == rollout::Phase::Idle;
+        let progress = Progress {
+            phase,
+            course: Course::Forwards,
+            candidate: [(Architecture::Amd64, Digest::of(b"two"))].into(),
+            since: Some(Timestamp::now()),
+            nodes: 50,
+            have,
+            left: if idle { 0 } else { 50 - have },
+            in_flight: usize::from(!idle),
+            away: 0,
+            awaited: 0,
+            failures: failed.iter().map(failure).collect(),
+            budget: 2,
+            held: 0,
+            most_held: 10,
+            held_nodes: Vec::new(),
+            next: None,
+            acted: None,
+            can: Vec::new(),
+        };
+        self.index.put_progress(&shoot(), [("a".to_owned(), progress)].into());
     }
 
     /// The writes of status so far.

@@ -55,15 +55,26 @@ pub(super) fn choose(
         (Err(_), Ok(_)) => held(claim, conflict(node, eldest, claim, "its settings are refused")),
     });
     let verdicts = verdicts.collect();
-    let desired = decides.as_ref().ok().map(|want| DesiredBundle {
+    let chosen = decides.as_ref().ok().map(|want| desired(bundle, want));
+    (chosen, verdicts)
+}
+
+/// A bundle with the settings of a claim; none where it refuses them.
+pub(super) fn with(claim: &Claim, bundle: &ResolvedBundle) -> Option<DesiredBundle> {
+    let ask = claim.ask.as_ref().ok()?;
+    let want = want(ask, bundle, None).ok()?;
+    Some(desired(bundle, &want))
+}
+
+fn desired(bundle: &ResolvedBundle, want: &Want<'_>) -> DesiredBundle {
+    DesiredBundle {
         digest: bundle.digest,
         binary_path: want.binary_path.clone(),
         registry: bundle.registry.clone(),
         repository: bundle.repository.clone(),
         config: bundle.config.clone(),
         settings: want.settings.clone(),
-    });
-    (desired, verdicts)
+    }
 }
 
 /// The bundle for a node, whatever the settings.

@@ -7,12 +7,18 @@ use std::time::Duration;
 use super::message::{ASK_AGAIN, KNOWN_PER_NODE, LONGEST, RENEW, RENEW_FIRST, burst_of};
 use super::{Grant, Held, Rate, Request, Shrunk, Stamp};
 use crate::digest::Digest;
+use links::Links;
 
+mod links;
 #[cfg(test)]
 mod tests;
 
 /// Over less time than this nothing is measured: one burst would be most of it.
 const MEASURED: Duration = Duration::from_millis(150);
+
+/// How long a pull may take to its first byte before that counts as using
+/// nothing: a connection is made meanwhile, and a registry looks for the blob.
+const FIRST_BYTE: Duration = Duration::from_secs(1);
 
 /// How many rounds a grant may be behind.
 const ROUNDS: usize = 8;
@@ -33,6 +39,7 @@ const ROUNDS: usize = 8;
 #[derive(Debug)]
 pub struct Holder {
     pulls: BTreeMap<u64, Pull>,
+    links: Links,
     next: u64,
     connected: bool,
 }
@@ -64,7 +71,9 @@ struct Pull {
     /// Nothing up to this grant is heard any more.
     heard: Stamp,
     lease: Option<Allowance>,
-    /// Bytes that came since that moment.
+    /// Whether any byte came yet.
+    flows: bool,
+    /// Bytes that came after that moment.
     came: u64,
     since: Duration,
 }
@@ -74,12 +83,13 @@ impl Holder {
     /// its first pull: an agent that starts again begins with one that its
     /// earlier life can't have reached, such as the time in microseconds.
     pub fn new(first: u64) -> Self {
-        Self { pulls: BTreeMap::new(), next: first, connected: false }
+        Self { pulls: BTreeMap::new(), links: Links::default(), next: first, connected: false }
     }
 
     /// Wants to pull a blob of which so many bytes are missing; `useful_rate` is
-    /// what the link is known to carry. The pull's id, by which all else goes;
-    /// none while there are eight pulls already.
+    /// what the link is known to carry, where earlier pulls from the source did
+    /// not tell. The pull's id, by which all else goes; none while there are
+    /// eight pulls already.
     pub fn request(
         &mut self,
         blob: Digest,
@@ -94,7 +104,7 @@ impl Holder {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         let (round, sent, heard, lease) = (0, VecDeque::new(), Stamp::default(), None);
-        let (due, pause, came, since) = (now, Duration::ZERO, 0, now);
+        let (due, pause, flows, came, since) = (now, Duration::ZERO, false, 0, now);
         let pull = Pull {
             blob,
             source,
@@ -106,6 +116,7 @@ impl Holder {
             pause,
             heard,
             lease,
+            flows,
             came,
             since,
         };
@@ -123,8 +134,9 @@ impl Holder {
     /// What is asked at this moment. It is to be sent at once: the time of what
     /// it buys is already running.
     pub fn asks(&mut self, now: Duration) -> Vec<Request> {
-        let pulls = self.pulls.iter_mut().filter(|(_, pull)| self.connected && pull.due <= now);
-        pulls.map(|(id, pull)| pull.ask(*id, now)).collect()
+        let Self { pulls, links, connected, .. } = self;
+        let pulls = pulls.iter_mut().filter(|(_, pull)| *connected && pull.due <= now);
+        pulls.map(|(id, pull)| pull.ask(*id, links, now)).collect()
     }
 
     /// The controller grants, shrinks or takes away. What is to be answered at
@@ -143,10 +155,23 @@ impl Holder {
     }
 
     /// Bytes of the pull came.
-    pub fn came(&mut self, id: u64, bytes: u64) {
-        if let Some(pull) = self.pulls.get_mut(&id) {
-            pull.came = pull.came.saturating_add(bytes);
+    pub fn came(&mut self, id: u64, bytes: u64, now: Duration) {
+        if let Some(pull) = self.pulls.get_mut(&id).filter(|_| bytes > 0) {
             pull.bytes = pull.bytes.saturating_sub(bytes);
+            if pull.flows {
+                pull.came = pull.came.saturating_add(bytes);
+            } else {
+                // How long the first ones took says nothing of the link.
+                (pull.flows, pull.came, pull.since) = (true, 0, now);
+            }
+        }
+    }
+
+    /// So many bytes are still to come, whatever was said before: a source may
+    /// begin anew where it was asked to go on.
+    pub fn missing(&mut self, id: u64, bytes: u64) {
+        if let Some(pull) = self.pulls.get_mut(&id) {
+            pull.bytes = bytes;
         }
     }
 
@@ -183,7 +208,8 @@ impl Pull {
         self.lease.filter(|lease| now < lease.until)
     }
 
-    fn ask(&mut self, id: u64, now: Duration) -> Request {
+    fn ask(&mut self, id: u64, links: &mut Links, now: Duration) -> Request {
+        let used = self.measure(links, now);
         self.round += 1;
         if self.sent.len() == ROUNDS {
             self.sent.pop_front();
@@ -200,22 +226,26 @@ impl Pull {
             blob: self.blob,
             source: self.source.clone(),
             bytes: self.bytes,
-            useful_rate: self.useful_rate,
-            used: self.measure(now),
+            useful_rate: links.carries(&self.source).or(self.useful_rate),
+            used,
         }
     }
 
     /// What came under the lease. At least one byte per second where it was
     /// measured: nothing at all is no absence of a measure.
-    fn measure(&mut self, now: Duration) -> Option<Rate> {
-        self.live(now)?;
+    fn measure(&mut self, links: &mut Links, now: Duration) -> Option<Rate> {
+        let granted = self.live(now)?.rate;
         let passed = now.saturating_sub(self.since);
-        if passed < MEASURED {
+        if passed < if self.flows { MEASURED } else { FIRST_BYTE } {
             return None;
         }
         let rate = u128::from(self.came) * 1_000_000_000 / passed.as_nanos();
         (self.came, self.since) = (0, now);
-        Some(Rate::saturating(rate.max(1)))
+        let used = Rate::saturating(rate.max(1));
+        if self.flows {
+            links.learn(&self.source, used, granted);
+        }
+        Some(used)
     }
 
     fn hear(&mut self, grant: &Grant, now: Duration) -> Option<Shrunk> {

@@ -351,7 +351,7 @@ fn any_bundles() -> impl Strategy<Value = DesiredContent> {
         .prop_map(|(a, b, keep)| {
             let bundles: Vec<DesiredBundle> = a.into_iter().chain(b).collect();
             let keep = keep.iter().map(|name| runtime(name)).collect();
-            DesiredContent { bundles, keep, registries: vec![] }
+            DesiredContent { bundles, keep, ..DesiredContent::default() }
         })
 }
 

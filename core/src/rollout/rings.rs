@@ -49,6 +49,9 @@ pub struct RingsConfig {
     pub soak_seconds: u64,
     /// After how long a ring in which nobody starts sandboxes is over, in seconds.
     pub patience_seconds: u64,
+    /// The types whose bundle may be tried again though it was stopped, and is
+    /// not stopped as long as they are named here.
+    pub cleared: BTreeSet<RuntimeType>,
 }
 
 impl Default for RingsConfig {
@@ -61,6 +64,7 @@ impl Default for RingsConfig {
             shoots: 2,
             soak_seconds: 3600,
             patience_seconds: 3 * 24 * 3600,
+            cleared: BTreeSet::new(),
         }
     }
 }

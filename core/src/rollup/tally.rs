@@ -164,6 +164,7 @@ fn standing<'a>(node: &NodeState<'a>) -> (Phase, Standing<'a>) {
             }
             Connection::Never => Standing::Under("waiting for the node's agent", None),
             Connection::Missing => Standing::Stopped(Reason::AgentMissing, ""),
+            _ if has_another(node.report) => Standing::Under("with the bundle before", None),
             Connection::Open => Standing::Under("waiting", None),
             Connection::Lost => Standing::Stopped(Reason::NodeUnreachable, ""),
         });
@@ -176,6 +177,11 @@ fn standing<'a>(node: &NodeState<'a>) -> (Phase, Standing<'a>) {
         (phase, reason) => Standing::Under(doing(phase), reason),
     };
     (report.phase, standing)
+}
+
+/// Whether a node works with another bundle than it is to have in the end.
+fn has_another(report: Option<&BundleReport>) -> bool {
+    report.is_some_and(|report| report.phase.is_ready())
 }
 
 /// Whether a report is about the bundle that the node is to have.

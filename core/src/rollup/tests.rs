@@ -25,7 +25,7 @@ type Row = (Verdict, Connection, Option<BundleReport>);
 /// The nodes' condition, which is also the summary.
 fn of_nodes(nodes: &[NodeState<'_>]) -> Condition {
     let (bundle, shoot) = (Ok("main/x:1"), Shoot::Known);
-    let input = Input { bundle, invalid: None, shoot, nodes, unlabelled: &[] };
+    let input = Input { bundle, invalid: None, shoot, nodes, rollout: None, unlabelled: &[] };
     let [_, nodes, system] = rollup(&input).conditions;
     assert_eq!((nodes.status, &nodes.reason), (system.status, &system.reason));
     nodes
@@ -125,6 +125,7 @@ fn who_is_away_or_lacks_a_label_is_named() {
         invalid: None,
         shoot: Shoot::Known,
         nodes: &[],
+        rollout: None,
         unlabelled: &[&plain],
     };
     let [_, nodes, _] = rollup(&input).conditions;
@@ -139,6 +140,7 @@ fn what_is_wrong_with_the_resource_comes_before_its_nodes() {
         invalid: Some(&problem),
         shoot: Shoot::Known,
         nodes: &[],
+        rollout: None,
         unlabelled: &[],
     };
     let [bundle, nodes, system] = rollup(&input).conditions;
@@ -225,7 +227,7 @@ fn the_summary_is_what_a_shoot_should_show() {
         ),
     ];
     for (shoot, nodes, bundle, invalid, want_nodes, want_system) in table {
-        let input = Input { bundle, invalid, shoot, nodes, unlabelled: &[] };
+        let input = Input { bundle, invalid, shoot, nodes, rollout: None, unlabelled: &[] };
         let [_, nodes, system] = rollup(&input).conditions;
         assert_eq!((nodes.status, nodes.reason.as_str()), want_nodes, "{input:?}");
         assert_eq!((system.status, system.reason.as_str()), want_system, "{input:?}");

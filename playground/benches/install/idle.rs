@@ -41,7 +41,7 @@ pub(crate) async fn measure(dir: &Path) {
         .unwrap();
     let mut seen = world.seen.subscribe();
     let content = Arc::new(DesiredContent::default().into());
-    let nothing = Offered { generation: Generation(1), content };
+    let nothing = Offered { generation: Generation(1), content, slot: None };
     world.desired.send_replace(Some(nothing));
     if timeout(LIMIT, seen.wait_for(|seen| seen.accepted == [1])).await.is_err() {
         panic!("the agent is not connected: {}", std::fs::read_to_string(&log).unwrap());

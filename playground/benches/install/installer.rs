@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use rootstock_agent::fetch::{Fetcher, Partial, Shared, Wanted};
+use rootstock_agent::pull::Pulls;
 use rootstock_agent::rootfs::Rootfs;
 use rootstock_core::desired::Registry;
 use rootstock_core::digest::Digest;
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &[String]) {
     let rootfs = Rootfs::open(Path::new(root), BinaryRoots::default()).unwrap();
     let into = Arc::new(rootfs.make_folder("/into").unwrap());
     let folder = Arc::new(rootfs.make_folder("/partial").unwrap());
-    let partial = Partial { folder, limit: 1 << 30, shared: Shared::default() };
+    let partial = Partial { folder, limit: 1 << 30, shared: Shared::new(Pulls::unbounded()) };
     let mut fetcher = Fetcher::new(&registry, "bench", partial).unwrap();
     // The agent's own kind of runtime.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rootstock_agent::reconcile::NodeReport;
-use rootstock_core::desired::{DesiredContent, Generation};
+use rootstock_core::desired::{DesiredBundle, DesiredContent, Generation};
 use rootstock_core::status::{Phase, Reason};
 use rootstock_playground::host::SimulatedHost;
 use rootstock_playground::samples::tiny::Tiny;
+use serde_json::json;
 
 use super::support::*;
 
@@ -90,6 +91,42 @@ async fn an_upgrade_keeps_the_old_version_while_pods_run() {
     until_gone(&old).await;
     agent.stop().await;
     assert_installed(&world, &[&two]);
+}
+
+#[tokio::test]
+async fn what_another_bundle_has_is_not_pulled() {
+    let world = World::start().await;
+    // The same data, of another type; and a bundle that differs in its version alone.
+    let (gvisor, kata) = (world.gvisor().await, world.bundle(&Tiny::new("kata", "1")).await);
+    let work = world.dir.path().join("work");
+    let tiny = Tiny::new("gvisor", "1");
+    let built = tiny.hostile(&work, |config| config["version"] = json!("1b")).await.unwrap();
+    let next = world.push("gvisor", "1b", built).await;
+    let blob_of = |bundle: &DesiredBundle, path: &str| {
+        let files = &bundle.config.config().files;
+        files.iter().find(|file| file.path.as_str() == path).unwrap().clone()
+    };
+    let data = blob_of(&gvisor, "share/data");
+    assert_eq!(data.sha256, blob_of(&kata, "share/data").sha256);
+
+    let mut agent = Agent::start(&world);
+    agent.take(world.held(1, &[&gvisor]));
+    let report = agent.until("gvisor", Phase::Loaded).await;
+    assert_eq!(report.bytes_pulled, report.bytes_total);
+    agent.take(world.held(2, &[&gvisor, &kata]));
+    let report = agent.until("kata", Phase::Loaded).await;
+    assert_eq!(report.bytes_done, report.bytes_total);
+    assert_eq!(report.bytes_pulled, report.bytes_total - data.blob_size);
+    let served = world.registry.served_bytes();
+    agent.take(world.held(3, &[&next, &kata]));
+    let new = |report: &NodeReport| {
+        report.bundles.values().any(|b| b.digest == Some(next.digest) && b.phase == Phase::Loaded)
+    };
+    let found = agent.reports.wait_for(new);
+    tokio::time::timeout(LIMIT, found).await.unwrap().unwrap();
+    assert_eq!(world.registry.served_bytes(), served, "an upgrade without a new file");
+    agent.stop().await;
+    assert_eq!(world.registry.served_of(&data.blob), data.blob_size);
 }
 
 #[tokio::test]

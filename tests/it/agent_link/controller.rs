@@ -9,12 +9,16 @@ use std::task::{Context, Poll};
 
 use jiff::Timestamp;
 use kube::client::Body;
+use rootstock_controller::bandwidth::Bandwidth;
 use rootstock_controller::content::Offered;
-use rootstock_controller::grpc::{Directory, Hello, Refused, RefusedItem, ShootEndpoint, serve};
+use rootstock_controller::grpc::{
+    Connected, Directory, Hello, Refused, RefusedItem, ShootEndpoint, serve,
+};
 use rootstock_controller::identity::NodeId;
 use rootstock_controller::identity::authorities::Authorities;
 use rootstock_controller::identity::ca::ShootCa;
 use rootstock_controller::lead::Term;
+use rootstock_core::bandwidth::{Budgets, Node, Puller};
 use rootstock_core::desired::Generation;
 use rootstock_core::name::{ShootName, Uid};
 use rootstock_core::status::BundleReport;
@@ -38,6 +42,8 @@ pub(crate) struct World {
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     pub(crate) desired: watch::Sender<Option<Offered>>,
     pub(crate) seen: watch::Sender<Seen>,
+    /// Without budgets, it grants whatever is asked for.
+    bandwidth: Arc<Bandwidth>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,6 +73,7 @@ impl World {
             asked,
             desired: watch::Sender::new(None),
             seen: watch::Sender::default(),
+            bandwidth: Arc::new(Bandwidth::new(Budgets::default())),
         })
     }
 }
@@ -104,15 +111,16 @@ impl Directory for World {
         (host == HOST).then(|| Arc::clone(&self.shoot.lock().unwrap()))
     }
 
-    fn connect(
-        &self,
-        node: &NodeId,
-        hello: Hello,
-    ) -> Result<watch::Receiver<Option<Offered>>, Refused> {
+    fn connect(&self, node: &NodeId, hello: Hello) -> Result<Connected, Refused> {
         self.seen.send_modify(|seen| {
             seen.hellos.push((node.to_spiffe(), hello.generation, hello.installed.len()));
         });
-        Ok(self.desired.subscribe())
+        let line = self.bandwidth.connect(self.puller(node), hello.leases);
+        Ok(Connected { desired: self.desired.subscribe(), line })
+    }
+
+    fn puller(&self, node: &NodeId) -> Puller {
+        Puller { node: Node::new(node.shoot.clone(), node.name.clone()), pool: "a".into() }
     }
 
     fn report(&self, _: &NodeId, _: Generation, reports: Vec<BundleReport>) {

@@ -111,3 +111,39 @@ async fn a_length_beyond_all_numbers_is_too_much() {
     let (error, _) = refused(vec![part; 9], &wanted, half).await;
     assert_eq!(error.reason(), Reason::SizeExceeded, "{error}");
 }
+
+#[tokio::test]
+async fn a_mirror_that_falls_silent_leaves_the_rest_to_the_next_source() {
+    let plain = noise(4 << 20);
+    let (bytes, wanted) = blob(&plain);
+    let at = bytes.len() / 2;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mirror = format!("http://{}", listener.local_addr().unwrap());
+    let silent = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&ok(&bytes)[..ok(&bytes).len() - bytes.len() + at]).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let range = format!("206 Partial\r\ncontent-range: bytes {at}-{}/*", bytes.len() - 1);
+    let main = server(vec![answer(&range, &bytes[at..])]).await;
+    let node = Node::new();
+    let registry = Registry { mirrors: vec![mirror], ..registry(&main.url) };
+    // No time passes by itself while the threads of the download wait.
+    let time = async {
+        while node.pulled.load(Ordering::Relaxed) < at as u64 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(31)).await;
+        tokio::time::resume();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        fetched = node.fetch(&registry, &wanted) => fetched.unwrap(),
+        () = silent => {}
+        () = time => {}
+    }
+    assert!(node.file().unwrap() == plain);
+    assert_eq!(node.pulled.load(Ordering::Relaxed), bytes.len() as u64, "nothing comes twice");
+    assert!(main.requests.lock().unwrap()[0].contains(&format!("range: bytes={at}-\r\n")));
+}

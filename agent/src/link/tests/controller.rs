@@ -29,6 +29,7 @@ use tonic::transport::server::{Connected, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::{EndpointSource, Link, LinkSettings};
+use crate::pull::Pulls;
 use crate::reconcile::{Files, Reports};
 
 pub(super) const HOST: &str = "controller.localhost";
@@ -76,6 +77,8 @@ struct Script {
     says: Vec<Said>,
     /// Whether it says that again and again.
     endless: bool,
+    /// Whether it says that it grants.
+    grants: bool,
     change: Option<Change>,
     enrolled: u32,
 }
@@ -93,6 +96,10 @@ impl Controller {
 
     pub(super) fn says_for_ever(&self, says: Vec<Said>) {
         *self.script.lock().unwrap() = Script { says, endless: true, ..Script::default() };
+    }
+
+    pub(super) fn grants(&self, grants: bool) {
+        self.script.lock().unwrap().grants = grants;
     }
 
     pub(super) fn enrols(&self, change: Option<Change>) {
@@ -142,11 +149,11 @@ impl Fleet for Controller {
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Messages>, Status> {
         let (mut inbound, heard) = (request.into_inner(), self.heard.clone());
-        let message = |kind| Ok(v1::ControllerMessage { kind: Some(kind), epoch: 0 });
-        let (says, endless) = {
+        let (says, endless, grants) = {
             let script = self.script.lock().unwrap();
-            (script.says.clone(), script.endless)
+            (script.says.clone(), script.endless, script.grants)
         };
+        let message = move |kind| Ok(v1::ControllerMessage { kind: Some(kind), grants, epoch: 0 });
         // What the node says is read for as long as the stream lives.
         let hear = stream::once(async move {
             while let Ok(Some(message)) = inbound.message().await {
@@ -203,7 +210,7 @@ impl World {
 
         let root = tempfile::tempdir().unwrap();
         let files = Files::open(root.path(), "/var/lib/rootstock", BinaryRoots::default()).unwrap();
-        let files = Arc::new(files);
+        let files = Arc::new(files.with_pulls(Pulls::granted()));
         let [ca_file, token_file] =
             [("ca.crt", trusted), ("token", "a-token")].map(|(name, text)| {
                 files.store.replace(name, text.as_bytes()).unwrap();

@@ -91,7 +91,7 @@ async fn tls_goes_through_the_proxy_unbroken() {
     let (port, roots) = tls_server(&mut tasks).await;
     let proxy = FakeProxy::start(b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\n".to_vec(), Some(port)).await;
     let proxies = Proxies::new(&proxy.url("us%40er:p%3Aw@"), "");
-    let stream = proxies.connect(HOST, 443).await.unwrap();
+    let stream = proxies.connect(HOST, 443).await.unwrap().stream;
     let config = crate::net::client_config(roots, None, b"h2").unwrap();
     let name = ServerName::try_from(HOST).unwrap();
     let mut tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();

@@ -6,6 +6,7 @@ mod clock;
 mod floods;
 mod frames;
 mod messages;
+mod pulls;
 mod rotation;
 mod setup;
 mod streams;

@@ -11,9 +11,12 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+use rootstock_core::bandwidth::{Budgets, Node, Puller};
+use rootstock_core::catalog::Catalog;
 use rootstock_core::desired::{Desired, DesiredContent, Generation, Registry};
 use rootstock_core::name::Uid;
 use rootstock_core::status::BundleReport;
+use rootstock_daemon::Shutdown;
 use rootstock_proto::v1::enrollment_client::EnrollmentClient;
 use rootstock_proto::v1::fleet_client::FleetClient;
 use rootstock_proto::{PROTOCOL, v1};
@@ -31,10 +34,11 @@ use tonic::codegen::{Service, http::Uri};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
+use crate::bandwidth::{Bandwidth, Follow};
 use crate::content::Offered;
 use crate::grpc::listener::SHARE;
 use crate::grpc::{
-    Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve_shares,
+    Connected, Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve_shares,
 };
 use crate::identity::NodeId;
 use crate::identity::authorities::Authorities;
@@ -63,6 +67,8 @@ pub(super) struct FakeDirectory {
     nodes: Mutex<BTreeMap<String, watch::Sender<Option<Offered>>>>,
     /// The nodes on which no Pod of the agent lives.
     pub(super) without_agent: Mutex<BTreeSet<String>>,
+    /// Of the present term.
+    pub(super) bandwidth: Mutex<Arc<Bandwidth>>,
     told: mpsc::Sender<Told>,
 }
 
@@ -92,7 +98,7 @@ impl FakeDirectory {
         let registries = (size > 0).then_some(large).into_iter().collect();
         let content = DesiredContent { registries, ..DesiredContent::default() };
         let content = Arc::new(content.into());
-        let desired = Offered { generation: Generation(generation), content };
+        let desired = Offered { generation: Generation(generation), content, slot: None };
         self.nodes.lock().unwrap()[node].send_replace(Some(desired));
     }
 }
@@ -102,18 +108,20 @@ impl Directory for FakeDirectory {
         self.shoots.lock().unwrap().get(host).cloned()
     }
 
-    fn connect(
-        &self,
-        node: &NodeId,
-        hello: Hello,
-    ) -> Result<watch::Receiver<Option<Offered>>, Refused> {
+    fn connect(&self, node: &NodeId, hello: Hello) -> Result<Connected, Refused> {
         let nodes = self.nodes.lock().unwrap();
         let desired = nodes.get(&node.to_string()).ok_or(Refused::UnknownNode)?;
         if self.lacks_agent(node) {
             return Err(Refused::NoAgent);
         }
         self.tell(Told::Connected(node.to_string(), hello.generation));
-        Ok(desired.subscribe())
+        let desired = desired.subscribe();
+        let line = self.bandwidth.lock().unwrap().connect(self.puller(node), hello.leases);
+        Ok(Connected { desired, line })
+    }
+
+    fn puller(&self, node: &NodeId) -> Puller {
+        Puller { node: Node::new(node.shoot.clone(), node.name.clone()), pool: "a".into() }
     }
 
     fn report(&self, node: &NodeId, generation: Generation, reports: Vec<BundleReport>) {
@@ -150,6 +158,9 @@ pub(super) struct Seed {
     pub(super) api: ScriptedApi,
     pub(super) shutdown: CancellationToken,
     pub(super) server: JoinSet<Result<(), ServeError>>,
+    /// The configuration, which has no budgets at first.
+    pub(super) catalog: watch::Sender<Arc<Catalog>>,
+    following: JoinSet<anyhow::Result<()>>,
     address: SocketAddr,
     told: mpsc::Receiver<Told>,
 }
@@ -180,6 +191,7 @@ impl Seed {
             shoots: Mutex::new([one, two].into()),
             nodes: Mutex::new(nodes.into_iter().chain(many).collect()),
             without_agent: Mutex::default(),
+            bandwidth: Mutex::new(Arc::new(Bandwidth::new(Budgets::default()))),
             told: tell,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -188,7 +200,30 @@ impl Seed {
         let mut server = JoinSet::new();
         let term = Term::until(EPOCH, shutdown.clone());
         server.spawn(serve_shares(listener, Arc::clone(&directory), term, shutdown.clone(), share));
-        Self { directory, one: cas.0, two: cas.1, api, shutdown, server, address, told }
+        let (catalog, following) = (watch::Sender::default(), JoinSet::new());
+        let (one, two) = cas;
+        let mut seed =
+            Self { directory, one, two, api, shutdown, server, catalog, following, address, told };
+        seed.begin_term();
+        seed
+    }
+
+    /// Another term begins: nothing of the one before it is known, but that
+    /// agents say it.
+    pub(super) fn begin_term(&mut self) {
+        let budgets = self.catalog.borrow().budgets.unwrap_or_default();
+        let bandwidth = Arc::new(Bandwidth::new(budgets));
+        let catalog = self.catalog.subscribe();
+        let follow = Follow { bandwidth: Arc::clone(&bandwidth), catalog };
+        self.following.abort_all();
+        self.following.spawn(follow.run(Shutdown::new()));
+        *self.directory.bandwidth.lock().unwrap() = bandwidth;
+    }
+
+    /// Writes other budgets into the configuration.
+    pub(super) fn budget(&self, budgets: Budgets) {
+        let catalog = Catalog { budgets: Some(budgets), ..Catalog::default() };
+        self.catalog.send_replace(Arc::new(catalog));
     }
 
     /// Serves shoot one by these from now on, as [`crate::shoot::Endpoints`] does it.
@@ -396,10 +431,21 @@ impl Stream {
         self.say.try_send(v1::NodeMessage { kind: Some(kind) }).is_ok()
     }
 
+    /// The next message that says more than that this controller grants.
     pub(super) async fn hear(&mut self) -> Result<Option<v1::controller_message::Kind>, Status> {
+        while let Some(message) = self.message().await? {
+            if message.kind.is_some() {
+                return Ok(message.kind);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next message.
+    pub(super) async fn message(&mut self) -> Result<Option<v1::ControllerMessage>, Status> {
         let message = soon(self.hear.message()).await?;
-        assert!(message.as_ref().is_none_or(|message| message.epoch == EPOCH));
-        Ok(message.and_then(|message| message.kind))
+        assert!(message.as_ref().is_none_or(|message| message.epoch == EPOCH && message.grants));
+        Ok(message)
     }
 
     /// The generation that is sent next.

@@ -32,7 +32,7 @@ fn flags(flags: Value) -> ContainerRuntime {
 }
 
 fn ready(how: How, object: &ContainerRuntime) -> Index {
-    let index = Index::new(BinaryRoots::default()).with_provider_config(how);
+    let index = Index::new(BinaryRoots::default()).at_once().with_provider_config(how);
     put_bundle(&index, resolved(&["net-raw", "debug"]));
     index.seed_listed(&[object.clone().into()]);
     index.nodes_listed(&shoot(), &[node("1", true)]);

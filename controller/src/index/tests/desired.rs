@@ -1,10 +1,12 @@
 //! What a node is sent, and under which number.
 
+use rootstock_core::desired::DesiredContent;
+
 use super::*;
 
 #[test]
 fn a_node_is_sent_nothing_before_everything_is_known() {
-    let index = Index::new(BinaryRoots::default());
+    let index = Index::new(BinaryRoots::default()).at_once();
     assert_eq!(index.connect(&id("1"), None).unwrap_err(), Refused::NotSynced);
     index.nodes_listed(&shoot(), &[node("1", false)]);
     assert_eq!(generation(&index), None, "the seed is not listed");
@@ -49,7 +51,8 @@ fn a_node_hears_nothing_of_a_bundle_that_is_looked_up_anew() {
     put_bundle(&index, Resolution::Pending);
     index.put_runtime(&runtime(pool_a(), true));
     let sent = desired.borrow_and_update().clone().unwrap();
-    assert_eq!(**sent.content, rootstock_core::desired::DesiredContent::default());
+    let nothing = DesiredContent { gated: true, ..DesiredContent::default() };
+    assert_eq!(**sent.content, nothing);
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn shoots_do_not_see_each_other() {
 
 #[test]
 fn a_cluster_that_comes_back_finds_all_that_is_asked_for() {
-    let index = Index::new(BinaryRoots::default());
+    let index = Index::new(BinaryRoots::default()).at_once();
     put_bundle(&index, resolved());
     index.seed_listed(&[named("gvisor-a", "gvisor").into(), named("kata-a", "kata").into()]);
     index.nodes_listed(&shoot(), &[node("1", true)]);
@@ -76,7 +76,7 @@ fn a_shoot_that_moves_away_is_left_as_it_is() {
     assert_eq!((index.label_changes(&shoot()), index.summary(&key())), (vec![], None));
 
     // A controller that starts sees the same.
-    let again = Index::new(BinaryRoots::default());
+    let again = Index::new(BinaryRoots::default()).at_once();
     again.seed_listed(&[migrating("migrate").into()]);
     assert!(again.is_suspended(&shoot()));
 
@@ -104,7 +104,7 @@ fn after_a_restore_a_node_has_nothing_to_do() {
     // On another seed, and on one that was restored from an older backup, the
     // node is ahead of a controller that begins at one.
     for restored in [migrating("wait-for-state"), migrating("restore"), runtime(pool_a(), false)] {
-        let index = Index::new(BinaryRoots::default());
+        let index = Index::new(BinaryRoots::default()).at_once();
         put_bundle(&index, Resolution::Pending);
         index.seed_listed(&[restored.into()]);
         index.nodes_listed(&shoot(), &[node("1", true)]);
@@ -140,7 +140,7 @@ fn a_controller_that_starts_in_the_middle_of_a_migration_uninstalls_nothing() {
     let unasked = named("kata-b", "kata");
     let left = [vec![migrated("kata-a")], vec![deleted], vec![migrated("kata-a"), unasked], vec![]];
     for objects in left {
-        let index = Index::new(BinaryRoots::default());
+        let index = Index::new(BinaryRoots::default()).at_once();
         put_bundle(&index, resolved());
         let objects: Vec<_> = objects.into_iter().map(Arc::new).collect();
         index.seed_listed(&objects);

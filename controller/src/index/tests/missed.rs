@@ -41,7 +41,7 @@ fn a_change_of_leader_makes_nobody_expected_anew_who_was_missed() {
 
 #[test]
 fn what_is_listed_after_the_term_began_is_remembered_too() {
-    let index = Index::new(BinaryRoots::default());
+    let index = Index::new(BinaryRoots::default()).at_once();
     index.forget_agents();
     put_bundle(&index, resolved());
     index.seed_listed(&[runtime(pool_a(), false).into()]);

@@ -41,7 +41,7 @@ fn a_node_that_is_away_holds_no_deletion_up() {
 
 #[test]
 fn a_deletion_waits_for_what_a_controller_that_starts_does_not_know_yet() {
-    let index = Index::new(BinaryRoots::default());
+    let index = Index::new(BinaryRoots::default()).at_once();
     put_bundle(&index, resolved());
     assert_eq!(index.removal_pending(&key(), Instant::now()), None, "the seed is not listed");
     index.seed_listed(&[runtime(pool_a(), true).into()]);

@@ -15,7 +15,7 @@ fn other() -> NodeResource {
 }
 
 fn index(installer: Installer) -> Index {
-    let index = Index::new(BinaryRoots::default());
+    let index = Index::new(BinaryRoots::default()).at_once();
     index.put_installer(&shoot(), installer);
     let bundles = [(gvisor(), resolved()), ("kata".parse().unwrap(), kata())].into();
     index.put_bundles(BTreeMap::new(), bundles, BTreeMap::new());
@@ -85,7 +85,7 @@ fn when_the_installer_is_gone_the_node_gets_its_runtime() {
 
 #[test]
 fn a_shoot_without_gvisor_waits_for_nobody() {
-    let index = Index::new(BinaryRoots::default());
+    let index = Index::new(BinaryRoots::default()).at_once();
     index.put_installer(&shoot(), Installer::Unknown);
     index.put_bundles(BTreeMap::new(), [("kata".parse().unwrap(), kata())].into(), BTreeMap::new());
     index.seed_listed(&[named("kata-a", "kata").into()]);

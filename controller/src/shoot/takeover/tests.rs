@@ -114,7 +114,7 @@ fn shoot() -> ShootName {
 
 /// An index with two nodes, in a shoot that asks for this type or for nothing.
 fn index(runtime: Option<&str>) -> Arc<Index> {
-    let index = Index::new(BinaryRoots::default());
+    let index = Index::new(BinaryRoots::default()).at_once();
     let runtimes: Vec<Arc<ContainerRuntime>> =
         runtime.into_iter().map(|runtime| Arc::new(asking(runtime))).collect();
     index.seed_listed(&runtimes);

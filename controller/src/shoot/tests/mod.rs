@@ -72,7 +72,7 @@ impl Running {
 
     async fn start_with(has_ca: bool, moods: impl IntoIterator<Item = Mood>) -> Self {
         let server = Server::start().await;
-        let index = Arc::new(Index::new(BinaryRoots::default()));
+        let index = Arc::new(Index::new(BinaryRoots::default()).at_once());
         index.seed_listed(&[]);
         let endpoints = Arc::new(Endpoints::default());
         let (tokens, tokens_seen) = watch::channel(ByShoot::new());

@@ -294,7 +294,9 @@ impl Allocator {
     }
 
     fn is_granting(&self) -> bool {
-        self.learning.as_ref().is_none_or(|learning| learning.is_over(self.now))
+        // Without budgets nothing that it does not know can be too much.
+        self.tree.is_unlimited()
+            || self.learning.as_ref().is_none_or(|learning| learning.is_over(self.now))
     }
 
     fn grant(&mut self, pull: usize, rate: Rate, now: Duration, actions: &mut Vec<Action>) {

@@ -278,6 +278,18 @@ fn a_new_leader_waits_for_what_it_does_not_know() {
 }
 
 #[test]
+fn a_new_leader_without_budgets_waits_for_nothing_until_it_gets_some() {
+    let mut desk = Desk { allocator: Allocator::new(Budgets::default(), ms(0)), now: ms(0) };
+    assert_eq!(desk.ask("a/p/n1", request(1, 1))[0].rate, Rate::MAX);
+    desk.step(shrunk("a/p/n1", 1, Rate::ZERO, Stamp::LAST));
+    // What others hold of the leader before counts again.
+    desk.step(Event::Budgets(budgets(60, 30)));
+    assert_eq!(desk.ask("a/p/n1", request(2, 1)), []);
+    desk.now = LIFETIME + (LIFETIME + STALE) / 50;
+    assert_eq!(desk.step(Event::Tick)[0].rate, mb(30));
+}
+
+#[test]
 fn what_a_new_leader_hears_of_is_renewed_within_its_own_budgets() {
     let held = |node: &str| Event::Connected {
         puller: puller(node),

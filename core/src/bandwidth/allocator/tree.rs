@@ -171,6 +171,11 @@ impl Tree {
         fits.into_iter().fold(granted, Rate::min)
     }
 
+    /// Whether there are no budgets at all.
+    pub(super) fn is_unlimited(&self) -> bool {
+        self.budgets == Budgets::default()
+    }
+
     /// What is used of the seed's budget, and by how many pulls.
     pub(super) fn used(&self) -> (Rate, u32) {
         (Rate::saturating(self.levels[SEED].counted), self.levels[SEED].pulls)

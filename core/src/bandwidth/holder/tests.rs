@@ -104,17 +104,55 @@ fn a_shrink_is_answered_and_what_is_older_is_not_heard() {
 #[test]
 fn what_was_used_is_told_where_it_was_measured() {
     let mut holder = asked();
-    holder.heard(&grant(7, 1, 1, 4000), ms(100));
-    holder.came(7, 600);
-    assert_eq!(holder.asks(ms(300))[0].used, Some(Rate::new(3000)));
+    holder.heard(&grant(7, 1, 1, 4000), ms(10));
+    // It counts from the first byte on, and without that.
+    assert_eq!(holder.asks(ms(210))[0].used, None);
+    holder.came(7, 100, ms(210));
+    holder.came(7, 500, ms(300));
+    assert_eq!(holder.asks(ms(410))[0].used, Some(Rate::new(2500)));
     // Nothing is not the same as not measured.
-    let ask = holder.asks(ms(500)).remove(0);
+    let ask = holder.asks(ms(810)).remove(0);
     assert_eq!((ask.used, ask.bytes), (Some(Rate::new(1)), 400));
     // A rate that has just changed was not used yet.
-    holder.heard(&grant(7, 3, 2, 8000), ms(600));
-    holder.came(7, 100);
-    holder.pulls.get_mut(&7).unwrap().due = ms(700);
-    assert_eq!(holder.asks(ms(700))[0].used, None);
+    holder.heard(&grant(7, 4, 2, 8000), ms(900));
+    holder.came(7, 100, ms(910));
+    holder.pulls.get_mut(&7).unwrap().due = ms(1000);
+    assert_eq!(holder.asks(ms(1000))[0].used, None);
+}
+
+#[test]
+fn a_pull_without_a_first_byte_uses_nothing_after_a_second() {
+    let mut holder = asked();
+    holder.heard(&grant(7, 1, 1, 4000), ms(10));
+    let used = [210, 410, 810, 1610].map(|at| holder.asks(ms(at))[0].used);
+    assert_eq!(used, [None, None, None, Some(Rate::new(1))]);
+    // That says nothing of its link.
+    holder.came(7, 0, ms(1620));
+    assert_eq!(holder.asks(ms(2410))[0].useful_rate, Some(Rate::new(5)));
+}
+
+#[test]
+fn what_a_link_carries_is_learnt_for_the_next_pull_of_its_source() {
+    let mut holder = asked();
+    holder.heard(&grant(7, 1, 1, 4000), ms(10));
+    holder.came(7, 1, ms(10));
+    holder.came(7, 400, ms(100));
+    let ask = holder.asks(ms(210)).remove(0);
+    assert_eq!((ask.used, ask.useful_rate), (Some(Rate::new(2000)), Some(Rate::new(2100))));
+    holder.done(7);
+    let blob = Digest::from_bytes([2; 32]);
+    for (source, useful) in [("main", Some(Rate::new(2100))), ("mirror", None)] {
+        holder.request(blob, source.into(), 1, None, ms(300)).unwrap();
+        assert_eq!(holder.asks(ms(300))[0].useful_rate, useful, "{source}");
+    }
+}
+
+#[test]
+fn a_source_that_begins_anew_brings_all_of_it() {
+    let mut holder = asked();
+    holder.missing(7, 5000);
+    holder.came(7, 1000, ms(10));
+    assert_eq!(holder.asks(ms(1000))[0].bytes, 4000);
 }
 
 #[test]

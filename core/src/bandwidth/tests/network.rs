@@ -143,7 +143,7 @@ impl Agent {
             pull.part -= u128::from(came) * 1_000_000_000;
             pull.left -= came;
             total += came;
-            self.holder.came(pull.id, came);
+            self.holder.came(pull.id, came, now);
             if pull.left == 0 {
                 let shrunk = self.holder.done(pull.id).unwrap();
                 say.push(Event::Shrunk { node: node.clone(), shrunk });

@@ -1,0 +1,96 @@
+//! By what a controller grants.
+
+use rootstock_core::bandwidth::{Grant, Rate, Request, Shrunk, Stamp};
+
+use super::*;
+use crate::pull::Word;
+
+/// What the agent asks next.
+async fn asked(pulls: &Pulls) -> Request {
+    loop {
+        tokio::time::timeout(Duration::from_secs(20), pulls.due()).await.expect("it asks");
+        for word in pulls.says() {
+            if let Word::Asks(request) = word {
+                return request;
+            }
+        }
+    }
+}
+
+fn granted(request: &Request, rate: Rate) -> Grant {
+    Grant {
+        id: request.id,
+        round: request.round,
+        sequence: request.round,
+        blob: request.blob,
+        source: Arc::clone(&request.source),
+        rate,
+        burst: u64::MAX,
+        lifetime: Duration::from_secs(20),
+    }
+}
+
+#[tokio::test]
+async fn what_comes_once_more_is_asked_for_once_more() {
+    let plain = noise(2 << 20);
+    let (blob, wanted) = blob(&plain);
+    let (size, half) = (blob.len() as u64, blob.len() / 2);
+    // It ignores the range, and stops before the end.
+    let head = format!("200 OK\r\ncontent-length: {size}");
+    let server = server(vec![answer(&head, &blob[..half])]).await;
+    let pulls = Pulls::granted();
+    let node = Node { shared: Shared::new(pulls.clone()), ..Node::new() };
+    node.partial.replace(&wanted.blob.hex(), &blob[..half], 0o600).unwrap();
+    let (_stream, _) = pulls.connect();
+    pulls.controller(true);
+    let registry = registry(&server.url);
+    let leader = async {
+        let first = asked(&pulls).await;
+        assert_eq!(first.bytes, size - half as u64);
+        pulls.heard(&granted(&first, Rate::MAX));
+        // The connection ends where the answer does: the same bytes are still missing.
+        let second = asked(&pulls).await;
+        (second.id != first.id, second.bytes)
+    };
+    tokio::select! {
+        _ = node.fetch(&registry, &wanted) => panic!("half of it is missing"),
+        asks = leader => assert_eq!(asks, (true, size - half as u64)),
+    }
+    assert_eq!(node.pulled.load(Ordering::Relaxed), half as u64, "they are paid for");
+}
+
+#[tokio::test]
+async fn a_blob_waits_for_its_grant_and_asks_for_what_is_missing() {
+    let plain = noise(2 << 20);
+    let (blob, wanted) = blob(&plain);
+    let (size, half) = (blob.len(), blob.len() / 2);
+    let head = format!(
+        "206 Partial Content\r\ncontent-length: {}\r\ncontent-range: bytes {half}-{}/{size}",
+        size - half,
+        size - 1
+    );
+    let server = server(vec![answer(&head, &blob[half..])]).await;
+    let pulls = Pulls::granted();
+    let node = Node { shared: Shared::new(pulls.clone()), ..Node::new() };
+    node.partial.replace(&wanted.blob.hex(), &blob[..half], 0o600).unwrap();
+    let (_stream, _) = pulls.connect();
+    pulls.controller(true);
+    let registry = registry(&server.url);
+    let fetch = node.fetch(&registry, &wanted);
+    let grant = async {
+        let request = asked(&pulls).await;
+        assert_eq!((request.blob, request.bytes), (wanted.blob, (size - half) as u64));
+        assert_eq!(*request.source, *server.url);
+        assert!(node.waited.load(Ordering::Relaxed), "it says that it waits");
+        assert!(server.requests.lock().unwrap().is_empty(), "nothing is asked of the registry");
+        assert_eq!(pulls.heard(&granted(&request, Rate::new(100 << 20))), None);
+        request.id
+    };
+    let (fetched, id) = tokio::join!(fetch, grant);
+    fetched.unwrap();
+    assert!(node.file().unwrap() == plain);
+    assert_eq!(node.pulled.load(Ordering::Relaxed), (size - half) as u64);
+    // The lease is given back, and is the last that is said of it.
+    let ended = Shrunk { id, rate: Rate::ZERO, stamp: Stamp::LAST };
+    assert!(pulls.says().contains(&Word::Shrunk(ended)));
+}

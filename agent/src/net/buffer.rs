@@ -1,0 +1,61 @@
+//! How much the kernel takes in before anybody reads it.
+
+use std::time::Duration;
+
+use rootstock_core::bandwidth::Rate;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+
+use super::Tcp;
+
+/// Bytes: what Linux gives to everyone (`net.core.rmem_max`). It keeps twice as
+/// much, for its own bookkeeping beside the payload.
+const BUFFER: usize = 212_992;
+
+/// Bounds what the kernel takes in ahead of a reader that keeps to a rate: it
+/// has left the registry, whatever becomes of the lease. The rate that the
+/// connection then carries at most; none where its buffer is the kernel's to
+/// grow, for such a bound can't be lifted again.
+pub(crate) fn hold_little(tcp: &Tcp, rate: Rate) -> Option<Rate> {
+    let carries = carried(tcp.round_trip).filter(|most| rate.get() <= most.get() / 2)?;
+    match set_socket_recv_buffer_size(&tcp.stream, BUFFER) {
+        Ok(()) => Some(carries),
+        Err(error) => {
+            tracing::debug!(%error, "a receive buffer stays as large as the kernel likes");
+            None
+        }
+    }
+}
+
+/// What the buffer carries: itself once in a round trip. None where that is no limit.
+fn carried(round_trip: Duration) -> Option<Rate> {
+    let in_a_second = (BUFFER as u128) * 1_000_000_000;
+    let rate = in_a_second.checked_div(round_trip.as_nanos())?;
+    u64::try_from(rate).ok().map(Rate::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::socket_recv_buffer_size;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_buffer_is_small_only_where_it_does_not_slow_a_pull_down() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let before = socket_recv_buffer_size(&stream).unwrap();
+        let mut tcp = Tcp { stream, round_trip: Duration::from_millis(10) };
+        let slow = Rate::new(21_299_200);
+        for rate in [Rate::MAX, slow, Rate::new(10_649_601)] {
+            assert_eq!(hold_little(&tcp, rate), None, "{rate}");
+        }
+        tcp.round_trip = Duration::ZERO;
+        assert_eq!(hold_little(&tcp, Rate::new(1)), None);
+        assert_eq!(socket_recv_buffer_size(&tcp.stream).unwrap(), before);
+        tcp.round_trip = Duration::from_millis(10);
+        assert_eq!(hold_little(&tcp, Rate::new(10_649_600)), Some(slow));
+        let after = socket_recv_buffer_size(&tcp.stream).unwrap();
+        assert!(after <= 2 * BUFFER && after != before, "{before} {after}");
+    }
+}
