@@ -6,6 +6,7 @@ mod agent_link;
 mod bundle;
 mod chart;
 mod contract;
+mod ctl;
 mod end_to_end;
 mod kube_api;
 mod leaders;

@@ -1,0 +1,147 @@
+//! What a watch has shown so far.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+use kube::runtime::watcher::{self, Event};
+
+use crate::runtime::Runtime;
+
+/// A watch that fails is begun again within 30 seconds, and a server that does
+/// not answer takes ten: one that has not failed for so long works. It says so
+/// by nothing but the next change.
+const TROUBLED: Duration = Duration::from_secs(60);
+
+/// All runtimes that are watched, by namespace and name.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    runtimes: BTreeMap<String, Runtime>,
+    /// What a list that is not complete has shown.
+    listing: BTreeMap<String, Runtime>,
+    listed: bool,
+    /// Why the watch failed last, and when.
+    trouble: Option<(Timestamp, String)>,
+}
+
+/// What became of one runtime.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It is there, or is another one.
+    Shown(Box<Runtime>),
+    /// It is gone.
+    Gone(Box<Runtime>),
+}
+
+impl Board {
+    /// Takes in one event, and says what changed by it.
+    pub(super) fn hear(
+        &mut self,
+        event: Result<Event<DynamicObject>, watcher::Error>,
+        now: Timestamp,
+    ) -> Vec<Change> {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.trouble = Some((now, error.to_string()));
+                return Vec::new();
+            }
+        };
+        self.trouble = None;
+        match event {
+            Event::Init => self.listing.clear(),
+            Event::InitApply(object) => {
+                let runtime = Runtime::read(&object);
+                self.listing.insert(runtime.path(), runtime);
+            }
+            Event::InitDone => return self.relisted(),
+            Event::Apply(object) => {
+                let runtime = Runtime::read(&object);
+                self.runtimes.insert(runtime.path(), runtime.clone());
+                return vec![Change::Shown(Box::new(runtime))];
+            }
+            Event::Delete(object) => {
+                let gone = self.runtimes.remove(&Runtime::read(&object).path());
+                return gone.map(|gone| Change::Gone(Box::new(gone))).into_iter().collect();
+            }
+        }
+        Vec::new()
+    }
+
+    fn relisted(&mut self) -> Vec<Change> {
+        let listing = std::mem::take(&mut self.listing);
+        let before = std::mem::replace(&mut self.runtimes, listing);
+        self.listed = true;
+        let gone = before.into_iter().filter(|(path, _)| !self.runtimes.contains_key(path));
+        let gone: Vec<_> = gone.map(|(_, gone)| Change::Gone(Box::new(gone))).collect();
+        let shown = self.runtimes.values().cloned().map(|one| Change::Shown(Box::new(one)));
+        shown.chain(gone).collect()
+    }
+
+    /// Whether it is known what there is.
+    pub(super) fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// Why it may be out of date.
+    pub(super) fn trouble(&self, now: Timestamp) -> Option<&str> {
+        let (at, why) = self.trouble.as_ref()?;
+        let since = now.as_second().saturating_sub(at.as_second());
+        (since < TROUBLED.as_secs().cast_signed()).then_some(why)
+    }
+
+    pub(super) fn runtimes(&self) -> Vec<Runtime> {
+        self.runtimes.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::runtime::tests::object;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn names(board: &Board) -> Vec<String> {
+        board.runtimes().into_iter().map(|runtime| runtime.name).collect()
+    }
+
+    #[test]
+    fn a_list_that_is_not_complete_takes_nothing_away() {
+        let mut board = Board::default();
+        let hear = |board: &mut Board, event| board.hear(Ok(event), at(0)).len();
+        let runtime = |name| object(name, json!({}));
+        assert_eq!(hear(&mut board, Event::Init), 0);
+        assert_eq!(hear(&mut board, Event::InitApply(runtime("a"))), 0);
+        assert!(!board.is_listed() && names(&board).is_empty());
+        assert_eq!(hear(&mut board, Event::InitDone), 1);
+        assert_eq!(hear(&mut board, Event::Apply(runtime("b"))), 1);
+        assert_eq!(hear(&mut board, Event::Init), 0);
+        assert_eq!(hear(&mut board, Event::InitApply(runtime("c"))), 0);
+        assert_eq!((board.is_listed(), names(&board)), (true, vec!["a".into(), "b".into()]));
+        // One is there, two are gone.
+        assert_eq!(hear(&mut board, Event::InitDone), 3);
+        assert_eq!(names(&board), ["c"]);
+        assert_eq!(hear(&mut board, Event::Delete(runtime("c"))), 1);
+        assert_eq!(hear(&mut board, Event::Delete(runtime("c"))), 0);
+    }
+
+    #[test]
+    fn trouble_is_over_with_the_next_change_or_when_none_came_for_a_minute() {
+        let mut board = Board::default();
+        let fail = |board: &mut Board, second| {
+            board.hear(Err(watcher::Error::NoResourceVersion), at(second));
+        };
+        fail(&mut board, 100);
+        assert!(board.trouble(at(100)).is_some() && board.trouble(at(159)).is_some());
+        assert_eq!(board.trouble(at(160)), None);
+        fail(&mut board, 200);
+        board.hear(Ok(Event::Apply(object("a", json!({})))), at(201));
+        assert_eq!(board.trouble(at(202)), None);
+    }
+}

@@ -1,0 +1,260 @@
+//! One runtime in full.
+
+use jiff::Timestamp;
+use rootstock_core::rollout::record::Digests;
+use rootstock_core::runtime_status::{Rollout, RuntimeStatus};
+use rootstock_core::status::Reason;
+
+use super::overview;
+use crate::args::Connection;
+use crate::runtime::{Condition, Runtime};
+use crate::table::table;
+use crate::text::{Line, Tone, wrapped};
+use crate::words::{self, ahead, bytes, quoted, span};
+
+/// The bar's cells.
+const BAR: usize = 30;
+/// How many digits of a digest tell it from others that people compare.
+const DIGITS: usize = 12;
+
+/// The page.
+pub(super) fn lines(
+    runtime: &Runtime,
+    connection: &Connection,
+    now: Timestamp,
+    width: Option<usize>,
+) -> Vec<Line> {
+    let title = format!("{} in {}", runtime.name, runtime.namespace);
+    let mut page = vec![Line::new(Tone::Strong, &title)];
+    page.extend(head(runtime, now));
+    if let Some(error) = &runtime.last_error {
+        page.extend(wrapped(error, "    ", width));
+    }
+    let status = runtime.status.as_ref();
+    if let Some(rollout) = status.and_then(|status| status.rollout.as_ref()) {
+        page.extend(title_of("Rollout"));
+        page.extend(self::rollout(rollout, now, width));
+        page.extend(section("Failed nodes", failed_nodes(rollout, now)));
+        page.extend(section("Held-up nodes", held_nodes(rollout)));
+    }
+    if let Some(status) = status {
+        page.extend(section("Nodes without it for longest", slow_nodes(status, now)));
+        let passed_over = status.passed_over.iter().flat_map(|one| wrapped(one, "  ", width));
+        page.extend(section("Of the providerConfig, nobody knows", passed_over.collect()));
+    }
+    page.extend(section("Conditions", conditions(runtime, now, width)));
+    page.extend(section("What can be asked of the rollout", commands(runtime, connection)));
+    page
+}
+
+fn head(runtime: &Runtime, now: Timestamp) -> Vec<Line> {
+    let mut head = vec![field("type", &format!("{} in pool {}", runtime.kind, runtime.pool))];
+    if runtime.deleting {
+        head.push(field("deleting", "nodes are asked to take it away"));
+    }
+    let Some(status) = &runtime.status else {
+        head.push(field("status", "the controller has said nothing yet"));
+        return head;
+    };
+    if let Some(bundle) = &status.bundle {
+        head.push(field("bundle", &format!("{} ({})", bundle.version, bundle.reference)));
+        head.push(field("", &digests(&bundle.digests)));
+    }
+    if !status.promoted.is_empty() {
+        head.push(field("promoted", &digests(&status.promoted)));
+    }
+    if let Some(operation) = &runtime.operation {
+        let when = operation.at.map(|at| format!(", {} ago", span(at, now))).unwrap_or_default();
+        let about = &operation.description;
+        head.push(field("operation", &format!("{} {}{when}", operation.kind, operation.state)));
+        if operation.state != "Succeeded" && !about.is_empty() {
+            head.push(field("", about));
+        }
+    }
+    let nodes = &status.nodes;
+    let phases = nodes.phases.iter().map(|(phase, count)| format!("{count} {phase}"));
+    let reasons = nodes.reasons.iter().map(|(reason, count)| format!("{count} {reason}"));
+    let more = |list: Vec<String>| match list.is_empty() {
+        true => String::new(),
+        false => format!("; {}", list.join(", ")),
+    };
+    let (phases, reasons) = (more(phases.collect()), more(reasons.collect()));
+    let ready = format!("{} of {} ready{phases}{reasons}", nodes.ready, nodes.selected);
+    head.push(field("nodes", &ready));
+    head
+}
+
+fn rollout(rollout: &Rollout, now: Timestamp, width: Option<usize>) -> Vec<Line> {
+    let (tone, phase) = words::phase(rollout);
+    let since = format!(", for {}", span(rollout.since, now));
+    let mut lines = vec![label("phase").and(tone, &phase).plain(&since)];
+    if rollout.phase.is_none() {
+        return lines;
+    }
+    if rollout.total > 0 {
+        let counts = [(rollout.in_flight, "in flight"), (rollout.left, "left")];
+        let others = [(rollout.away, "away"), (rollout.awaited, "not heard of yet")];
+        let counts = counts.iter().chain(&others).filter(|(count, _)| *count > 0);
+        let counts: String = counts.map(|(count, word)| format!(", {count} {word}")).collect();
+        let have = format!(" {} of {}{counts}", rollout.have, rollout.total);
+        lines.push(label("tried on").then(bar(rollout.have, rollout.total)).plain(&have));
+    }
+    if !rollout.candidate.is_empty() {
+        lines.push(field("candidate", &digests(&rollout.candidate)));
+        let tone = if rollout.failed > 0 { Tone::Bad } else { Tone::Plain };
+        let most = format!(", at most {}", rollout.budget);
+        lines.push(label("failed").and(tone, &rollout.failed.to_string()).plain(&most));
+    }
+    if rollout.held > 0 {
+        let held = format!("{}, at most {}", rollout.held, rollout.most_held);
+        lines.push(field("held up", &held));
+    }
+    if let Some(pull) = &rollout.pull {
+        let done = format!("{} of {}", bytes(pull.bytes_done), bytes(pull.bytes_total));
+        let rate = overview::rate(pull);
+        let at = if rate.width() > 0 { " at " } else { "" };
+        let end = pull.estimated_end.map(|end| format!(", done {}", ahead(end, now)));
+        let end = end.unwrap_or_default();
+        lines.push(field("pulled", &done).plain(at).then(rate).plain(&end));
+    }
+    if let Some(next) = rollout.next {
+        lines.push(field("looks again", &ahead(next, now)));
+    }
+    lines.extend(wrapped(&rollout.message, "  ", width));
+    lines
+}
+
+fn failed_nodes(rollout: &Rollout, now: Timestamp) -> Vec<Line> {
+    let row = |node: &rootstock_core::runtime_status::FailedNode| {
+        vec![
+            Line::plainly("  ").plain(&node.node),
+            Line::new(Tone::Bad, word(node.reason)),
+            Line::plainly(&format!("{} ago", span(node.at, now))),
+            Line::plainly(&node.message),
+        ]
+    };
+    let rows: Vec<_> = rollout.failures.iter().map(row).collect();
+    let unnamed = rollout.failed.saturating_sub(rollout.failures.len());
+    let mut lines = rows_below(&["  NODE", "REASON", "WHEN", "MESSAGE"], &rows);
+    if unnamed > 0 {
+        lines.push(Line::plainly(&format!("  and {unnamed} more")));
+    }
+    let reasons = rollout.failures.iter().filter_map(|node| node.reason);
+    lines.extend(advice(reasons));
+    lines
+}
+
+fn held_nodes(rollout: &Rollout) -> Vec<Line> {
+    let row = |node: &rootstock_core::runtime_status::HeldNode| {
+        vec![Line::plainly("  ").plain(&node.node), Line::new(Tone::Busy, word(node.reason))]
+    };
+    let rows: Vec<_> = rollout.held_nodes.iter().map(row).collect();
+    let unnamed = rollout.held.saturating_sub(rollout.held_nodes.len());
+    let mut lines = rows_below(&["  NODE", "REASON"], &rows);
+    if unnamed > 0 {
+        lines.push(Line::plainly(&format!("  and {unnamed} more")));
+    }
+    lines.extend(advice(rollout.held_nodes.iter().filter_map(|node| node.reason)));
+    lines
+}
+
+fn slow_nodes(status: &RuntimeStatus, now: Timestamp) -> Vec<Line> {
+    let row = |node: &rootstock_core::runtime_status::SlowNode| {
+        vec![
+            Line::plainly("  ").plain(&node.name),
+            Line::plainly(node.phase.as_str()),
+            node.reason.map(|reason| Line::new(Tone::Busy, reason.as_str())).unwrap_or_default(),
+            Line::plainly(&span(node.since, now)),
+        ]
+    };
+    let rows: Vec<_> = status.slowest_nodes.iter().map(row).collect();
+    rows_below(&["  NODE", "PHASE", "REASON", "FOR"], &rows)
+}
+
+fn conditions(runtime: &Runtime, now: Timestamp, width: Option<usize>) -> Vec<Line> {
+    let about = |condition: &Condition| {
+        let tone = match condition.status.as_str() {
+            "True" => Tone::Good,
+            "False" => Tone::Bad,
+            _ => Tone::Busy,
+        };
+        let since = condition.since.map(|since| format!(", for {}", span(since, now)));
+        let title = Line::plainly("  ").plain(&condition.kind).plain(" ");
+        let title = title.and(tone, &condition.status).plain(" ").plain(&condition.reason);
+        let mut lines = vec![title.and(Tone::Faint, &since.unwrap_or_default())];
+        lines.extend(wrapped(&condition.message, "    ", width));
+        lines
+    };
+    runtime.conditions.iter().flat_map(about).collect()
+}
+
+/// The exact command lines.
+fn commands(runtime: &Runtime, connection: &Connection) -> Vec<Line> {
+    if let Some(asked) = &runtime.asked {
+        let waits = format!("  {asked} was asked for, and the controller has not taken it up yet");
+        return vec![Line::plainly(&waits)];
+    }
+    let flag = |flag: &str, value: Option<String>| {
+        value.map(|value| format!(" {flag} {}", quoted(&value))).unwrap_or_default()
+    };
+    let file = connection.kubeconfig.as_ref().map(|path| path.display().to_string());
+    let context = flag("--context", connection.context.clone());
+    let whose = format!("{}{context}", flag("--kubeconfig", file));
+    let row = |verb: rootstock_core::rollout::record::Command| {
+        let (name, namespace) = (quoted(&runtime.name), quoted(&runtime.namespace));
+        let line = format!("  rootstock rollout {verb} {name} -n {namespace}{whose}");
+        vec![Line::plainly(&line), Line::new(Tone::Faint, words::effect(verb))]
+    };
+    let rows: Vec<_> = runtime.can().unwrap_or_default().into_iter().map(row).collect();
+    table(&["", ""], &rows).into_iter().skip(1).collect()
+}
+
+/// What to do about each reason, said once.
+fn advice(reasons: impl Iterator<Item = Reason>) -> Vec<Line> {
+    let mut known: Vec<_> = reasons.collect();
+    known.sort();
+    known.dedup();
+    let line = |reason: &Reason| Line::plainly(&format!("  {reason}: {}", reason.advice()));
+    known.iter().map(line).collect()
+}
+
+fn rows_below(titles: &[&str], rows: &[Vec<Line>]) -> Vec<Line> {
+    if rows.is_empty() { Vec::new() } else { table(titles, rows) }
+}
+
+/// Lines below a title; nothing where there are none.
+fn section(title: &str, lines: Vec<Line>) -> Vec<Line> {
+    if lines.is_empty() {
+        return lines;
+    }
+    title_of(title).into_iter().chain(lines).collect()
+}
+
+fn title_of(title: &str) -> [Line; 2] {
+    [Line::default(), Line::new(Tone::Strong, title)]
+}
+
+fn label(name: &str) -> Line {
+    Line::new(Tone::Faint, &format!("  {name:<12}"))
+}
+
+fn field(name: &str, value: &str) -> Line {
+    label(name).plain(value)
+}
+
+fn bar(have: usize, total: usize) -> Line {
+    let full = (have.min(total) * BAR).checked_div(total).unwrap_or(0);
+    let (done, rest) = ("#".repeat(full), ".".repeat(BAR - full));
+    Line::plainly("[").and(Tone::Good, &done).and(Tone::Faint, &rest).plain("]")
+}
+
+fn digests(digests: &Digests) -> String {
+    let short = |digest: &rootstock_core::digest::Digest| digest.hex()[..DIGITS].to_owned();
+    let all = digests.iter().map(|(of, digest)| format!("{of} sha256:{}…", short(digest)));
+    all.collect::<Vec<_>>().join(", ")
+}
+
+fn word(reason: Option<Reason>) -> &'static str {
+    // A newer controller has a word that this version does not know.
+    reason.map_or("(unknown)", Reason::as_str)
+}
