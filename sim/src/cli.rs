@@ -79,12 +79,19 @@ pub fn main() -> ExitCode {
     match all(&args, &mut io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // Whoever read it has seen enough.
+        Err(error) if is_closed(&error) => ExitCode::from(2),
         Err(error) => {
             // stderr may be closed, and there is nobody else to tell.
             let _ = writeln!(io::stderr(), "cargo sim: {error:#}");
             ExitCode::from(2)
         }
     }
+}
+
+fn is_closed(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn all(args: &Args, out: &mut impl Write) -> anyhow::Result<bool> {

@@ -135,3 +135,61 @@ impl Laws {
         self.tried.insert((number, digest));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rootstock_core::rollout::record::Slot;
+
+    use super::*;
+
+    fn slot(node: &str, digest: &str, until: u64) -> Slot {
+        Slot {
+            node: node.parse().unwrap(),
+            digest: Digest::of(digest.as_bytes()),
+            until: clock::wall(Duration::from_secs(until)),
+            more: serde_json::Map::new(),
+        }
+    }
+
+    fn state(slots: &[Slot]) -> State {
+        State { slots: slots.to_vec(), ..State::default() }
+    }
+
+    #[test]
+    fn a_slot_that_is_given_twice_is_seen() {
+        let (one, none) = (slot("uid-1", "new", 60), state(&[]));
+        let later = slot("uid-1", "new", 90);
+        let cases: [(&[Slot], &[Slot], bool, u64); 5] = [
+            (&[], std::slice::from_ref(&one), false, 0),
+            (std::slice::from_ref(&one), std::slice::from_ref(&one), false, 0),
+            // While another one is out, two at once, and of what was tried.
+            (std::slice::from_ref(&one), std::slice::from_ref(&later), false, 1),
+            (&[], &[one.clone(), later.clone()], false, 1),
+            (&[], std::slice::from_ref(&later), true, 1),
+        ];
+        for (before, after, tried, twice) in cases {
+            let mut laws = Laws::new(1);
+            laws.know("uid-1".parse().unwrap(), 1);
+            if tried {
+                laws.tried(1, one.digest);
+            }
+            laws.recorded(&state(before), &state(after), Duration::ZERO);
+            assert_eq!(laws.count(Law::SlotsTwice), twice, "{before:?} {after:?}");
+            laws.recorded(&state(after), &none, Duration::ZERO);
+            assert_eq!(laws.count(Law::SlotsTwice), twice, "one that comes back is none");
+        }
+    }
+
+    #[test]
+    fn a_node_that_activates_what_it_has_no_slot_for_is_seen() {
+        let uid: Uid = "uid-1".parse().unwrap();
+        let recorded = state(&[slot("uid-1", "new", 60)]);
+        let cases = [("new", 59, 0), ("new", 60, 1), ("old", 1, 1)];
+        for (digest, at, without) in cases {
+            let mut laws = Laws::new(1);
+            let digest = Digest::of(digest.as_bytes());
+            laws.began(&uid, digest, &recorded, Duration::from_secs(at));
+            assert_eq!(laws.count(Law::WithoutSlot), without, "{digest} {at}");
+        }
+    }
+}

@@ -197,3 +197,48 @@ fn higher(one: Limit, other: Limit) -> Limit {
 fn bytes(of: u128) -> f64 {
     of as f64 / 1e9
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::limit;
+
+    fn flow(allowed: u64, rate: u64) -> Flow {
+        Flow { allowed, rate, waits: allowed == 0 }
+    }
+
+    #[test]
+    fn what_flows_is_counted_to_the_byte_and_what_is_over_is_seen() {
+        let budgets = Budgets { seed: limit(100), node: limit(80), ..Budgets::default() };
+        let mut meter = Meter::new(budgets, 1);
+        let second = Duration::from_secs(1);
+        assert_eq!(meter.change(0, Flow::default(), flow(60, 50)), None);
+        meter.pass(second);
+        assert_eq!((meter.moved(), meter.over()), (50.0, 0.0));
+        let over = meter.change(0, Flow::default(), flow(41, 41)).unwrap();
+        assert!(over.contains("101 B/s may flow to the seed"), "{over}");
+        meter.pass(second * 3);
+        assert_eq!((meter.moved(), meter.over()), (232.0, 2.0));
+        let over = meter.change(0, flow(41, 41), flow(81, 1)).unwrap();
+        assert!(over.contains("seed"), "{over}");
+        assert_eq!(meter.change(0, flow(81, 1), flow(0, 0)), None);
+        let over = meter.change(0, flow(60, 50), flow(81, 50)).unwrap();
+        assert!(over.contains("a node"), "{over}");
+    }
+
+    #[test]
+    fn lowered_budgets_bind_once_what_was_granted_before_has_ended() {
+        let budgets = |seed| Budgets { seed: limit(seed), ..Budgets::default() };
+        let mut meter = Meter::new(budgets(100), 1);
+        meter.change(0, Flow::default(), flow(100, 100));
+        meter.set(budgets(50));
+        meter.pass(Duration::from_secs(1));
+        assert_eq!((meter.over(), meter.fits_after()), (0.0, None));
+        assert!(meter.fits().is_some(), "it flows on");
+        meter.pass(Duration::from_secs(2));
+        assert_eq!(meter.over(), 50.0);
+        meter.change(0, flow(100, 100), flow(50, 50));
+        assert_eq!(meter.fits_after(), Some(Duration::from_secs(2)));
+        assert_eq!(meter.fits(), None);
+    }
+}

@@ -190,7 +190,7 @@ fn runtime() -> RuntimeType {
 /// How long the controller waits between looks: a fraction of what it can do.
 fn pace(nodes: usize) -> Duration {
     Duration::from_millis(100)
-        + Duration::from_micros(60) * u32::try_from(nodes).unwrap_or(u32::MAX)
+        + Duration::from_micros(100) * u32::try_from(nodes).unwrap_or(u32::MAX)
 }
 
 impl Plan {

@@ -136,23 +136,23 @@ fn axes(
         top - 6.0,
         bottom + 32.0,
     )?;
-    for tick in ticks(most) {
+    for (tick, says) in ticks(most) {
         let y = bottom - tick / most * height;
         writeln!(
             svg,
             r##"<line x1="{}" y1="{y:.1}" x2="{left}" y2="{y:.1}" stroke="#444"/>
-<text x="{}" y="{:.1}" text-anchor="end">{tick}</text>"##,
+<text x="{}" y="{:.1}" text-anchor="end">{says}</text>"##,
             left - 5.0,
             left - 8.0,
             y + 4.0,
         )?;
     }
-    for tick in ticks(seconds) {
+    for (tick, says) in ticks(seconds) {
         let x = left + tick / seconds * width;
         writeln!(
             svg,
             r##"<line x1="{x:.1}" y1="{bottom}" x2="{x:.1}" y2="{}" stroke="#444"/>
-<text x="{x:.1}" y="{}" text-anchor="middle">{tick}</text>"##,
+<text x="{x:.1}" y="{}" text-anchor="middle">{says}</text>"##,
             bottom + 5.0,
             bottom + 18.0,
         )?;
@@ -180,9 +180,11 @@ fn legend(svg: &mut String) -> fmt::Result {
 }
 
 /// Round numbers from 0 to at most `most`, four to ten of them.
-fn ticks(most: f64) -> impl Iterator<Item = f64> {
+fn ticks(most: f64) -> impl Iterator<Item = (f64, String)> {
     let power = 10_f64.powf((most / 5.0).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
     let step = step.into_iter().find(|step| most / step <= 8.0).unwrap_or(most);
-    (0..=10_u32).map(move |number| f64::from(number) * step).take_while(move |tick| *tick <= most)
+    let places = usize::from(step < 1.0);
+    let ticks = (0..=10_u32).map(move |number| f64::from(number) * step);
+    ticks.take_while(move |tick| *tick <= most).map(move |tick| (tick, format!("{tick:.places$}")))
 }

@@ -175,6 +175,7 @@ impl Controller {
             turn.effects.push(Effect::Look(shoot, self.begun + AWAITED));
         }
         self.read(Key::Rings, turn);
+        turn.effects.push(Effect::Rings(turn.now));
         let pullers = self.known.iter().flatten().map(|known| known.puller.node.clone());
         let told = Told::Expected(pullers.collect());
         self.tell(told, turn);
