@@ -1,0 +1,7 @@
+//! `cargo sim`: thousands of nodes in virtual time.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rootstock_sim::cli::main()
+}
