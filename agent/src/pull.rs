@@ -63,11 +63,12 @@ pub(crate) struct Pull {
 
 /// A stream to the controller. Dropping it says that it has ended.
 #[derive(Debug)]
-pub(crate) struct Stream<'a>(&'a Pulls);
+#[must_use = "the stream ends when this is dropped"]
+pub struct Stream<'a>(&'a Pulls);
 
 /// What is to be said to the controller.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Word {
+pub enum Word {
     /// A rate is wanted, or wanted for longer.
     Asks(Request),
     /// A rate is kept to, or was given back.
@@ -123,13 +124,13 @@ impl Pulls {
     }
 
     /// A stream begins: what its Hello says.
-    pub(crate) fn connect(&self) -> (Stream<'_>, Vec<Held>) {
+    pub fn connect(&self) -> (Stream<'_>, Vec<Held>) {
         let held = self.0.as_ref().map(|shared| shared.state().hello(shared.clock.now()));
         (Stream(self), held.unwrap_or_default())
     }
 
     /// Whether the controller grants, as each of its messages says.
-    pub(crate) fn controller(&self, grants: bool) {
+    pub fn controller(&self, grants: bool) {
         let Some(shared) = &self.0 else { return };
         if shared.state().controller(grants) {
             shared.changed.notify_waiters();
@@ -138,7 +139,7 @@ impl Pulls {
     }
 
     /// The controller grants. What is to be answered at once.
-    pub(crate) fn heard(&self, grant: &Grant) -> Option<Shrunk> {
+    pub fn heard(&self, grant: &Grant) -> Option<Shrunk> {
         let shared = self.0.as_ref()?;
         let answer = shared.state().heard(grant, shared.clock.now());
         shared.changed.notify_waiters();
@@ -146,8 +147,8 @@ impl Pulls {
         answer
     }
 
-    /// Waits until there is something to say.
-    pub(crate) async fn due(&self) {
+    /// Waits until there is something to say. Cancel-safe.
+    pub async fn due(&self) {
         let Some(shared) = &self.0 else { return std::future::pending().await };
         loop {
             let due = shared.state().due();
@@ -165,7 +166,7 @@ impl Pulls {
     }
 
     /// What is to be said now. It is to be sent at once.
-    pub(crate) fn says(&self) -> Vec<Word> {
+    pub fn says(&self) -> Vec<Word> {
         let Some(shared) = &self.0 else { return Vec::new() };
         shared.state().says(shared.clock.now())
     }

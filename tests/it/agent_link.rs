@@ -2,6 +2,7 @@
 //! token, takes what it is sent, reports, and comes back after each break.
 
 pub(crate) mod controller;
+mod pulls;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +28,12 @@ use controller::{HOST, Seen, Server, World, token};
 const LIMIT: Duration = Duration::from_secs(30);
 
 async fn bundle(registry: &Registry, work: &Path) -> DesiredBundle {
+    bundle_of(registry, work, &Tiny::new("gvisor", "1")).await
+}
+
+async fn bundle_of(registry: &Registry, work: &Path, tiny: &Tiny<'_>) -> DesiredBundle {
     let client = Client::new(&registry.as_desired("main")).unwrap();
-    let built = Tiny::new("gvisor", "1").build(work).await.unwrap();
+    let built = tiny.build(work).await.unwrap();
     let (repository, tag) = ("rootstock/gvisor".parse().unwrap(), "1".parse().unwrap());
     client.push(&repository, &tag, &[built]).await.unwrap();
     let architecture = Architecture::of_this_machine().unwrap();

@@ -66,7 +66,7 @@ pub(super) fn code(error: &LinkError) -> Option<Code> {
 }
 
 /// The pauses of one agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pauses(Duration);
 
 impl Default for Pauses {

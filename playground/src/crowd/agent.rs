@@ -11,9 +11,11 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
 use rootstock_agent::link::{Cause, Pauses};
+use rootstock_agent::pull::{Pulls, Word};
 use rootstock_controller::identity::NodeId;
 use rootstock_controller::identity::ca::{NODE_LIFETIME, ShootCa};
-use rootstock_core::desired::{Desired, Generation, Offer, offer};
+use rootstock_core::bandwidth::{Grant, Held};
+use rootstock_core::desired::{Desired, DesiredContent, Generation, Offer, offer};
 use rootstock_core::digest::Digest;
 use rootstock_core::status::{BundleReport, Phase};
 use rootstock_proto::desired::content_hash;
@@ -25,7 +27,7 @@ use rootstock_proto::{PROTOCOL, v1};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,9 +59,13 @@ impl Node {
 }
 
 /// An agent that takes what it is sent and says that it is there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Agent {
     node: Arc<Mutex<Node>>,
+    /// How fast it may pull; without bounds where it pulls nothing.
+    pub(super) pulls: Pulls,
+    /// What it should have, for whoever pulls it.
+    pub(super) wanted: watch::Sender<DesiredContent>,
     shared: Arc<Shared>,
     tls: Arc<ClientConfig>,
     pauses: Pauses,
@@ -88,7 +94,14 @@ impl Agent {
         let tls = tls(&key, issued.certificate, shared.roots.clone())?;
         let draws =
             u64::from_le_bytes(Digest::of(id.to_spiffe().as_bytes()).as_bytes()[..8].try_into()?);
-        Ok(Self { node, shared, tls, pauses: Pauses::default(), draws })
+        let (pulls, wanted, pauses) =
+            (Pulls::unbounded(), watch::Sender::default(), Pauses::default());
+        Ok(Self { node, pulls, wanted, shared, tls, pauses, draws })
+    }
+
+    /// The same that pulls as these may.
+    pub(super) fn with_pulls(self, pulls: Pulls) -> Self {
+        Self { pulls, ..self }
     }
 
     pub(super) async fn run(mut self) {
@@ -163,7 +176,8 @@ impl Agent {
         let channel = self.connect().await?;
         let mut client = FleetClient::new(channel.clone());
         let (say, said) = mpsc::channel(4);
-        say.send(message(Kind::Hello(self.hello()))).await?;
+        let (_stream, leases) = self.pulls.connect();
+        say.send(message(Kind::Hello(self.hello(&leases)))).await?;
         let mut hear = client.sync(ReceiverStream::new(said)).await?.into_inner();
         let _connected = Connected::new(&self.shared);
         // What is known is said at once: a new controller sends nothing that
@@ -186,6 +200,16 @@ impl Agent {
                         Err(error)
                     }
                 },
+                // Cancel-safe: it only waits. What is due is sent at once.
+                () = self.pulls.due() => {
+                    for word in self.pulls.says() {
+                        say.send(message(match word {
+                            Word::Asks(request) => Kind::PullRequest((&request).into()),
+                            Word::Shrunk(shrunk) => Kind::GrantShrunk((&shrunk).into()),
+                        })).await?;
+                    }
+                    continue;
+                }
                 // Cancel-safe: a change stays unseen until it is borrowed.
                 _ = at_work.changed() => {
                     let done = !*at_work.borrow_and_update();
@@ -198,6 +222,7 @@ impl Agent {
             };
             let Ok(Some(heard)) = heard else { return Ok(Ended::Lost) };
             let epoch = heard.epoch;
+            self.pulls.controller(heard.grants);
             match heard.kind {
                 Some(Said::Desired(wire)) => {
                     for answer in self.take(epoch, wire) {
@@ -208,13 +233,18 @@ impl Agent {
                     let after = goodbye.reconnect_after.and_then(|after| after.try_into().ok());
                     return Ok(Ended::Goodbye(after.unwrap_or_default()));
                 }
-                Some(Said::PullGrant(_) | Said::Slot(_) | Said::Retry(_) | Said::Resync(_))
-                | None => {}
+                Some(Said::PullGrant(wire)) => {
+                    let shrunk = self.pulls.heard(&Grant::try_from(wire)?);
+                    if let Some(shrunk) = shrunk {
+                        say.send(message(Kind::GrantShrunk((&shrunk).into()))).await?;
+                    }
+                }
+                Some(Said::Slot(_) | Said::Retry(_) | Said::Resync(_)) | None => {}
             }
         }
     }
 
-    fn hello(&self) -> v1::Hello {
+    fn hello(&self, leases: &[Held]) -> v1::Hello {
         let held = self.node().held;
         v1::Hello {
             protocol: Some(PROTOCOL),
@@ -222,6 +252,7 @@ impl Agent {
             architecture: "amd64".to_owned(),
             generation: held.map_or(0, |(generation, _)| generation.0),
             content_hash: held.map_or_else(Vec::new, |(_, content)| content.as_bytes().to_vec()),
+            grants: leases.iter().map(Into::into).collect(),
             ..v1::Hello::default()
         }
     }
@@ -245,6 +276,7 @@ impl Agent {
         let bundles: Vec<_> = desired.content.bundles.iter().map(report).collect();
         node.held = Some((generation, content));
         node.bundles = bundles;
+        self.wanted.send_replace(desired.content);
         // Who is at work reports when it is done.
         let report = (!*self.shared.at_work.borrow()).then(|| node.report()).flatten();
         drop(node);

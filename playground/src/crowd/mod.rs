@@ -5,6 +5,7 @@
 //!  Crowd ─ n × agent: connect ─ Hello ─▶ controller
 //!            ▲ pauses as real agents do      │ Desired
 //!            └── what it holds ◀─────────────┘ ─▶ Accept, Report (all is proven)
+//!            └── Download, where they pull: the agent's own fetcher, by real grants
 //!  Relay: a port that leads to another one, or into silence, as a network does
 //! ```
 //!
@@ -12,17 +13,23 @@
 //! sees of ten thousand nodes is.
 
 mod agent;
+mod download;
 mod relay;
 
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rootstock_agent::pull::Pulls;
 use rootstock_controller::identity::ca::ShootCa;
 use rustls::RootCertStore;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use agent::{Agent, Node};
+use download::Download;
+pub use download::{Done, Downloads};
 pub use relay::{Leads, Relay};
 
 /// What the agents of a crowd connect to.
@@ -61,6 +68,18 @@ pub struct Crowd {
     nodes: Vec<Arc<Mutex<Node>>>,
     waiting: Vec<Agent>,
     agents: JoinSet<()>,
+    /// Those that pull, by their numbers, and what they pull.
+    pulling: Vec<Pulling>,
+    downloads: Option<Arc<Downloads>>,
+}
+
+/// An agent that pulls.
+#[derive(Debug)]
+struct Pulling {
+    agent: Agent,
+    /// Whether it stands still.
+    held: watch::Sender<bool>,
+    tasks: [AbortHandle; 2],
 }
 
 /// What all agents of a crowd share.
@@ -96,14 +115,58 @@ impl Crowd {
             held.push(Arc::clone(&node));
             waiting.push(Agent::new(ca, &id, node, Arc::clone(&shared))?);
         }
-        Ok(Self { shared, nodes: held, waiting, agents: JoinSet::new() })
+        let (agents, pulling) = (JoinSet::new(), Vec::new());
+        Ok(Self { shared, nodes: held, waiting, agents, pulling, downloads: None })
+    }
+
+    /// The same whose agents pull what they should have. They have yet to begin.
+    #[must_use]
+    pub fn with_downloads(self, downloads: Arc<Downloads>) -> Self {
+        Self { downloads: Some(downloads), ..self }
     }
 
     /// Lets all agents begin at once.
     pub fn begin(&mut self) {
-        for agent in self.waiting.drain(..) {
-            self.agents.spawn(agent.run());
+        for agent in std::mem::take(&mut self.waiting) {
+            if let Some(downloads) = self.downloads.clone() {
+                let pulling = self.start(agent, downloads, self.pulling.len());
+                self.pulling.push(pulling);
+            } else {
+                self.agents.spawn(agent.run());
+            }
         }
+    }
+
+    /// The agents with these numbers die, and others begin in their places,
+    /// with what was on the node's disk.
+    pub fn kill(&mut self, numbers: Range<usize>) {
+        let Some(downloads) = self.downloads.clone() else { return };
+        for number in numbers {
+            let pulling = &self.pulling[number];
+            pulling.tasks.iter().for_each(AbortHandle::abort);
+            let agent = pulling.agent.clone();
+            self.pulling[number] = self.start(agent, Arc::clone(&downloads), number);
+        }
+    }
+
+    /// Whether the agents with these numbers stand still from now on, as
+    /// stopped processes do: nothing of them is done, and time goes on.
+    pub fn hold(&self, numbers: Range<usize>, held: bool) {
+        for pulling in &self.pulling[numbers] {
+            pulling.held.send_replace(held);
+        }
+    }
+
+    fn start(&mut self, agent: Agent, downloads: Arc<Downloads>, number: usize) -> Pulling {
+        let agent = agent.with_pulls(Pulls::granted());
+        let (wanted, pulls) = (agent.wanted.subscribe(), agent.pulls.clone());
+        let download = Download { number, downloads, wanted, pulls };
+        let held = watch::Sender::new(false);
+        let tasks = [
+            self.agents.spawn(unless_held(held.subscribe(), agent.clone().run())),
+            self.agents.spawn(unless_held(held.subscribe(), download.run())),
+        ];
+        Pulling { agent, held, tasks }
     }
 
     /// From here on, whether nodes are at work on what they are sent: they take
@@ -146,5 +209,19 @@ impl Crowd {
                 .any(|b| b.version == version)
         };
         self.nodes.iter().filter(holds).count()
+    }
+}
+
+/// Does the work while it is not held.
+async fn unless_held(mut held: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    let mut work = pin!(work);
+    // The sender ends with the crowd, and with it all of this.
+    while held.wait_for(|held| !held).await.is_ok() {
+        tokio::select! {
+            biased;
+            // Cancel-safe, both: the one waits, the other goes on where it was.
+            _ = held.wait_for(|held| *held) => {}
+            () = &mut work => return,
+        }
     }
 }

@@ -13,6 +13,7 @@
 mod answer;
 mod body;
 mod faults;
+mod gauge;
 mod routes;
 mod server;
 mod store;
@@ -30,6 +31,7 @@ use base64::prelude::BASE64_STANDARD;
 use rootstock_core::digest::Digest;
 
 pub use faults::{Fault, Faults, Target};
+pub use gauge::Gauge;
 
 use body::Meter;
 use server::Server;

@@ -60,6 +60,7 @@ impl Node {
 
     /// Counts what came up to this moment.
     pub(super) fn settle(&mut self, now: Duration) {
+        let clock = self.traits.clock;
         let Some(pull) = &mut self.pull else { return };
         let flowed = now.min(pull.until).saturating_sub(pull.since);
         let came = (flowed.as_nanos() * u128::from(pull.rate)).min(pull.left);
@@ -68,7 +69,7 @@ impl Node {
         pull.part += came;
         let bytes = u64::try_from(pull.part / BYTE).unwrap_or(u64::MAX);
         pull.part %= BYTE;
-        self.holder.came(pull.id, bytes);
+        self.holder.came(pull.id, bytes, clock.says(now));
         self.refresh(now);
     }
 

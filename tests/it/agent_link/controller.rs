@@ -42,7 +42,6 @@ pub(crate) struct World {
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     pub(crate) desired: watch::Sender<Option<Offered>>,
     pub(crate) seen: watch::Sender<Seen>,
-    /// Without budgets, it grants whatever is asked for.
     bandwidth: Arc<Bandwidth>,
 }
 
@@ -60,6 +59,11 @@ pub(crate) struct Seen {
 impl World {
     /// A shoot with a CA of its own.
     pub(crate) fn new() -> Arc<Self> {
+        Self::with_budgets(Budgets::default())
+    }
+
+    /// The same with limits of what is pulled.
+    pub(crate) fn with_budgets(budgets: Budgets) -> Arc<Self> {
         let (name, now): (ShootName, _) = ("shoot--garden--one".parse().unwrap(), Timestamp::now());
         let ca = Arc::new(ShootCa::generate(&name, now).unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -73,7 +77,7 @@ impl World {
             asked,
             desired: watch::Sender::new(None),
             seen: watch::Sender::default(),
-            bandwidth: Arc::new(Bandwidth::new(Budgets::default())),
+            bandwidth: Arc::new(Bandwidth::new(budgets)),
         })
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Replicas {
     client: Client,
     nodes: Vec<NodeId>,
     service: watch::Receiver<Option<SocketAddr>>,
-    catalog: PathBuf,
+    pub(crate) catalog: PathBuf,
     registry: Registry,
     limit: Duration,
     _actors: JoinSet<()>,
