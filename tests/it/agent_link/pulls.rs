@@ -47,7 +47,7 @@ async fn what_leaves_the_registry_keeps_to_the_grants() {
         ..DesiredContent::default()
     };
     let content = Arc::new(content.into());
-    world.desired.send_replace(Some(Offered { generation: Generation(1), content }));
+    world.desired.send_replace(Some(Offered { generation: Generation(1), content, slot: None }));
 
     let loaded = |seen: &Seen| seen.reports.get("gvisor").is_some_and(|r| r.phase == Phase::Loaded);
     let mut none = Instant::now();
