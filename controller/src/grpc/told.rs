@@ -69,7 +69,7 @@ mod tests {
                 let seconds = slot.activate_within.unwrap_or_default().seconds;
                 format!("slot {} for {seconds} s", slot.generation)
             }
-            _ => "?".to_owned(),
+            Kind::PullGrant(_) | Kind::Resync(_) | Kind::Goodbye(_) => "?".to_owned(),
         };
         std::iter::from_fn(|| told.next(latest).map(word)).collect()
     }

@@ -72,7 +72,7 @@ impl Stay {
             taints.any(|taint| taint.key == key)
         };
         let labels = object.metadata.labels.as_ref();
-        let changed = |label: &&str| labels.is_some_and(|labels| labels.contains_key(*label));
+        let changed = |label: &str| labels.is_some_and(|labels| labels.contains_key(label));
         let cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
         let conditions = object.status.as_ref().and_then(|status| status.conditions.as_ref());
         let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready");
@@ -82,7 +82,7 @@ impl Stay {
             leaving: cordoned
                 || object.metadata.deletion_timestamp.is_some()
                 || has(DELETED_BY_AUTOSCALER)
-                || CHANGED_IN_PLACE.iter().any(|label| changed(&label)),
+                || CHANGED_IN_PLACE.iter().any(|label| changed(label)),
         }
     }
 }

@@ -19,14 +19,22 @@ pub(super) fn said(nodes: Condition, progress: &Progress) -> Condition {
         Phase::Halted(_) | Phase::Stopped | Phase::PromotedFails => {
             (ConditionStatus::False, Reason::Halted.as_str())
         }
+        Phase::Idle | Phase::Deleting | Phase::Unknown => return nodes,
         // Every node has it: nothing waits for the rollout.
         _ if nodes.status == ConditionStatus::True => return nodes,
-        Phase::Idle | Phase::Deleting | Phase::Unknown => return nodes,
         // What stops nodes says more than that their rollout stands still.
         Phase::Paused | Phase::Frozen if nodes.status == ConditionStatus::Progressing => {
             (nodes.status, Reason::Paused.as_str())
         }
-        _ => (nodes.status, nodes.reason.as_str()),
+        Phase::Paused
+        | Phase::Frozen
+        | Phase::Unread
+        | Phase::Canary
+        | Phase::Soaking { .. }
+        | Phase::Wave { .. }
+        | Phase::WaitingForRing
+        | Phase::WaitingForWindow
+        | Phase::Blocked => (nodes.status, nodes.reason.as_str()),
     };
     let mut text = words(progress);
     let _ = write!(text, "; {}", nodes.message);

@@ -18,8 +18,10 @@ fn known() -> Bundles {
     [(("gvisor".parse().unwrap(), older("gvisor").digest), older("gvisor"))].into()
 }
 
-fn turns(of: &[(&str, Option<&[u8]>, Option<&[u8]>)]) -> Turns {
-    let digest = |bytes: &Option<&[u8]>| bytes.map(Digest::of);
+type Content<'a> = Option<&'a [u8]>;
+
+fn turns(of: &[(&str, Content<'_>, Content<'_>)]) -> Turns {
+    let digest = |bytes: &Content<'_>| bytes.map(Digest::of);
     let turn = |give, prefetch| Turn { give: digest(give), prefetch: digest(prefetch) };
     of.iter().map(|(name, give, prefetch)| (name.parse().unwrap(), turn(give, prefetch))).collect()
 }
