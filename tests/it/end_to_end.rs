@@ -4,6 +4,7 @@
 //! * [`crashes`]: kill -9 at a few points ends in the same state
 //! * [`bad_input`]: each says what is wrong with whom, and the rest goes on
 //! * [`settings`]: what a user writes into providerConfig reaches the node
+//! * [`operator`]: what `rootstock` asks for is carried out
 //! * [`command`]: `rootstock-playground up` as a person or a script calls it
 
 mod bad_input;
@@ -11,4 +12,5 @@ mod command;
 mod crashes;
 mod fixture;
 mod journey;
+mod operator;
 mod settings;
