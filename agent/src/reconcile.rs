@@ -259,7 +259,7 @@ impl Reconciler {
         let whole = plan(&content, &seen.observed);
         let (generation, desired) = (held.desired.generation, &held.desired.content);
         let queued = self.queued(generation, &content, &whole);
-        let waiting = Waiting { refused: &refused, queued: &queued, failures: &self.failures };
+        let waiting = self.waiting(&refused, &queued);
         self.reports.outlook(generation, &whole, desired, &seen, waiting);
         if let Err(obstacle) =
             seen.containerd.as_ref().map(drop).and_then(|()| seen.config.as_ref().map(drop))
@@ -303,7 +303,7 @@ impl Reconciler {
             let whole = plan(&content, &seen.observed);
             let desired = &held.desired.content;
             let queued = self.queued(generation, &content, &whole);
-            let waiting = Waiting { refused: &refused, queued: &queued, failures: &self.failures };
+            let waiting = self.waiting(&refused, &queued);
             self.reports.outlook(generation, &whole, desired, &seen, waiting);
             let due: Vec<&(DesiredBundle, Layout)> = layouts
                 .values()
@@ -351,6 +351,14 @@ impl Reconciler {
         }
         tracing::warn!("the node does not come to rest: something else changes it");
         REST
+    }
+
+    fn waiting<'a>(
+        &'a self,
+        refused: &'a Refused,
+        queued: &'a BTreeSet<RuntimeType>,
+    ) -> Waiting<'a> {
+        Waiting { refused, queued, failures: &self.failures, ahead: &self.ahead }
     }
 
     /// Fetches bundles side by side, each to its end or failure. False when

@@ -32,6 +32,8 @@ pub(super) struct Waiting<'a> {
     pub(super) queued: &'a BTreeSet<RuntimeType>,
     /// What failed.
     pub(super) failures: &'a Failures,
+    /// What failed of that which comes ahead.
+    pub(super) ahead: &'a Failures,
 }
 
 /// What a pull says that may not come yet.
@@ -102,7 +104,7 @@ impl Reports {
                 let unknown = *outlook == Outlook::Removed && seen.containerd.is_err();
                 let outlook = if unknown { &Outlook::Removing } else { outlook };
                 say(&mut now, outlook, seen, waiting);
-                say_ahead(&mut now, content, &seen.observed, before.get(runtime));
+                say_ahead(&mut now, content, &seen.observed, before.get(runtime), waiting.ahead);
                 if let Outlook::InUse(pods) = outlook {
                     report.in_use.insert(runtime.clone(), pods.clone());
                 }
@@ -247,7 +249,7 @@ fn installed(seen: &Observed) -> Vec<(RuntimeType, Digest, bool)> {
 }
 
 fn say(now: &mut BundleReport, outlook: &Outlook, seen: &Seen, waiting: Waiting<'_>) {
-    let Waiting { refused, queued, failures } = waiting;
+    let Waiting { refused, queued, failures, .. } = waiting;
     let Seen { observed, proven, .. } = seen;
     now.handlers = observed
         .owned
@@ -326,6 +328,7 @@ fn say_ahead(
     content: &DesiredContent,
     seen: &Observed,
     before: Option<&BundleReport>,
+    failures: &Failures,
 ) {
     now.fetched = None;
     let Some(ahead) = content.prefetch.iter().find(|ahead| *ahead.runtime() == now.runtime) else {
@@ -344,6 +347,8 @@ fn say_ahead(
         };
         if complete {
             now.bytes_done = now.bytes_total;
+        } else if let Some(failure) = failures.of(&now.runtime) {
+            fail(now, failure);
         }
     }
 }

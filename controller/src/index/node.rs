@@ -395,6 +395,10 @@ impl Index {
         }
         node.held = held;
         node.connection = Connection::Open;
+        if held.is_none() {
+            // It has nothing, and says so by that: it reports on what it is sent.
+            node.reports.get_or_insert_default();
+        }
         node.reported = Generation::default();
         // It is sent everything again, and answers again.
         node.refused = None;

@@ -180,7 +180,7 @@ fn bundle_view(runtime: String, reference: String, resolution: &Resolution) -> B
 fn node_views(name: &ShootName, shoot: &Shoot) -> Vec<NodeView> {
     let mut views = BTreeMap::new();
     for (node_name, node) in &shoot.nodes {
-        if node.assigned.verdicts.is_empty() && node.reports.is_none() {
+        if node.assigned.verdicts.is_empty() && node.reports.as_ref().is_none_or(Vec::is_empty) {
             continue;
         }
         let reports = node.reports.iter().flatten();

@@ -273,7 +273,7 @@ impl Agent {
             self.wrong(format!("{offered:?}: {generation:?} over {:?}", node.held));
             return Vec::new();
         }
-        let bundles: Vec<_> = desired.content.bundles.iter().map(report).collect();
+        let bundles = reports(&desired.content);
         node.held = Some((generation, content));
         node.bundles = bundles;
         self.wanted.send_replace(desired.content);
@@ -329,6 +329,23 @@ fn tls(
     tls.alpn_protocols = vec![b"h2".to_vec()];
     tls.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(tls))
+}
+
+/// What a node has that pulls and activates in no time.
+fn reports(content: &DesiredContent) -> Vec<BundleReport> {
+    let mut reports: Vec<_> = content.bundles.iter().map(report).collect();
+    for ahead in &content.prefetch {
+        let of_type = reports.iter_mut().find(|report| report.runtime == *ahead.runtime());
+        if let Some(active) = of_type {
+            active.fetched = Some(ahead.digest);
+        } else {
+            let mut verified = report(ahead);
+            (verified.phase, verified.fetched) = (Phase::Verified, Some(ahead.digest));
+            verified.handlers.clear();
+            reports.push(verified);
+        }
+    }
+    reports
 }
 
 fn report(bundle: &rootstock_core::desired::DesiredBundle) -> BundleReport {
