@@ -23,6 +23,7 @@ pub use rollout::{FailedNode, HeldNode, MAX_FAILED_NODES, MAX_HELD_NODES, Pull, 
 
 use crate::digest::Digest;
 use crate::name::Architecture;
+use crate::rollout::record::is_default;
 use crate::status::{Phase, Reason};
 
 /// `apiVersion` of what is written.
@@ -84,6 +85,10 @@ pub struct NodesStatus {
     /// How many each reason stops.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "lenient::map")]
     pub reasons: BTreeMap<Reason, usize>,
+    /// How many pods' sandboxes still run on another bundle than their node
+    /// has by now: they are patched when the pods start anew.
+    #[serde(skip_serializing_if = "is_default")]
+    pub outdated_sandboxes: u64,
 }
 
 /// A node that does not have the runtime.

@@ -267,6 +267,13 @@ pub struct BundleReport {
     /// The bundle to be activated later that is on disk in full, verified.
     #[serde(default)]
     pub fetched: Option<Digest>,
+    /// How many pods' sandboxes run on the bundle.
+    #[serde(default)]
+    pub sandboxes: u32,
+    /// How many run on another bundle of the type: they keep what they were
+    /// started with.
+    #[serde(default)]
+    pub outdated_sandboxes: u32,
 }
 
 impl BundleReport {
@@ -284,6 +291,8 @@ impl BundleReport {
             bytes_pulled: 0,
             handlers: Vec::new(),
             fetched: None,
+            sandboxes: 0,
+            outdated_sandboxes: 0,
         }
     }
 }

@@ -26,6 +26,8 @@ impl From<&BundleReport> for v1::BundleReport {
             bytes_pulled: report.bytes_pulled,
             handlers: report.handlers.clone(),
             fetched: report.fetched.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
+            sandboxes: report.sandboxes,
+            outdated_sandboxes: report.outdated_sandboxes,
         }
     }
 }
@@ -60,6 +62,8 @@ impl TryFrom<v1::BundleReport> for BundleReport {
             bytes_pulled: wire.bytes_pulled,
             handlers: wire.handlers.iter().map(|handler| cut(handler, 63)).collect(),
             fetched: optional("fetched", &wire.fetched)?,
+            sandboxes: wire.sandboxes,
+            outdated_sandboxes: wire.outdated_sandboxes,
         })
     }
 }
@@ -128,6 +132,8 @@ mod tests {
                     bytes_pulled: u64::MAX,
                     handlers: vec![text.repeat(times); handlers],
                     fetched,
+                    sandboxes: 1,
+                    outdated_sandboxes: u32::MAX,
                 }
             },
         )
@@ -192,6 +198,7 @@ mod tests {
         (report.bytes_done, report.bytes_total, report.bytes_pulled) = (1, 2, 3);
         report.handlers = vec!["runsc".into()];
         report.fetched = Some(Digest::of(b"b"));
+        (report.sandboxes, report.outdated_sandboxes) = (3, 4);
         let wire = v1::BundleReport::from(&report);
         assert_eq!(BundleReport::try_from(wire).unwrap(), report);
     }

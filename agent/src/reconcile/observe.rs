@@ -50,6 +50,8 @@ pub(super) struct Seen {
     pub(super) activation: Option<String>,
     /// Handlers that a pod sandbox was started with, as they are loaded now.
     pub(super) proven: BTreeSet<HandlerName>,
+    /// How many pods' sandboxes were started with each folder.
+    pub(super) sandboxes: BTreeMap<TreeId, u32>,
     /// What others changed so far.
     pub(super) drift: Drift,
     /// Folders in the journal that are on the disk no more.
@@ -109,7 +111,9 @@ pub(super) async fn look(
         }
     }
     let text = config.as_ref().ok().and_then(Option::as_deref);
-    let containerd = match ask(reconciler, &mut observed, &record, text).await {
+    let mut sandboxes = BTreeMap::new();
+    let asked = ask(reconciler, &mut observed, &record, text, &mut sandboxes).await;
+    let containerd = match asked {
         Ok(containerd) => Ok(containerd),
         Err(error) => Err(Obstacle::host(&error)),
     };
@@ -126,6 +130,7 @@ pub(super) async fn look(
         containerd,
         activation,
         proven,
+        sandboxes,
         drift,
         stale,
         stale_rendered,
@@ -137,6 +142,7 @@ async fn ask(
     observed: &mut Observed,
     record: &Record,
     config: Option<&str>,
+    counts: &mut BTreeMap<TreeId, u32>,
 ) -> Result<Containerd, HostError> {
     let containerd = reconciler.host.containerd().await?;
     observed.loaded = containerd.handlers.clone();
@@ -160,7 +166,13 @@ async fn ask(
         let Some(handler) = sandbox.handler.clone().or_else(|| default.clone()) else { continue };
         if observed.trees.values().any(|tree| tree.handlers.contains(&handler)) {
             match reconciler.host.started_with(&sandbox).await {
-                Ok(Some(paths)) => observed.used.extend(paths),
+                Ok(Some(paths)) => {
+                    let of = |id: &&TreeId| paths.iter().any(|path| id.concerns(path));
+                    if let Some(id) = observed.trees.keys().find(of) {
+                        *counts.entry(id.clone()).or_default() += 1;
+                    }
+                    observed.used.extend(paths);
+                }
                 // What nothing tells counts as used.
                 Ok(None) => drop(observed.untold.insert(handler.clone())),
                 Err(error) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rootstock_core::desired::{DesiredBundle, DesiredContent, Generation};
 use rootstock_core::digest::Digest;
-use rootstock_core::layout::{HandlerTable, Layout};
+use rootstock_core::layout::{HandlerTable, Layout, TreeId};
 use rootstock_core::name::{HandlerName, RuntimeType};
 use rootstock_core::plan::{Observed, Outlook, Plan, TreeState};
 use rootstock_core::status::{BundleReport, Phase, Reason};
@@ -104,6 +104,7 @@ impl Reports {
                 let unknown = *outlook == Outlook::Removed && seen.containerd.is_err();
                 let outlook = if unknown { &Outlook::Removing } else { outlook };
                 say(&mut now, outlook, seen, waiting);
+                count_sandboxes(&mut now, seen);
                 say_ahead(&mut now, content, &seen.observed, before.get(runtime), waiting.ahead);
                 if let Outlook::InUse(pods) = outlook {
                     report.in_use.insert(runtime.clone(), pods.clone());
@@ -351,6 +352,15 @@ fn say_ahead(
             fail(now, failure);
         }
     }
+}
+
+/// How many sandboxes run on the bundle that the report is about, and on others.
+fn count_sandboxes(now: &mut BundleReport, seen: &Seen) {
+    let of_type = seen.sandboxes.iter().filter(|(id, _)| id.runtime == now.runtime);
+    let (own, others): (Vec<_>, Vec<_>) =
+        of_type.partition(|(id, _)| Some(id.digest) == now.digest);
+    let sum = |of: &[(&TreeId, &u32)]| of.iter().map(|(_, count)| **count).sum();
+    (now.sandboxes, now.outdated_sandboxes) = (sum(&own), sum(&others));
 }
 
 fn fail(now: &mut BundleReport, failure: &Failure) {

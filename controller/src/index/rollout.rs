@@ -8,7 +8,7 @@ use rootstock_core::digest::Digest;
 use rootstock_core::name::{Architecture, NodeName, RuntimeType, ShootName, Uid};
 use rootstock_core::rollout::record::Digests;
 use rootstock_core::rollout::strategy::StrategySpec;
-use rootstock_core::rollout::view::{Link, Node as NodeInView, OnNode, Said};
+use rootstock_core::rollout::view::{Link, Node as NodeInView, OnNode, Said, Sandboxes};
 use rootstock_core::rollout::{Give, NodeStep, Permit, Progress};
 use rootstock_core::rollup::Connection;
 use rootstock_core::status::BundleReport;
@@ -67,17 +67,13 @@ impl Survey {
     /// How many nodes of a resource are ready with these bundles, and how many
     /// pods' sandboxes were started on them.
     pub(crate) fn with(&self, track: &str, digests: &Digests) -> (usize, u64) {
-        let of_track = |node: &&NodeSurvey| node.runtimes.iter().any(|(_, of, _)| of == track);
-        let ready = |node: &NodeSurvey| {
-            let mut said = node.runtimes.iter().filter(|(_, of, _)| of == track);
-            said.any(|(.., report)| {
-                report.as_ref().is_some_and(|report| {
-                    let of_them = |digest| digests.values().any(|of| *of == digest);
-                    report.phase.is_ready() && report.digest.is_some_and(of_them)
-                })
-            })
-        };
-        (self.nodes.iter().filter(of_track).filter(|node| ready(node)).count(), 0)
+        let of_them = |digest: Digest| digests.values().any(|of| *of == digest);
+        let reports = self.nodes.iter().flat_map(|node| &node.runtimes);
+        let of_track = reports.filter(|(_, of, _)| of == track).filter_map(|(.., r)| r.as_ref());
+        let ready = of_track.filter(|r| r.phase.is_ready() && r.digest.is_some_and(of_them));
+        ready.fold((0, 0), |(ready, started), report| {
+            (ready + 1, started + u64::from(report.sandboxes))
+        })
     }
 }
 
@@ -95,7 +91,10 @@ impl NodeSurvey {
             fetched: report.as_ref().and_then(|report| report.fetched),
             // A node that needs none does not wait for a slot.
             restart: true,
-            sandboxes: Default::default(),
+            sandboxes: Sandboxes {
+                started: report.as_ref().map_or(0, |report| u64::from(report.sandboxes)),
+                ..Sandboxes::default()
+            },
         });
         NodeInView {
             name: &self.name,

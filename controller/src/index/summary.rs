@@ -34,6 +34,8 @@ pub struct Summary {
     pub ready: usize,
     /// How many nodes are in each phase.
     pub phases: BTreeMap<Phase, usize>,
+    /// How many sandboxes run on another bundle than their node has by now.
+    pub outdated_sandboxes: u64,
     /// How many nodes each reason stops, with the first names.
     pub stopped: BTreeMap<Reason, (usize, String)>,
     /// The nodes that have been without the runtime for longest.
@@ -124,6 +126,8 @@ impl State {
                 Some(NodeState { name, verdict, connection, report, refused })
             })
             .collect();
+        let reports = nodes.iter().filter_map(|node: &NodeState<'_>| node.report);
+        let outdated = reports.map(|report| u64::from(report.outdated_sandboxes)).sum();
         // It is said only where no node is selected, and looks at every node.
         let unlabelled = if nodes.is_empty() { shoot.matched_by(runtime) } else { Vec::new() };
         let (progress, shoot_nodes) = (shoot.progress.get(name), &shoot.nodes);
@@ -155,6 +159,7 @@ impl State {
             selected: nodes.selected,
             ready: nodes.ready,
             stopped: stopped.collect(),
+            outdated_sandboxes: outdated,
             slowest: slowest(&nodes, since),
             named: named(progress, shoot_nodes),
             rollout: progress.cloned(),

@@ -223,5 +223,8 @@ fn report_view(report: &rootstock_core::status::BundleReport) -> serde_json::Val
         "bytesTotal": report.bytes_total,
         "bytesPulled": report.bytes_pulled,
         "handlers": report.handlers,
+        "fetched": report.fetched,
+        "sandboxes": report.sandboxes,
+        "outdatedSandboxes": report.outdated_sandboxes,
     })
 }

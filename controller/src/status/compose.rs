@@ -83,6 +83,7 @@ fn provider_status(
             ready: summary.ready,
             phases: summary.phases.clone(),
             reasons: reasons.collect(),
+            outdated_sandboxes: summary.outdated_sandboxes,
         },
         rollout: rollout(before.and_then(|before| before.rollout.as_ref()), summary, now),
         slowest_nodes: summary
