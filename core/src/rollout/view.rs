@@ -263,6 +263,20 @@ impl Node<'_> {
     }
 }
 
+/// Whether it can be in the way of a bundle's bytes alone.
+pub(super) fn is_of_the_pull(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::RegistryUnreachable
+            | Reason::RegistryUnauthorized
+            | Reason::BundleNotFound
+            | Reason::DigestMismatch
+            | Reason::SizeExceeded
+            | Reason::Truncated
+            | Reason::NoSpace
+    )
+}
+
 /// Whether the bundle may be why nothing could be begun with it. A registry, a
 /// disk, a setting or a node that is not fit for it says nothing of the bundle.
 fn is_of_the_bundle(reason: Reason) -> bool {

@@ -8,7 +8,7 @@ use crate::name::Uid;
 use crate::rollout::record::{
     Candidate, Evidence, Failure, Held, MAX_EVIDENCE, MAX_FAILURES, MAX_HELD,
 };
-use crate::rollout::view::{Link, Node, OnNode, Seed, Verdict};
+use crate::rollout::view::{Link, Node, OnNode, Seed, Verdict, is_of_the_pull};
 use crate::state::State;
 use crate::status::{Phase, Reason};
 
@@ -95,7 +95,13 @@ impl<'a> Work<'_, 'a> {
                 && match self.find(run, &held.node) {
                     Some((node, on)) => {
                         let has = on.is_some_and(|on| on.has(held.digest));
-                        !(has || silent && node.link == Link::Here)
+                        // What kept its bytes away is over when they are there.
+                        let came = is_of_the_pull(held.reason)
+                            && on.is_some_and(|on| {
+                                let now = on.verdict(held.digest);
+                                on.is_fetched(held.digest) && !matches!(now, Verdict::Held(_))
+                            });
+                        !(has || came || silent && node.link == Link::Here)
                     }
                     None => silent,
                 }

@@ -9,7 +9,7 @@ use crate::rollout::view::{Seed, Standing};
 use crate::rollout::window::{Weekly, WindowChoice};
 use crate::rollout::{Give, Permit};
 use crate::state::State;
-use crate::status::Reason;
+use crate::status::{self, Reason};
 
 fn soaking(nodes: u32) -> World {
     let mut world = World::new(nodes);
@@ -184,6 +184,21 @@ fn what_is_held_up_does_not_count_against_the_bundle() {
     world.fates.clear();
     world.run(600);
     assert_eq!(world.phase(), Phase::Idle, "it goes on by itself");
+}
+
+#[test]
+fn a_node_whose_bytes_came_after_all_is_not_held_up_any_more() {
+    let mut world = World::new(1);
+    let says = |world: &mut World, phase, reason, fetched: bool| {
+        let on = world.node(1).runtimes.entry(kind("gvisor")).or_default();
+        on.report = Some((digest("new"), phase, reason));
+        on.fetched = fetched.then(|| digest("new"));
+        world.write();
+    };
+    says(&mut world, status::Phase::Failed, Some(Reason::DigestMismatch), false);
+    assert_eq!((world.state().held.len(), world.state().slots.len()), (1, 0));
+    says(&mut world, status::Phase::Verified, None, true);
+    assert_eq!((world.state().held.len(), world.state().slots.len()), (0, 1));
 }
 
 #[test]
