@@ -155,7 +155,14 @@ impl<'a> Work<'_, 'a> {
         if let Some(held) = known {
             (held.reason, held.again) = (reason, pause(held.times));
             held.times = held.times.saturating_add(1);
-        } else if state.held.len() < MAX_HELD {
+            return;
+        }
+        if state.held.len() >= MAX_HELD && reason == Reason::NodeUnreachable {
+            // What holds up a node that is here is seen again.
+            let seen = state.held.iter().position(|held| held.reason != Reason::NodeUnreachable);
+            seen.into_iter().for_each(|at| drop(state.held.remove(at)));
+        }
+        if state.held.len() < MAX_HELD {
             let (node, again) = (node.uid.clone(), pause(0));
             state.held.push(Held { node, digest, reason, again, times: 1 });
         }

@@ -250,6 +250,6 @@ impl Room {
         let quota = candidate.map_or(0, |candidate| run.quota(candidate));
         let bytes = MAX_STATE.saturating_sub(state.size()) / SLOT;
         let slots = MAX_SLOTS.saturating_sub(state.slots.len()).min(bytes);
-        Self { quota, slots, held_only: run.tally.held > run.most_held() }
+        Self { quota, slots, held_only: run.is_held_up() }
     }
 }
