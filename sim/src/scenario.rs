@@ -166,6 +166,7 @@ fn base(name: &'static str, nodes: usize, seed: u64) -> Plan {
             rings: None,
             shoots: vec![shoot(0)],
             pace: pace(nodes),
+            hasty: false,
         },
         rings: RingsRecord::default(),
         budgets,
