@@ -42,7 +42,11 @@ impl<'a> Work<'_, 'a> {
                 Verdict::Ready => Outcome::Passed,
                 // What a node says from before a retry, or a second try, is old.
                 Verdict::Failing(reason) if !excused => Outcome::Failed(reason),
-                Verdict::Held(reason) if !held => Outcome::Held(reason),
+                // What can't be recorded is not paused: the slot would be given
+                // again at once, and taken back from a node that begins to use it.
+                Verdict::Held(reason) if !held && state.held.len() < MAX_HELD => {
+                    Outcome::Held(reason)
+                }
                 _ if !over => Outcome::Keeps,
                 // It is being drained: not its bundle's doing.
                 _ if node.leaving => Outcome::Dropped,
