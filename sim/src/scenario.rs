@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rootstock_core::bandwidth::Budgets;
 use rootstock_core::name::RuntimeType;
+use rootstock_core::rollout::record::MAX_HELD;
 use rootstock_core::rollout::rings::{RingsConfig, RingsRecord, TypeRecord};
 use rootstock_core::rollout::strategy::Strategy;
 use rootstock_core::rollout::window::WindowChoice;
@@ -102,9 +103,9 @@ impl Scenario {
             Self::SilentBundle => {
                 plan.target = plan.bundles.add("silent", BUNDLE, Fate::Silences);
                 plan.ends = Ends::Held;
-                // A lost node says nothing of the bundle: what may be
-                // unavailable is the bound.
-                plan.may_break = plan.settings.strategy.max_unavailable(nodes);
+                // A lost node says nothing of the bundle: what may be unavailable
+                // is the bound, or how many silent nodes can be recorded.
+                plan.may_break = plan.settings.strategy.max_unavailable(nodes).min(MAX_HELD);
                 plan.horizon = HOUR * 24 * 7;
             }
             Self::Flaky => {
@@ -165,6 +166,7 @@ fn base(name: &'static str, nodes: usize, seed: u64) -> Plan {
             rings: None,
             shoots: vec![shoot(0)],
             pace: pace(nodes),
+            hasty: false,
         },
         rings: RingsRecord::default(),
         budgets,

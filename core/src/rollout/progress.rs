@@ -153,7 +153,7 @@ fn phase(work: &Work<'_, '_>, at: usize) -> Phase {
             () => Phase::Idle,
         };
     };
-    if run.tally.held > run.most_held() {
+    if run.is_held_up() {
         return Phase::Blocked;
     }
     let idle = run.in_flight(candidate) == 0;

@@ -11,10 +11,12 @@ use super::view::{Node, OnNode, Track, View};
 use crate::digest::Digest;
 use crate::name::{Architecture, Uid};
 use crate::state::State;
+use quick::{Decides, Quick};
 use stage::{Mark, Tally};
 
 mod aim;
 mod give;
+mod quick;
 mod settle;
 mod slots;
 mod stage;
@@ -119,7 +121,7 @@ pub(super) struct Run<'v, 'a> {
     open: bool,
     pub(super) opening: Option<Timestamp>,
     /// What is recorded of its nodes, by their index.
-    marks: HashMap<usize, Mark>,
+    marks: HashMap<usize, Mark, Quick>,
     pub(super) tally: Tally,
     pub(super) gate: Gate,
     /// Whether a node waits for the window, or for bytes until then.
@@ -131,10 +133,10 @@ pub(super) struct Run<'v, 'a> {
 pub(super) struct Work<'v, 'a> {
     pub(super) view: &'v View<'a>,
     pub(super) now: Timestamp,
-    by_uid: HashMap<&'a Uid, usize>,
+    by_uid: HashMap<&'a Uid, usize, Quick>,
     pub(super) runs: Vec<Run<'v, 'a>>,
     /// For each node and each of its runtimes, which run decides.
-    decides: Vec<Vec<Option<usize>>>,
+    decides: Decides,
 }
 
 impl<'v, 'a> Work<'v, 'a> {
@@ -150,7 +152,7 @@ impl<'v, 'a> Work<'v, 'a> {
                 all: 0,
                 open: window.is_none_or(|window| window.open_at(now)),
                 opening: window.and_then(|window| window.next_opening(now)),
-                marks: HashMap::new(),
+                marks: HashMap::default(),
                 tally: Tally::default(),
                 gate: Gate::Unread,
                 waits_for_window: false,
@@ -159,8 +161,8 @@ impl<'v, 'a> Work<'v, 'a> {
         }
         let names: BTreeMap<&str, usize> =
             view.tracks.keys().enumerate().map(|(at, name)| (*name, at)).collect();
-        let mut by_uid = HashMap::with_capacity(view.nodes.len());
-        let mut decides = Vec::with_capacity(view.nodes.len());
+        let mut by_uid = HashMap::with_capacity_and_hasher(view.nodes.len(), Quick::default());
+        let mut decides = Decides::new(view.nodes.len());
         for (at, node) in view.nodes.iter().enumerate() {
             by_uid.insert(node.uid, at);
             let of_node = node.runtimes.iter().enumerate().map(|(on, runtime)| {
@@ -169,7 +171,7 @@ impl<'v, 'a> Work<'v, 'a> {
                 runs[run].all += usize::from(node.counts());
                 Some(run)
             });
-            decides.push(of_node.collect());
+            decides.push(of_node);
         }
         Self { view, now, by_uid, runs, decides }
     }

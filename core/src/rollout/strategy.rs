@@ -29,6 +29,8 @@ pub struct Strategy {
     pub wave_failure_budget: Amount,
     /// How many nodes may be held up by something else than the bundle; one
     /// more and nothing is begun until there are fewer. Rounded up, at least one.
+    /// Of nodes that fell silent with the bundle never as many as can be
+    /// recorded ([`super::record::MAX_HELD`]).
     pub max_blocked: Amount,
     /// How long a phase may take.
     pub deadlines: Deadlines,

@@ -37,11 +37,15 @@ impl Controller {
         }
         match step.states.into_values().next() {
             Some(state) => {
+                if turn.of.hasty {
+                    self.send(&steps, turn);
+                }
+                let shoot_of = &mut self.shoots[shoot];
                 shoot_of.held_back = Some((state.clone(), steps));
                 let (key, version) = (Key::Shoot(shoot), shoot_of.version);
                 turn.effects.push(Effect::Write(key, version, Body::State(Box::new(state))));
             }
-            None => self.send(steps, turn),
+            None => self.send(&steps, turn),
         }
     }
 
@@ -65,9 +69,9 @@ impl Controller {
         }
     }
 
-    fn send(&mut self, steps: Vec<(usize, NodeStep)>, turn: &mut Turn<'_>) {
+    fn send(&mut self, steps: &[(usize, NodeStep)], turn: &mut Turn<'_>) {
         for (number, step) in steps {
-            let Some(known) = self.known[number].as_mut() else { continue };
+            let Some(known) = self.known[*number].as_mut() else { continue };
             let (Some(stream), Some(runtime)) = (known.stream, step.runtimes.first()) else {
                 continue;
             };
@@ -77,7 +81,7 @@ impl Controller {
             // is looked at again.
             if known.link == Link::Here && known.sent != Some(desired) {
                 known.sent = Some(desired);
-                turn.effects.push(Effect::Send(number, stream, Down::Desired(desired)));
+                turn.effects.push(Effect::Send(*number, stream, Down::Desired(desired)));
             }
         }
     }
@@ -94,7 +98,7 @@ impl Controller {
                 shoot_of.version = version;
                 shoot_of.states.insert(TRACK.to_owned(), state);
                 let changed = std::mem::take(&mut shoot_of.changed);
-                self.send(steps, turn);
+                self.send(&steps, turn);
                 // A look that came meanwhile was put off.
                 let put_off = self.shoots[shoot].due.is_some_and(|due| due <= turn.now);
                 if changed || put_off {

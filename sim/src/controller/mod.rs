@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) shoots: Vec<ShootName>,
     /// A look at a shoot comes this long after the one before it at the earliest.
     pub(crate) pace: Duration,
+    /// A defect, to show that the laws see it: nodes are told before it is recorded.
+    pub(crate) hasty: bool,
 }
 
 /// What a controller does.

@@ -197,6 +197,10 @@ impl Node {
         self.settle(now);
         self.end_pull(now, rng, say);
         let ended = self.end_activation(now, bundles, rng);
+        if self.dead {
+            self.pull = None;
+            return ended.into_iter().collect();
+        }
         self.run_pods(now, bundles, rng);
         self.pull_again = self.pull_again.filter(|again| *again > now);
         self.activate_again = self.activate_again.filter(|again| *again > now);

@@ -1,6 +1,7 @@
 //! A controller is killed at every write of a rollout, before and after it is recorded.
 
 use crate::bundle::digests;
+use crate::laws::Law;
 use crate::outcome::run;
 use crate::plan::{KillAt, Plan};
 use crate::scenario::Scenario;
@@ -65,4 +66,18 @@ fn a_bad_bundle_breaks_no_other_node_wherever_its_controller_was_killed() {
 fn rings_stop_a_bad_bundle_wherever_their_controller_was_killed() {
     let writes = at_every_write(Scenario::ManyShootsBad, 1);
     assert!(writes >= 7, "{writes}");
+}
+
+#[test]
+fn a_controller_that_tells_before_it_records_is_found_out() {
+    let (_, world) = run(plan(Scenario::Upgrade, 1));
+    let kills = 1..=world.api().writes;
+    let seen = kills.flat_map(|number| {
+        let mut plan = plan(Scenario::Upgrade, 1);
+        plan.settings.hasty = true;
+        plan.faults.kill_at_write = Some(KillAt::Before(number));
+        run(plan).0.violations
+    });
+    let laws: Vec<_> = seen.map(|violation| violation.law).collect();
+    assert!(laws.contains(&Law::WithoutSlot), "{laws:?}");
 }

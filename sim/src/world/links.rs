@@ -94,6 +94,13 @@ impl World {
         }
     }
 
+    /// A node says nothing more: the controller finds out.
+    pub(super) fn fell_silent(&mut self, number: usize) {
+        if let Some(stream) = self.nodes[number].stream {
+            self.queue.at(self.now + KEEPALIVE, Event::Lost(number, stream));
+        }
+    }
+
     pub(super) fn cut(&mut self, number: usize) {
         self.notes[number].cut = true;
         if let Some(stream) = self.nodes[number].stream {

@@ -175,7 +175,10 @@ impl World {
                 self.broke(number);
             }
             Deed::WasHeld => {}
-            Deed::Died => self.broke(number),
+            Deed::Died => {
+                self.broke(number);
+                self.fell_silent(number);
+            }
         }
         if std::mem::take(&mut self.notes[number].with_slot) {
             self.laws.activating[shoot] -= 1;

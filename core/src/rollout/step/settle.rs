@@ -42,7 +42,11 @@ impl<'a> Work<'_, 'a> {
                 Verdict::Ready => Outcome::Passed,
                 // What a node says from before a retry, or a second try, is old.
                 Verdict::Failing(reason) if !excused => Outcome::Failed(reason),
-                Verdict::Held(reason) if !held => Outcome::Held(reason),
+                // What can't be recorded is not paused: the slot would be given
+                // again at once, and taken back from a node that begins to use it.
+                Verdict::Held(reason) if !held && state.held.len() < MAX_HELD => {
+                    Outcome::Held(reason)
+                }
                 _ if !over => Outcome::Keeps,
                 // It is being drained: not its bundle's doing.
                 _ if node.leaving => Outcome::Dropped,
@@ -161,7 +165,14 @@ impl<'a> Work<'_, 'a> {
         if let Some(held) = known {
             (held.reason, held.again) = (reason, pause(held.times));
             held.times = held.times.saturating_add(1);
-        } else if state.held.len() < MAX_HELD {
+            return;
+        }
+        if state.held.len() >= MAX_HELD && reason == Reason::NodeUnreachable {
+            // What holds up a node that is here is seen again.
+            let seen = state.held.iter().position(|held| held.reason != Reason::NodeUnreachable);
+            seen.into_iter().for_each(|at| drop(state.held.remove(at)));
+        }
+        if state.held.len() < MAX_HELD {
             let (node, again) = (node.uid.clone(), pause(0));
             state.held.push(Held { node, digest, reason, again, times: 1 });
         }

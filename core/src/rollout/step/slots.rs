@@ -62,10 +62,11 @@ impl<'v, 'a> Work<'v, 'a> {
         let mut rooms: Vec<_> = self.runs.iter().map(Room::of).collect();
         for (name, mut pool) in self.pools() {
             let mut wants: Vec<(usize, Vec<Want>)> = Vec::new();
+            let mut want = Vec::new();
             for at in std::mem::take(&mut pool.nodes) {
-                let want = self.wants(at, &rooms);
+                self.wants(at, &rooms, &mut want);
                 if want.iter().any(|want| *want != Want::default()) {
-                    wants.push((at, want));
+                    wants.push((at, want.clone()));
                 }
             }
             if wants.is_empty() || pool.blind {
@@ -106,19 +107,18 @@ impl<'v, 'a> Work<'v, 'a> {
     }
 
     /// What a node wants of each of its types.
-    fn wants(&mut self, at: usize, rooms: &[Room]) -> Vec<Want> {
+    fn wants(&mut self, at: usize, rooms: &[Room], wants: &mut Vec<Want>) {
+        wants.clear();
         let view = self.view;
         let node = &view.nodes[at];
         if !node.is_reachable() || node.joining || self.has_slot(at) {
-            return Vec::new();
+            return;
         }
         let types = node.runtimes.iter().enumerate();
-        types
-            .map(|(on, runtime)| match self.decides[at][on] {
-                Some(run) => self.want(run, at, node, runtime, &rooms[run]),
-                None => Want::default(),
-            })
-            .collect()
+        wants.extend(types.map(|(on, runtime)| match self.decides[at][on] {
+            Some(run) => self.want(run, at, node, runtime, &rooms[run]),
+            None => Want::default(),
+        }));
     }
 
     fn want(
@@ -250,6 +250,6 @@ impl Room {
         let quota = candidate.map_or(0, |candidate| run.quota(candidate));
         let bytes = MAX_STATE.saturating_sub(state.size()) / SLOT;
         let slots = MAX_SLOTS.saturating_sub(state.slots.len()).min(bytes);
-        Self { quota, slots, held_only: run.tally.held > run.most_held() }
+        Self { quota, slots, held_only: run.is_held_up() }
     }
 }

@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use super::settle::matters;
 use super::{Gate, Run, Work, after};
 use crate::digest::Digest;
-use crate::rollout::record::{Candidate, Halt, MAX_FAILURES, Stage, Why};
+use crate::rollout::record::{Candidate, Halt, MAX_FAILURES, MAX_HELD, Stage, Why};
 use crate::rollout::view::{Link, Node, Verdict};
+use crate::status::Reason;
 
 /// The nodes of a candidate, counted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +24,8 @@ pub(in crate::rollout) struct Tally {
     pub(in crate::rollout) awaited: usize,
     /// Something else is in their way.
     pub(in crate::rollout) held: usize,
+    /// Of those, they fell silent with it.
+    silent: usize,
     /// They are not here.
     pub(in crate::rollout) away: usize,
     /// Nodes that failed with what is promoted.
@@ -75,7 +78,9 @@ impl<'a> Work<'_, 'a> {
         let of = &self.runs[run];
         let candidate = of.state.as_ref().and_then(|state| state.candidate.as_ref());
         if let (Some(candidate), Some(state)) = (candidate, &of.state) {
-            tally.held = state.held.iter().filter(|held| candidate.has(held.digest)).count();
+            let held = || state.held.iter().filter(|held| candidate.has(held.digest));
+            tally.held = held().count();
+            tally.silent = held().filter(|held| held.reason == Reason::NodeUnreachable).count();
         }
         for (at, on) in &of.members {
             let node = &self.view.nodes[*at];
@@ -164,9 +169,7 @@ impl<'a> Work<'_, 'a> {
                 }
             }
             Stage::Wave { .. } if in_flight > 0 => return false,
-            Stage::Wave { .. }
-                if tally.left == 0 && tally.healthy > 0 && tally.held <= run.most_held() =>
-            {
+            Stage::Wave { .. } if tally.left == 0 && tally.healthy > 0 && !run.is_held_up() => {
                 return self.promote(at);
             }
             Stage::Wave { number, .. } => match run.size(candidate, number) {
@@ -233,6 +236,12 @@ impl Run<'_, '_> {
     /// How many nodes may be held up.
     pub(in crate::rollout) fn most_held(&self) -> usize {
         self.track.strategy.max_blocked.up(self.all).max(1)
+    }
+
+    /// Whether more nodes are held up than may be. Of silent ones no more may be
+    /// than can be recorded: those after them would be forgotten with their nodes.
+    pub(in crate::rollout) fn is_held_up(&self) -> bool {
+        self.tally.held > self.most_held() || self.tally.silent >= MAX_HELD
     }
 
     /// How many nodes may fail in all.

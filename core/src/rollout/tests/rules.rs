@@ -169,6 +169,38 @@ fn a_slot_comes_back_at_its_deadline() {
 }
 
 #[test]
+fn a_bundle_that_silences_nodes_ends_where_no_more_of_them_can_be_recorded() {
+    // A fifth of this pool is more than a state holds.
+    let mut world = World::new(300);
+    world.strategy(json!({"canary": 60, "maxUnavailable": "30%"}));
+    world.fates.insert(digest("new"), Fate::Silences);
+    for _ in 0..3 {
+        world.run(20);
+        // Somebody replaces nodes that are lost.
+        world.nodes.retain(|_, node| node.connected);
+        for _ in world.nodes.len()..300 {
+            world.old_node("a");
+        }
+    }
+    world.run(20);
+    assert_eq!(world.phase(), Phase::Blocked);
+    assert_eq!(world.tried("new").len(), 60, "the canary, and nobody after it");
+}
+
+#[test]
+fn a_slot_of_a_node_whose_trouble_can_t_be_recorded_stays_until_its_deadline() {
+    let mut world = World::new(100);
+    world.strategy(json!({"canary": 60, "maxUnavailable": "60%", "maxBlocked": "90%"}));
+    world.fates.insert(digest("new"), Fate::Unreachable);
+    world.run(32);
+    let slots = world.slots();
+    // Twelve of the first sixty, and the forty that were left.
+    assert_eq!((slots.len(), world.state().held.len()), (52, 48));
+    world.run(5);
+    assert_eq!(world.slots(), slots, "none is given and taken back in turn");
+}
+
+#[test]
 fn what_is_held_up_does_not_count_against_the_bundle() {
     let mut world = World::new(10);
     world.strategy(json!({"failureBudget": 0, "maxUnavailable": 3}));
