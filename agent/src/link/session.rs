@@ -30,6 +30,11 @@ use crate::store::{Held, StoreError};
 
 /// How long the controller may take to open the stream, and one message to go out.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a controller may say nothing on a new stream before it is one that
+/// grants nothing: those before minor version 1 are silent where the node has
+/// what it should. One that is out of reach has been given up by then, for
+/// it leaves pings unanswered.
+const SILENCE: Duration = Duration::from_secs(40);
 /// The least time between two reports. A person who watches sees ten a
 /// second; a pull changes the report a thousand times.
 const PACE: Duration = Duration::from_millis(100);
@@ -103,6 +108,7 @@ pub(super) async fn run(
     // What is known is said at once, and then each change of it.
     reports.mark_changed();
     let mut next_report = Instant::now();
+    let (mut silence, mut silent) = (pin!(tokio::time::sleep(SILENCE)), true);
     loop {
         tokio::select! {
             // Cancel-safe: tonic keeps a message that has partly come.
@@ -114,6 +120,7 @@ pub(super) async fn run(
                 if let Err(newest) = parts.epochs.take(epoch, now) {
                     return Err(SessionError::Outdated { epoch, newest });
                 }
+                silent = false;
                 parts.files.pulls().controller(message.grants);
                 if let Some(ended) = answer(&parts, &out, message).await? {
                     return Ok(ended);
@@ -133,6 +140,11 @@ pub(super) async fn run(
                 if let Some(report) = report {
                     send(&out, Kind::Report(report)).await?;
                 }
+            }
+            // Cancel-safe: a moment in time.
+            () = &mut silence, if silent => {
+                silent = false;
+                parts.files.pulls().controller(false);
             }
             // Cancel-safe: it only waits. What is due is sent at once: the time
             // of the leases that it asks for is already running.

@@ -9,15 +9,23 @@ use super::Tcp;
 
 /// Bytes: what Linux gives to everyone (`net.core.rmem_max`). It keeps twice as
 /// much, for its own bookkeeping beside the payload.
-const BUFFER: usize = 212_992;
+const MOST: usize = 212_992;
+
+/// A packet of a loopback, and more than a read is on any other network.
+const LEAST: usize = 64 << 10;
+
+/// How much more than is under way at the rate: a lease may double and double
+/// again while a connection lasts, and half of a buffer is bookkeeping.
+const ROOM: u64 = 8;
 
 /// Bounds what the kernel takes in ahead of a reader that keeps to a rate: it
 /// has left the registry, whatever becomes of the lease. The rate that the
 /// connection then carries at most; none where its buffer is the kernel's to
 /// grow, for such a bound can't be lifted again.
 pub(crate) fn hold_little(tcp: &Tcp, rate: Rate) -> Option<Rate> {
-    let carries = carried(tcp.round_trip).filter(|most| rate.get() <= most.get() / 2)?;
-    match set_socket_recv_buffer_size(&tcp.stream, BUFFER) {
+    let buffer = buffer(tcp.round_trip, rate);
+    let carries = carried(buffer, tcp.round_trip).filter(|most| rate.get() <= most.get() / 2)?;
+    match set_socket_recv_buffer_size(&tcp.stream, buffer) {
         Ok(()) => Some(carries),
         Err(error) => {
             tracing::debug!(%error, "a receive buffer stays as large as the kernel likes");
@@ -26,9 +34,17 @@ pub(crate) fn hold_little(tcp: &Tcp, rate: Rate) -> Option<Rate> {
     }
 }
 
-/// What the buffer carries: itself once in a round trip. None where that is no limit.
-fn carried(round_trip: Duration) -> Option<Rate> {
-    let in_a_second = (BUFFER as u128) * 1_000_000_000;
+/// Room for what a round trip brings at a rate.
+fn buffer(round_trip: Duration, rate: Rate) -> usize {
+    let under_way = u128::from(rate.get()).saturating_mul(round_trip.as_nanos()) / 1_000_000_000;
+    let room = under_way.saturating_mul(u128::from(ROOM));
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    room.clamp(LEAST, MOST)
+}
+
+/// What a buffer carries: itself once in a round trip. None where that is no limit.
+fn carried(buffer: usize, round_trip: Duration) -> Option<Rate> {
+    let in_a_second = (buffer as u128) * 1_000_000_000;
     let rate = in_a_second.checked_div(round_trip.as_nanos())?;
     u64::try_from(rate).ok().map(Rate::new)
 }
@@ -56,6 +72,23 @@ mod tests {
         tcp.round_trip = Duration::from_millis(10);
         assert_eq!(hold_little(&tcp, Rate::new(10_649_600)), Some(slow));
         let after = socket_recv_buffer_size(&tcp.stream).unwrap();
-        assert!(after <= 2 * BUFFER && after != before, "{before} {after}");
+        assert!(after <= 2 * MOST && after != before, "{before} {after}");
+    }
+
+    #[test]
+    fn a_buffer_is_as_large_as_its_way_is_long() {
+        let cases = [
+            (0, 1 << 20, LEAST),
+            (50, 25_000_000, LEAST),
+            (1000, 25_000_000, 200_000),
+            (10_000, 25_000_000, MOST),
+            (10_000, 100_000, LEAST),
+            (u64::MAX, u64::MAX, MOST),
+        ];
+        for (micros, rate, bytes) in cases {
+            let (way, rate) = (Duration::from_micros(micros), Rate::new(rate));
+            assert_eq!(buffer(way, rate), bytes, "{way:?} {rate}");
+        }
+        assert_eq!(carried(MOST, Duration::ZERO), None);
     }
 }

@@ -39,7 +39,7 @@ const CAP: u64 = 100_000_000;
 const BUDGETS: &str = "100MB/s";
 /// How many pulls there may be at a time. No node has a budget of its own: a
 /// pull begins with a quarter of the seed's, and has more where nobody waits.
-const PULLS: u64 = 8;
+const PULLS: u64 = 16;
 /// The small wave, of 500 nodes.
 const FEW: usize = 10;
 /// Bytes of a bundle in the wave of all, in the small one, and in the one that
@@ -49,8 +49,8 @@ const FEW_BYTES: usize = 64 << 20;
 const DISTURBED_BYTES: usize = 8 << 20;
 /// What a pacer lets through at once, where 10 ms of its rate are not more.
 const BURST: u64 = 64 << 10;
-/// What an agent's kernel takes in ahead of its reader.
-const RECEIVES: u64 = 208 << 10;
+/// What an agent's kernel takes in ahead of its reader, over so short a way.
+const RECEIVES: u64 = 128 << 10;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()

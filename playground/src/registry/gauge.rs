@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 /// Bytes that the kernel takes of us ahead of the network; it doubles it. They
 /// count as gone, so that little is best: enough for a loopback at full speed.
-const SEND_BUFFER: usize = 64 << 10;
+const SEND_BUFFER: usize = 32 << 10;
 
 /// A port on loopback that leads to a registry and counts what comes back, in
 /// bytes of the wire: those that were given to the network, where the other side may

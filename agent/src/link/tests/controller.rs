@@ -178,7 +178,7 @@ pub(super) struct World {
     pub(super) link: Link,
     pub(super) files: Arc<Files>,
     pub(super) controller: Controller,
-    heard: mpsc::Receiver<Kind>,
+    pub(super) heard: mpsc::Receiver<Kind>,
     _root: tempfile::TempDir,
     _server: JoinSet<()>,
 }

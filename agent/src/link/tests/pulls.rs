@@ -44,3 +44,26 @@ async fn a_controller_that_grants_nothing_leaves_pulls_without_bounds() {
     world.link.stream().await.unwrap();
     assert!(pull.may());
 }
+
+#[tokio::test]
+async fn a_controller_that_says_nothing_at_all_grants_nothing() {
+    let mut world = World::start().await;
+    let pulls = world.files.pulls().clone();
+    let pull = pulls.begin(Digest::of(b"a blob"), "https://registry:443", 9).await;
+    world.controller.says(Vec::new());
+    let World { link, heard, .. } = &mut world;
+    let time = async {
+        while !matches!(heard.recv().await, Some(Kind::Hello(_))) {}
+        assert!(!pull.may());
+        // From here on time passes where nobody has anything to do, and jumps
+        // from timer to timer, also while a packet is under way.
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        pull.granted().await;
+        assert!(begun.elapsed() >= std::time::Duration::from_secs(39), "{:?}", begun.elapsed());
+    };
+    tokio::select! {
+        ended = link.stream() => panic!("{ended:?}"),
+        () = time => {}
+    }
+}
