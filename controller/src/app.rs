@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Args, ClusterKind};
-use crate::bandwidth;
 use crate::bundles::{Resolver, Secrets};
 use crate::catalog;
 use crate::home::{self, Home};
@@ -27,6 +26,7 @@ use crate::operation::Triggers;
 use crate::seed::{self, Clusters, Scope, Seed, Store};
 use crate::shoot::{Authorities, Endpoints, Shoots, Tokens};
 use crate::term::Leading;
+use crate::{bandwidth, metrics};
 
 /// How long tasks may take to end: what a leader does has 12 s, and giving the
 /// Lease back is one request.
@@ -154,8 +154,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         bandwidth: bandwidth.clone(),
     };
     tasks.spawn("leading", leading.run(standing, left, shutdown.clone()));
+    let (counted, in_use) = (Arc::clone(&index), bandwidth.clone());
     let status = async move || Json(Status { page: index.page(), bandwidth: bandwidth.view() });
-    let pages = Router::new().route("/status", get(status));
+    let metrics = async move || {
+        let page = metrics::page(&counted.gauges(), in_use.view());
+        ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)
+    };
+    let pages = Router::new().route("/status", get(status)).route("/metrics", get(metrics));
     tasks.spawn("admin", admin::serve(admin_listener, readiness, pages, shutdown));
     tasks.join(GRACE).await
 }

@@ -40,6 +40,7 @@ mod home;
 pub mod identity;
 pub mod index;
 pub mod lead;
+mod metrics;
 mod objects;
 mod operation;
 mod rollout;

@@ -130,6 +130,13 @@ impl Leading {
             let heartbeat = Heartbeat { client: client.clone(), namespace, interval };
             tasks.spawn("heartbeat", heartbeat.run(end.clone()));
         }
+        // Nothing is known of the leases of the leader before, but by its agents.
+        let budgets = self.catalog.borrow().budgets.unwrap_or_default();
+        let bandwidth = Arc::new(Bandwidth::new(budgets));
+        self.bandwidth.begin(&bandwidth);
+        let catalog = self.catalog.clone();
+        let follow = bandwidth::Follow { bandwidth: Arc::clone(&bandwidth), catalog };
+        tasks.spawn("bandwidth", follow.run(end.clone()));
         let rings = (args.cluster == ClusterKind::Seed)
             .then(|| Rings::new(client.clone(), &args.namespace, self.catalog.clone()));
         if let Some(rings) = rings.clone() {
@@ -143,6 +150,7 @@ impl Leading {
             clusters: Arc::clone(&self.clusters),
             catalog: self.catalog.clone(),
             events: events.clone(),
+            bandwidth: Arc::clone(&bandwidth),
             rings,
         };
         tasks.spawn("rollouts", rollouts.run(end.clone()));
@@ -150,13 +158,6 @@ impl Leading {
         let status = StatusWriter { client, index, store, events };
         tasks.spawn("status", status.run(end.clone()));
         let (index, endpoints) = (Arc::clone(&self.index), Arc::clone(&self.endpoints));
-        // Nothing is known of the leases of the leader before, but by its agents.
-        let budgets = self.catalog.borrow().budgets.unwrap_or_default();
-        let bandwidth = Arc::new(Bandwidth::new(budgets));
-        self.bandwidth.begin(&bandwidth);
-        let catalog = self.catalog.clone();
-        let follow = bandwidth::Follow { bandwidth: Arc::clone(&bandwidth), catalog };
-        tasks.spawn("bandwidth", follow.run(end.clone()));
         let fleet = Arc::new(Fleet { index, endpoints, bandwidth });
         let token = end.token();
         if let Some(mark) = self.mark.clone() {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rootstock_core::bandwidth::{Budgets, Rate};
+use rootstock_core::bandwidth::{Budgets, Limit, Rate};
 use serde::Serialize;
 
 use super::Bandwidth;
@@ -19,6 +19,26 @@ pub(crate) struct View {
     pulls: u32,
     /// How many pulls wait for one.
     waiting: usize,
+}
+
+impl View {
+    /// What is counted of it: a name, what it means, and how much it is.
+    pub(crate) fn numbers(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
+        let Self { budgets, granted, pulls, waiting } = *self;
+        let budget = match budgets.seed {
+            Limit::Unlimited => None,
+            Limit::At(rate) => Some(rate.get()),
+        };
+        let in_use = [
+            ("bandwidth_granted", "Bytes per second of all leases.", granted.get()),
+            ("bandwidth_pulls", "Pulls that have a lease.", u64::from(pulls)),
+            ("bandwidth_waiting", "Pulls that wait for one.", waiting as u64),
+        ];
+        let budget = budget.map(|rate| ("bandwidth_budget", "Bytes per second of the seed.", rate));
+        in_use.into_iter().chain(budget)
+    }
 }
 
 impl Bandwidth {

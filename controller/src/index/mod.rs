@@ -16,6 +16,7 @@
 mod agents;
 mod alike;
 mod claim;
+mod gauges;
 mod installer;
 mod missed;
 mod node;
@@ -43,6 +44,7 @@ use rootstock_core::provider::How;
 use tokio::sync::watch;
 
 pub use agents::AgentPod;
+pub(crate) use gauges::Gauges;
 pub use installer::Installer;
 pub use missed::Missed;
 pub use node::LabelChange;

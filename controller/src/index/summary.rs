@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rootstock_core::assign::{Problem, Resolution, ResolvedBundle};
+use rootstock_core::assign::{Problem, Resolution, ResolvedBundle, Verdict};
 use rootstock_core::digest::Digest;
 use rootstock_core::name::{Architecture, NodeName, Uid};
 use rootstock_core::rollout::Progress;
@@ -18,6 +18,9 @@ use super::{Index, RuntimeKey, ShootState, State};
 
 /// How many of the slowest nodes are named.
 const SLOWEST: usize = 5;
+
+/// How often the bytes of a rollout are said anew while they come.
+const BYTES: Duration = Duration::from_secs(10);
 
 /// What the status of a ContainerRuntime should say.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +45,8 @@ pub struct Summary {
     pub slowest: Vec<Slow>,
     /// How far its rollout is; none before it was looked at.
     pub rollout: Option<Progress>,
+    /// Bytes of the bundle that are on its nodes' disks, and that are to be.
+    pub bytes: (u64, u64),
     /// The names of the nodes that it speaks of.
     pub named: BTreeMap<Uid, NodeName>,
     /// After how long it says something else though nothing has changed.
@@ -128,11 +133,18 @@ impl State {
             .collect();
         let reports = nodes.iter().filter_map(|node: &NodeState<'_>| node.report);
         let outdated = reports.map(|report| u64::from(report.outdated_sandboxes)).sum();
+        let bytes = nodes
+            .iter()
+            .map(bytes_of)
+            .fold((0, 0), |(done, all), of: (u64, u64)| (done + of.0, all + of.1));
         // It is said only where no node is selected, and looks at every node.
         let unlabelled = if nodes.is_empty() { shoot.matched_by(runtime) } else { Vec::new() };
         let (progress, shoot_nodes) = (shoot.progress.get(name), &shoot.nodes);
         let invalid = self.problem(runtime);
         let bundle = self.bundle_in_words(runtime);
+        if progress.is_some_and(|of| of.left > 0 || of.in_flight > 0) && bytes.0 < bytes.1 {
+            look_again = look_again.into_iter().chain([BYTES]).min();
+        }
         let shoot = match &shoot.state {
             ShootState::Known => rollup::Shoot::Known,
             ShootState::Unknown => rollup::Shoot::Unknown,
@@ -163,6 +175,7 @@ impl State {
             slowest: slowest(&nodes, since),
             named: named(progress, shoot_nodes),
             rollout: progress.cloned(),
+            bytes,
             look_again,
             complete: nodes.complete,
             phases: nodes.phases,
@@ -205,6 +218,20 @@ impl State {
                 Ok(has.iter().filter_map(|(a, b)| in_words(**a, b)).collect::<Vec<_>>().join("; "))
             }
         }
+    }
+}
+
+/// How many bytes a node has of what it is to have in the end, and of how many.
+fn bytes_of(node: &NodeState<'_>) -> (u64, u64) {
+    let (Verdict::Wanted(wanted), Some(report)) = (node.verdict, node.report) else {
+        return (0, 0);
+    };
+    let all = report.bytes_total;
+    match () {
+        () if report.fetched == Some(*wanted) => (all, all),
+        () if report.digest == Some(*wanted) => (report.bytes_done, all),
+        // What comes ahead of what it has is about as large.
+        () => (0, all),
     }
 }
 

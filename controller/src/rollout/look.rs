@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use rootstock_core::name::ShootName;
+use rootstock_core::name::{NodeName, ShootName};
 use rootstock_core::rollout::record::{Command, UnknownCommand};
 use rootstock_core::rollout::strategy::{Strategy, StrategySpec};
 use rootstock_core::rollout::view::{Seed, Track, View};
-use rootstock_core::rollout::{Progress, Step, step};
+use rootstock_core::rollout::{Permit, Progress, Step, step};
 use rootstock_core::state::State;
 use rootstock_daemon::error::Chain;
 use serde_json::{Value, json};
@@ -62,6 +62,7 @@ impl Rollouts {
         let next = step.next.map(|next| {
             Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default()
         });
+        self.bandwidth.set_canaries(shoot, waited_for(&survey, &step));
         self.index.direct(shoot, &survey, &step.nodes, step.progress);
         if done { Outcome::Done(next) } else { Outcome::Again }
     }
@@ -259,6 +260,14 @@ fn states(shoot: &ShootName, objects: &Objects) -> BTreeMap<String, State> {
         }
     });
     read.collect()
+}
+
+/// The nodes that a rollout waits for: each may restart containerd as soon as
+/// it has its bytes, and nobody else gets its slot meanwhile.
+fn waited_for(survey: &Survey, step: &Step) -> BTreeSet<NodeName> {
+    let nodes = survey.nodes.iter().zip(&step.nodes);
+    let slots = nodes.filter(|(_, step)| matches!(step.permit, Some(Permit::Slot { .. })));
+    slots.map(|(node, _)| node.name.clone()).collect()
 }
 
 /// The bundles that may be sent: what is promoted, tried, or has a slot.

@@ -42,6 +42,7 @@ use tokio::time::Instant;
 use self::due::Due;
 use self::recorded::Recorded;
 pub(crate) use self::seed::Rings;
+use crate::bandwidth::Bandwidth;
 use crate::events::Events;
 use crate::home::Home;
 use crate::index::Index;
@@ -63,6 +64,7 @@ pub(crate) struct Rollouts {
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) events: Events,
+    pub(crate) bandwidth: Arc<Bandwidth>,
     /// None where there is one shoot, as in a plain cluster: it tries each bundle.
     pub(crate) rings: Option<Rings>,
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use rootstock_core::rollup::Condition;
-use rootstock_core::runtime_status::{NodesStatus, Rollout, RuntimeStatus};
+use rootstock_core::runtime_status::{NodesStatus, Pull, Rollout, RuntimeStatus};
 use rootstock_core::state::{State, StateError};
 use serde_json::{Value, json};
 
@@ -100,5 +100,41 @@ fn rollout(before: Option<&Rollout>, summary: &Summary, now: Timestamp) -> Optio
     let Some(progress) = &summary.rollout else { return before.cloned() };
     let mut rollout = Rollout::of(progress, before, now)?;
     rollout.name_nodes(|uid| summary.named.get(uid).cloned());
+    rollout.pull = pull(&rollout, before, summary.bytes, now);
     Some(rollout)
+}
+
+/// How far the bytes are; nothing where all are there. The rate is that since
+/// the rollout began, so that it does not jump.
+fn pull(
+    rollout: &Rollout,
+    before: Option<&Rollout>,
+    (done, all): (u64, u64),
+    now: Timestamp,
+) -> Option<Pull> {
+    if done >= all {
+        return None;
+    }
+    let known = before.filter(|before| before.since == rollout.since);
+    let known = known.and_then(|before| before.pull.as_ref());
+    let first = known.map_or(0, |pull| pull.bytes_done);
+    // A node that goes takes its bytes along.
+    let done = done.max(first.min(all));
+    // Nothing changes by itself: where no byte came nothing is said anew.
+    if let Some(same) = known.filter(|pull| (pull.bytes_done, pull.bytes_total) == (done, all)) {
+        return Some(same.clone());
+    }
+    let seconds = u64::try_from(now.as_second() - rollout.since.as_second()).unwrap_or_default();
+    let rate = done.checked_div(seconds).filter(|rate| *rate > 0);
+    let end = rate.and_then(|rate| {
+        let left = i64::try_from((all - done).div_ceil(rate)).ok()?;
+        Timestamp::from_second(now.as_second().checked_add(left)?).ok()
+    });
+    Some(Pull {
+        bytes_done: done,
+        bytes_total: all,
+        bytes_per_second: rate,
+        budget_share: None,
+        estimated_end: end,
+    })
 }

@@ -191,6 +191,7 @@ impl Controller {
             clusters: Arc::default(),
             catalog,
             events,
+            bandwidth: Arc::new(Bandwidth::new(Default::default())),
             rings: None,
         };
         let shutdown = Shutdown::new();
