@@ -56,9 +56,18 @@ impl Line<'_> {
 }
 
 /// What one number of a rollout is called, means, and is.
-type Number = (&'static str, &'static str, fn(&Progress) -> usize);
+type Number<Of, N> = (&'static str, &'static str, fn(&Of) -> N);
 
-const ROLLOUT: [Number; 8] = [
+const RESOURCE: [Number<Gauges, u64>; 4] = [
+    ("agents_connected", "Nodes whose agent is connected.", |of| of.connected as u64),
+    ("bytes_pulled", "Bytes that came over the network for what nodes have.", |of| of.bytes_pulled),
+    ("sandboxes", "Pods' sandboxes that run on their node's bundle.", |of| of.sandboxes),
+    ("sandboxes_outdated", "Pods' sandboxes that run on an earlier bundle.", |of| {
+        of.outdated_sandboxes
+    }),
+];
+
+const ROLLOUT: [Number<Progress, usize>; 8] = [
     ("rollout_nodes", "Nodes of the resource.", |rollout| rollout.nodes),
     ("rollout_have", "Nodes that have the bundle which is tried.", |rollout| rollout.have),
     ("rollout_left", "Nodes that could have it and do not yet.", |rollout| rollout.left),
@@ -88,17 +97,7 @@ pub(crate) fn page(all: &[Gauges], bandwidth: Option<bandwidth::View>) -> String
             line.say(&of.labels(&[("reason", reason)]), count);
         }
     });
-    let each: [(&str, &str, fn(&Gauges) -> u64); 4] = [
-        ("agents_connected", "Nodes whose agent is connected.", |of| of.connected as u64),
-        ("bytes_pulled", "Bytes that came over the network for what nodes have.", |of| {
-            of.bytes_pulled
-        }),
-        ("sandboxes", "Pods' sandboxes that run on their node's bundle.", |of| of.sandboxes),
-        ("sandboxes_outdated", "Pods' sandboxes that run on an earlier bundle.", |of| {
-            of.outdated_sandboxes
-        }),
-    ];
-    for (name, help, value) in each {
+    for (name, help, value) in RESOURCE {
         page.gauge(name, help, all, |line, of| line.say(&of.labels(&[]), value(of)));
     }
     let rollouts = || all.iter().filter_map(|of| Some((of, of.rollout.as_ref()?)));

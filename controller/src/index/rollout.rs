@@ -13,6 +13,7 @@ use rootstock_core::rollout::{Give, NodeStep, Permit, Progress};
 use rootstock_core::rollup::Connection;
 use rootstock_core::status::BundleReport;
 
+use super::claim::Runtime;
 use super::node::{Node, RETURN};
 use super::shoot::Shoot;
 use super::{Index, State};
@@ -131,7 +132,16 @@ impl Index {
     pub(crate) fn survey(&self, name: &ShootName) -> Option<Survey> {
         let state = self.lock();
         let shoot = state.shoots.get(name).filter(|shoot| !shoot.is_suspended())?;
-        let complete = state.seed_listed && shoot.nodes_listed && !shoot.waits_for_installer();
+        // What is being looked up is known in a moment. Until then the types that
+        // are known already would be activated by themselves: a restart for each.
+        let pending = |runtime: &Runtime| {
+            let of_it = runtime.runtime.as_ref().and_then(|kind| state.bundles.get(kind));
+            !runtime.deleting && of_it == Some(&Resolution::Pending)
+        };
+        let complete = state.seed_listed
+            && shoot.nodes_listed
+            && !shoot.waits_for_installer()
+            && !shoot.runtimes.values().any(pending);
         let now = Instant::now();
         let tracks = shoot.runtimes.iter().filter_map(|(name, runtime)| {
             let kind = runtime.runtime.clone()?;

@@ -134,3 +134,15 @@ fn a_way_back_has_a_number_of_its_own() {
     let stream = index.connect(&id("1"), Some((Generation(41), content))).unwrap();
     assert_eq!(stream.borrow().as_ref().unwrap().generation.0, 41);
 }
+
+#[test]
+fn rollouts_decide_nothing_while_a_bundle_is_looked_up() {
+    let index = ready();
+    let complete = || index.survey(&shoot()).unwrap().complete;
+    assert!(complete());
+    put_bundle(&index, Resolution::Pending);
+    assert!(!complete(), "the others would be activated by themselves");
+    let away = rootstock_core::assign::Problem::new(Reason::RegistryUnreachable, "away");
+    put_bundle(&index, Resolution::Failed(away));
+    assert!(complete(), "a registry that is away holds nobody up");
+}
