@@ -14,6 +14,7 @@
 
 mod local;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use local::Local;
@@ -218,6 +219,9 @@ fn begin(rootfs: &Rootfs, tree: &TreeId, bundle: &BundleConfig) -> Result<Begun,
             missing.push(file.clone());
         }
     }
+    // The long ones first: where many nodes wait in line, their first pulls then
+    // fill the budget, and the short ones of all go beside them.
+    missing.sort_by_key(|file| Reverse(file.blob_size));
     let local = if missing.is_empty() { Local::default() } else { Local::of(&top) };
     Ok(Begun { parent, folder: Arc::new(folder), temporary, missing, local })
 }

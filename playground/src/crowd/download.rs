@@ -1,6 +1,7 @@
 //! What the agents of a crowd pull: real downloads by real grants, into files
 //! that nobody keeps.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -137,7 +138,10 @@ impl Download {
         let shared = Shared::new(self.pulls.clone());
         let partial = Partial { folder: partial, limit: PARTIAL_LIMIT, shared };
         let mut fetcher = Fetcher::new(registry, &bundle.repository, partial)?;
-        for file in &bundle.config.config().files {
+        // In the order of real agents.
+        let mut files: Vec<_> = bundle.config.config().files.iter().collect();
+        files.sort_by_key(|file| Reverse(file.blob_size));
+        for file in files {
             let wanted = Wanted {
                 blob: file.blob,
                 blob_size: file.blob_size,
