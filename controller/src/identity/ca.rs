@@ -152,6 +152,12 @@ impl ShootCa {
         if !parsed.is_ca() {
             return Err(CaError::NotAuthority);
         }
+        // Its name is written into what it signs, and whoever writes an identifier
+        // of another root than the three that there are panics.
+        let roots = parsed.subject().iter_attributes().map(|name| name.attr_type().iter());
+        if !roots.into_iter().all(|arcs| arcs.and_then(|mut a| a.next()).is_some_and(|r| r <= 2)) {
+            return Err(CaError::CertificateUnreadable);
+        }
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(CaError::KeyMismatch);
         }
