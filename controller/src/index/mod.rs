@@ -21,6 +21,7 @@ mod missed;
 mod node;
 mod removal;
 mod rollout;
+mod sandboxes;
 mod settings;
 mod shoot;
 mod summary;

@@ -8,7 +8,7 @@ use rootstock_core::digest::Digest;
 use rootstock_core::name::{Architecture, NodeName, RuntimeType, ShootName, Uid};
 use rootstock_core::rollout::record::Digests;
 use rootstock_core::rollout::strategy::StrategySpec;
-use rootstock_core::rollout::view::{Link, Node as NodeInView, OnNode, Said};
+use rootstock_core::rollout::view::{Link, Node as NodeInView, OnNode, Said, Sandboxes};
 use rootstock_core::rollout::{Give, NodeStep, Permit, Progress};
 use rootstock_core::rollup::Connection;
 use rootstock_core::status::BundleReport;
@@ -61,6 +61,8 @@ pub(crate) struct NodeSurvey {
     link: Link,
     /// By type, the resource that decides and what the node said.
     runtimes: Vec<(RuntimeType, String, Option<BundleReport>)>,
+    /// By type, what became of sandboxes on the bundle that was said.
+    sandboxes: BTreeMap<RuntimeType, Sandboxes>,
 }
 
 impl Survey {
@@ -84,7 +86,7 @@ impl Survey {
 impl NodeSurvey {
     /// The same as a rollout looks at it.
     pub(crate) fn in_view(&self) -> NodeInView<'_> {
-        let runtimes = self.runtimes.iter().map(|(_, track, report)| OnNode {
+        let runtimes = self.runtimes.iter().map(|(kind, track, report)| OnNode {
             track,
             report: report.as_ref().map(|report| Said {
                 digest: report.digest,
@@ -95,7 +97,7 @@ impl NodeSurvey {
             fetched: report.as_ref().and_then(|report| report.fetched),
             // A node that needs none does not wait for a slot.
             restart: true,
-            sandboxes: Default::default(),
+            sandboxes: self.sandboxes.get(kind).copied().unwrap_or_default(),
         });
         NodeInView {
             name: &self.name,
@@ -265,7 +267,12 @@ fn survey(node: &Node, begun: Option<Instant>, now: Instant) -> NodeSurvey {
     let said = |runtime: &RuntimeType| {
         node.reports.iter().flatten().find(|report| report.runtime == *runtime).cloned()
     };
-    let runtimes = node.assigned.tracks.iter();
+    let tracks = node.assigned.tracks.iter();
+    let runtimes: Vec<_> =
+        tracks.map(|(kind, track)| (kind.clone(), track.clone(), said(kind))).collect();
+    let sandboxes = runtimes
+        .iter()
+        .map(|(kind, _, report)| (kind.clone(), node.sandboxes(kind, report.as_ref(), now)));
     NodeSurvey {
         name: facts.name.clone(),
         uid: node.object.uid.clone(),
@@ -275,7 +282,8 @@ fn survey(node: &Node, begun: Option<Instant>, now: Instant) -> NodeSurvey {
         joining: stay.joining,
         leaving: stay.leaving,
         link: link(node, begun, now),
-        runtimes: runtimes.map(|(kind, track)| (kind.clone(), track.clone(), said(kind))).collect(),
+        sandboxes: sandboxes.collect(),
+        runtimes,
     }
 }
 
