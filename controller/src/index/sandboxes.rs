@@ -217,8 +217,9 @@ mod tests {
 
     #[test]
     fn failures_are_held_against_the_time_before_the_activation() {
+        type Case = (&'static str, Vec<(u64, Step)>, (Rate, Rate));
         let none = (rate(0, 0), rate(0, 0));
-        let table: Vec<(&str, Vec<(u64, Step)>, (Rate, Rate))> = vec![
+        let table: Vec<Case> = vec![
             ("nothing is known", vec![(0, Failed(9))], none),
             ("it was there already", vec![(0, Found(Some("two"))), (10, Failed(9))], none),
             ("another runs", vec![(0, Ready("two")), (5, Ready("one")), (9, Failed(9))], none),

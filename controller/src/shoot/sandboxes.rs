@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn an_event_is_of_a_pod_and_a_node() {
-        type Change = fn(&mut Value);
-        let table: [(&str, Change, Option<(&str, u32)>); 9] = [
+        type Case = (&'static str, fn(&mut Value), Option<(&'static str, u32)>);
+        let table: [Case; 9] = [
             ("the kubelet's", |_| {}, Some(("n1", 3))),
             ("by a newer client", |e| e["source"] = json!({}), Some(("n2", 3))),
             ("a host that is empty", |e| e["source"]["host"] = json!(""), Some(("n2", 3))),
