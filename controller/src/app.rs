@@ -123,6 +123,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         endpoints: Arc::clone(&endpoints),
         tokens: token_changes,
         authorities: authority_changes.clone(),
+        catalog: catalog_changes.clone(),
         domain: args.endpoint_domain.clone(),
         home,
     };

@@ -22,6 +22,7 @@ mod missed;
 mod node;
 mod removal;
 mod rollout;
+mod sandboxes;
 mod settings;
 mod shoot;
 mod summary;

@@ -1,5 +1,6 @@
 //! One node in the index: what it should have, what it says, who is connected.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use super::alike::Assigned;
 use super::missed::Before;
 use super::rollout::Course;
+use super::sandboxes::Failures;
 use super::{Index, State};
 use crate::content::{Offered, Slot};
 use crate::grpc::Refused;
@@ -139,11 +141,16 @@ pub(super) struct Node {
     /// The generation that its reports are about.
     reported: Generation,
     pub(super) refused: Option<(Reason, String)>,
+    /// Since when there is such a Node.
+    pub(super) known_since: Instant,
+    /// The sandboxes that could not be started, by type.
+    pub(super) failures: BTreeMap<RuntimeType, Failures>,
 }
 
 impl Node {
     pub(super) fn new(object: NodeObject) -> Self {
         let (desired, _) = watch::channel(None);
+        let now = Instant::now();
         Self {
             object,
             assigned: Arc::default(),
@@ -151,11 +158,13 @@ impl Node {
             desired,
             held: None,
             connection: Connection::Never,
-            away_since: Instant::now(),
+            away_since: now,
             missed: false,
             reports: None,
             reported: Generation::default(),
             refused: None,
+            known_since: now,
+            failures: BTreeMap::new(),
         }
     }
 
@@ -415,7 +424,10 @@ impl Index {
     /// the one before it.
     pub fn report(&self, id: &NodeId, generation: Generation, reports: Vec<BundleReport>) {
         let mut state = self.lock();
+        let watched = state.shoots.get(&id.shoot).and_then(|shoot| shoot.sandboxes_watched);
         let Some(node) = state.node(id) else { return };
+        let first = node.reports.is_none();
+        node.note_activations(&reports, watched, first, Instant::now());
         // While it pulls a node reports several times a second, and all that
         // is new are its bytes: nobody waits for those.
         let same = node.reported == generation

@@ -62,6 +62,8 @@ pub(crate) struct NodeSurvey {
     link: Link,
     /// By type, the resource that decides and what the node said.
     runtimes: Vec<(RuntimeType, String, Option<BundleReport>)>,
+    /// By type, what became of sandboxes on the bundle that was said.
+    sandboxes: BTreeMap<RuntimeType, Sandboxes>,
 }
 
 impl Survey {
@@ -81,7 +83,7 @@ impl Survey {
 impl NodeSurvey {
     /// The same as a rollout looks at it.
     pub(crate) fn in_view(&self) -> NodeInView<'_> {
-        let runtimes = self.runtimes.iter().map(|(_, track, report)| OnNode {
+        let runtimes = self.runtimes.iter().map(|(kind, track, report)| OnNode {
             track,
             report: report.as_ref().map(|report| Said {
                 digest: report.digest,
@@ -94,7 +96,7 @@ impl NodeSurvey {
             restart: true,
             sandboxes: Sandboxes {
                 started: report.as_ref().map_or(0, |report| u64::from(report.sandboxes)),
-                ..Sandboxes::default()
+                ..self.sandboxes.get(kind).copied().unwrap_or_default()
             },
         });
         NodeInView {
@@ -274,7 +276,12 @@ fn survey(node: &Node, begun: Option<Instant>, now: Instant) -> NodeSurvey {
     let said = |runtime: &RuntimeType| {
         node.reports.iter().flatten().find(|report| report.runtime == *runtime).cloned()
     };
-    let runtimes = node.assigned.tracks.iter();
+    let tracks = node.assigned.tracks.iter();
+    let runtimes: Vec<_> =
+        tracks.map(|(kind, track)| (kind.clone(), track.clone(), said(kind))).collect();
+    let sandboxes = runtimes
+        .iter()
+        .map(|(kind, _, report)| (kind.clone(), node.sandboxes(kind, report.as_ref(), now)));
     NodeSurvey {
         name: facts.name.clone(),
         uid: node.object.uid.clone(),
@@ -284,7 +291,8 @@ fn survey(node: &Node, begun: Option<Instant>, now: Instant) -> NodeSurvey {
         joining: stay.joining,
         leaving: stay.leaving,
         link: link(node, begun, now),
-        runtimes: runtimes.map(|(kind, track)| (kind.clone(), track.clone(), said(kind))).collect(),
+        sandboxes: sandboxes.collect(),
+        runtimes,
     }
 }
 

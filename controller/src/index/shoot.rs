@@ -1,6 +1,7 @@
 //! One shoot in the index.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use rootstock_core::name::NodeName;
 use rootstock_core::rollout::Progress;
@@ -47,6 +48,8 @@ pub(super) struct Shoot {
     pub(super) needed: BTreeSet<Needed>,
     /// On which of them an agent's Pod lives.
     pub(super) agents: Agents,
+    /// Since when sandboxes that could not be started are seen.
+    pub(super) sandboxes_watched: Option<Instant>,
     /// Whose agent was missed before this term.
     pub(super) missed: Before,
     /// Who installed gVisor before.
@@ -140,5 +143,6 @@ impl Shoot {
         self.nodes_listed = false;
         self.progress.clear();
         self.agents = Agents::default();
+        self.sandboxes_watched = None;
     }
 }

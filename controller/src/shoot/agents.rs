@@ -42,8 +42,11 @@ pub(super) struct Agents {
 }
 
 /// Since when there is trouble, and whether that was said.
-#[derive(Debug, Default)]
-struct Trouble {
+#[derive(Debug)]
+pub(super) struct Trouble {
+    what: &'static str,
+    /// What does not work until then.
+    lacking: &'static str,
     since: Option<Instant>,
     said: bool,
 }
@@ -52,7 +55,8 @@ impl Agents {
     pub(super) fn new(shoot: ShootName, index: Arc<Index>) -> Self {
         let to = ToIndex { shoot: shoot.clone(), index: Arc::clone(&index), listed: Vec::new() };
         let pods = Follow::new(shoot.clone(), to);
-        Self { shoot, index, pods, trouble: Trouble::default() }
+        let trouble = Trouble::of(ToIndex::WHAT, "no stream ends with its Pod");
+        Self { shoot, index, pods, trouble }
     }
 
     /// Follows them for ever. A shoot whose Pods can't be seen is served all
@@ -85,22 +89,26 @@ impl Drop for Agents {
 }
 
 impl Trouble {
-    fn note(&mut self, shoot: &ShootName, error: &FollowError) {
+    /// None yet with what is followed, without which something is `lacking`.
+    pub(super) fn of(what: &'static str, lacking: &'static str) -> Self {
+        Self { what, lacking, since: None, said: false }
+    }
+
+    pub(super) fn note(&mut self, shoot: &ShootName, error: &FollowError) {
+        let Self { what, lacking, .. } = *self;
         let since = *self.since.get_or_insert_with(Instant::now);
         let error = Chain(error);
-        tracing::debug!(%shoot, %error, "the agent's Pods are not seen");
+        tracing::debug!(%shoot, %error, "the {what} are not seen");
         if since.elapsed() >= PATIENCE && !self.said {
             self.said = true;
-            tracing::warn!(
-                %shoot, %error,
-                "the agent's Pods can't be seen: until then no stream ends with its Pod",
-            );
+            tracing::warn!(%shoot, %error, "the {what} can't be seen: until then {lacking}");
         }
     }
 
-    fn over(&mut self, shoot: &ShootName) {
-        if std::mem::take(self).said {
-            tracing::info!(%shoot, "the agent's Pods are seen again");
+    pub(super) fn over(&mut self, shoot: &ShootName) {
+        self.since = None;
+        if std::mem::take(&mut self.said) {
+            tracing::info!(%shoot, "the {} are seen again", self.what);
         }
     }
 }

@@ -5,9 +5,10 @@
 //!      secrets   what the operations keep: authorities, access
 //!      authorities  Secrets ─watch─▶ who signs and who is trusted
 //!      access    kubeconfig ─▶ client, with the token of now
-//!      follow    list, then watch, for two kinds:
+//!      follow    list, then watch, for three kinds:
 //!      nodes       Nodes ─▶ Index
 //!      agents      the agent's Pods ─▶ Index: whose stream ends with its Pod
+//!      sandboxes   Events of those that could not be started ─▶ Index
 //!      labels    Index ─▶ the agent's label on Nodes
 //!      trouble   how long to wait, and what is said of it
 //!      Endpoints: the shoot by host name, for agents
@@ -26,6 +27,7 @@ mod gather;
 mod health;
 mod labels;
 mod nodes;
+mod sandboxes;
 pub(crate) mod secrets;
 mod serving;
 mod takeover;
@@ -43,6 +45,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
+use rootstock_core::catalog::Catalog;
 use rootstock_core::name::ShootName;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
@@ -77,6 +80,7 @@ pub(crate) struct Shoots {
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) tokens: watch::Receiver<tokens::ByShoot>,
     pub(crate) authorities: watch::Receiver<authorities::ByShoot>,
+    pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) domain: Option<String>,
     pub(crate) home: Home,
 }
@@ -203,6 +207,7 @@ impl Shoots {
             cluster: receiver,
             tokens: self.tokens.clone(),
             authorities: self.authorities.clone(),
+            catalog: self.catalog.clone(),
             domain: self.domain.clone(),
             own_api: matches!(self.home, Home::Plain { .. }).then(|| self.seed.clone()),
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use rootstock_core::catalog::Catalog;
 use rootstock_core::name::ShootName;
 use rootstock_daemon::error::Chain;
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use super::endpoints::Endpoints;
 use super::follow::FollowError;
 use super::health::{Health, words};
 use super::nodes::{Nodes, nodes};
+use super::sandboxes::Sandboxes;
 use super::serving::{self, Served};
 use super::takeover::Takeover;
 use super::tokens::{self, ByShoot, Token};
@@ -42,6 +44,8 @@ pub(super) struct Shoot {
     pub(super) cluster: watch::Receiver<Arc<Cluster>>,
     pub(super) tokens: watch::Receiver<ByShoot>,
     pub(super) authorities: watch::Receiver<authorities::ByShoot>,
+    /// Whose the RuntimeClasses are.
+    pub(super) catalog: watch::Receiver<Arc<Catalog>>,
     pub(super) domain: Option<String>,
     /// A client of its API where that is the controller's own: nothing has to
     /// be found out then.
@@ -85,6 +89,8 @@ impl Shoot {
         let mut nodes = nodes(self.name.clone(), Arc::clone(&self.index));
         let takeover = if self.own_api.is_some() { Takeover::none } else { Takeover::new };
         let mut takeover = takeover(self.name.clone(), Arc::clone(&self.index));
+        let mut sandboxes =
+            Sandboxes::new(self.name.clone(), Arc::clone(&self.index), self.catalog.clone());
         let mut health = Health::new(&self.name, &self.index);
         let mut open: Option<Open> = None;
         loop {
@@ -93,6 +99,7 @@ impl Shoot {
                 Stand::Hibernated => {
                     open = None;
                     nodes.forget();
+                    sandboxes.forget();
                     self.endpoints.remove(&self.name);
                     self.index.put_shoot_state(&self.name, ShootState::Hibernated);
                     self.until_not(&stand).await;
@@ -117,7 +124,13 @@ impl Shoot {
                         Err(why) => health.failed(&why, Kind::Away, None),
                         Ok(mut there) => {
                             let ended = self
-                                .serve(&mut there, &mut nodes, &mut takeover, &mut health)
+                                .serve(
+                                    &mut there,
+                                    &mut nodes,
+                                    &mut takeover,
+                                    &mut sandboxes,
+                                    &mut health,
+                                )
                                 .await;
                             let pause = match ended {
                                 Ended::Changed => Duration::ZERO,
@@ -205,13 +218,14 @@ impl Shoot {
         Ok(Open { basis, client, link, token, served: None, failures: 0 })
     }
 
-    /// Follows Nodes and agents, and keeps labels, until something is wrong, or
+    /// Follows Nodes, agents and sandboxes, and keeps labels, until something is wrong, or
     /// the client has to be made anew.
     async fn serve(
         &mut self,
         open: &mut Open,
         nodes: &mut Nodes,
         takeover: &mut Takeover,
+        sandboxes: &mut Sandboxes,
         health: &mut Health,
     ) -> Ended {
         let Open { basis, client, link, token, served, failures } = open;
@@ -230,6 +244,7 @@ impl Shoot {
         let installers = takeover.follow(&seed, client);
         let mut agents = Agents::new(self.name.clone(), Arc::clone(&self.index));
         let agents = agents.follow(client);
+        let sandboxes = sandboxes.follow(client);
         let changes = async {
             loop {
                 // Cancel-safe: a change is still seen by the next look. What
@@ -258,6 +273,7 @@ impl Shoot {
             never = labels => match never {},
             never = installers => match never {},
             never = agents => match never {},
+            never = sandboxes => match never {},
             () = changes => Ended::Changed,
         }
     }

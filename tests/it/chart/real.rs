@@ -88,7 +88,11 @@ const ASKED: &[Asked] = &[
     ("kube-system", "get", "", "pods", "a", false, true),
     ("kube-system", "watch", "", "pods", "", false, true),
     ("kube-system", "delete", "", "pods", "a", false, false),
-    (SHOOT, "get", "", "pods", "a", false, false),
+    (SHOOT, "get", "", "pods", "a", false, true),
+    (SHOOT, "list", "", "pods", "", false, false),
+    ("", "list", "", "events", "", false, true),
+    ("", "watch", "", "events", "", false, true),
+    (SHOOT, "create", "", "events", "", false, false),
     ("", "create", "authentication.k8s.io", "tokenreviews", "", false, true),
     // The shoot's objects, where the resource manager does not make them.
     ("", "create", "apiextensions.k8s.io", "customresourcedefinitions", "", false, true),

@@ -27,6 +27,7 @@ use crate::scripted::{self, Call, Calls, merge, refusal};
 
 mod commands;
 mod kills;
+mod sandboxes;
 mod waves;
 
 fn shoot() -> ShootName {
@@ -127,7 +128,7 @@ struct Controller {
     index: Arc<Index>,
     store: Arc<Store>,
     calls: Calls,
-    _catalog: watch::Sender<Arc<Catalog>>,
+    catalog: watch::Sender<Arc<Catalog>>,
     agents: Mutex<JoinSet<()>>,
     _tasks: JoinSet<anyhow::Result<()>>,
 }
@@ -203,7 +204,7 @@ impl Controller {
             index,
             store,
             calls,
-            _catalog: sender,
+            catalog: sender,
             agents: Mutex::default(),
             _tasks: tasks,
         };

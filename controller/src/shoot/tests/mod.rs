@@ -1,6 +1,7 @@
 //! Shoots' tasks against an API server that does as it is told.
 
 mod agents;
+mod sandboxes;
 mod server;
 
 use std::sync::Arc;
@@ -79,6 +80,8 @@ impl Running {
         let (known, authorities_seen) = watch::channel(authorities::ByShoot::new());
         let (mut clusters, mut tasks) = (Vec::new(), JoinSet::new());
         let seed = server.seed();
+        // Whoever asks for it later than its sender has gone still has it.
+        let catalog = watch::channel(Arc::new(catalog())).1;
         for (n, mood) in moods.into_iter().enumerate() {
             server.set(&name(n), mood);
             let (sender, receiver) = watch::channel(cluster(n, false));
@@ -96,6 +99,7 @@ impl Running {
                 cluster: receiver,
                 tokens: tokens_seen.clone(),
                 authorities: authorities_seen.clone(),
+                catalog: catalog.clone(),
                 domain: None,
                 own_api: None,
             };
@@ -123,6 +127,14 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// One type with one RuntimeClass.
+fn catalog() -> rootstock_core::catalog::Catalog {
+    let runtimes = json!([{"type": "kata", "bundle": "main/rootstock/kata:1",
+        "runtimeClasses": [{"name": "sandboxed", "handler": "runsc"}]}]);
+    let registries = json!([{"name": "main", "url": "http://r"}]);
+    serde_json::from_value(json!({"registries": registries, "runtimes": runtimes})).unwrap()
 }
 
 fn put(known: &mut authorities::ByShoot, n: usize, authority: &Arc<Authority>) {

@@ -51,6 +51,12 @@ pub(super) struct Server {
     pub(super) pods: watch::Sender<Result<Vec<Value>, u16>>,
     /// What watches of Pods tell.
     pub(super) pod_events: broadcast::Sender<Value>,
+    /// The Events of sandboxes in a list, or with what code they are refused.
+    pub(super) events: watch::Sender<Result<Vec<Value>, u16>>,
+    /// What watches of those Events tell.
+    pub(super) sandbox_events: broadcast::Sender<Value>,
+    /// The Pods that were asked for by name.
+    pub(super) asked: Arc<Mutex<Vec<String>>>,
     /// Raised to end all watches.
     pub(super) cut: watch::Sender<u64>,
     pub(super) seen: Arc<Mutex<BTreeMap<String, Seen>>>,
@@ -68,6 +74,9 @@ impl Server {
             token: watch::channel("old".to_owned()).0,
             pods: watch::channel(Ok([1, 2].map(|n| pod(&format!("p{n}"), n)).into())).0,
             pod_events: broadcast::channel(8).0,
+            events: watch::channel(Ok(vec![super::sandboxes::event("e0", "sandboxed", 40)])).0,
+            sandbox_events: broadcast::channel(8).0,
+            asked: Arc::default(),
             cut: watch::channel(0).0,
             seen: Arc::default(),
             written: Arc::default(),
@@ -77,6 +86,8 @@ impl Server {
             .route("/api/v1/namespaces/{shoot}/secrets", any(write))
             .route("/{shoot}/api/v1/nodes", get(nodes))
             .route("/{shoot}/api/v1/namespaces/kube-system/pods", get(pods))
+            .route("/{shoot}/api/v1/namespaces/default/pods/{name}", get(pod_by_name))
+            .route("/{shoot}/api/v1/events", get(events))
             .with_state(server.clone());
         #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
         drop(tokio::spawn(async move { axum::serve(listener, routes).await }));
@@ -205,7 +216,52 @@ async fn pods(
             json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": pods});
         return Json(list).into_response();
     }
-    let (mut cut, mut events) = (server.cut.subscribe(), server.pod_events.subscribe());
+    tell(&server, &server.pod_events)
+}
+
+/// Events of sandboxes that could not be started.
+async fn events(
+    State(server): State<Server>,
+    Path(shoot): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let query = query.unwrap_or_default();
+    assert!(query.contains("fieldSelector=reason%3DFailedCreatePodSandBox"), "{query}");
+    let mood = server.moods.borrow().get(&shoot).copied().unwrap_or(Mood::Good);
+    let events = server.events.borrow().clone();
+    let events = match events {
+        Ok(events) if mood == Mood::Good => events,
+        Ok(_) => return refuse(503),
+        Err(code) => return refuse(code),
+    };
+    if query.contains("watch=true") {
+        return tell(&server, &server.sandbox_events);
+    }
+    let metadata = json!({"resourceVersion": "7"});
+    Json(json!({"kind": "EventList", "apiVersion": "v1", "metadata": metadata, "items": events}))
+        .into_response()
+}
+
+/// A Pod by its name, which is its UID too, and says what it is.
+async fn pod_by_name(
+    State(server): State<Server>,
+    Path((_, name)): Path<(String, String)>,
+) -> Response {
+    server.asked.lock().unwrap().push(name.clone());
+    let (node, class) = match name.as_str() {
+        "sandboxed" => ("n1", json!("sandboxed")),
+        "plain" => ("n1", Value::Null),
+        "elsewhere" => ("n2", json!("sandboxed")),
+        _ => return refuse(404),
+    };
+    Json(json!({"metadata": {"name": name, "uid": name},
+        "spec": {"nodeName": node, "runtimeClassName": class}}))
+    .into_response()
+}
+
+/// A watch that tells what a test sends, until it is cut.
+fn tell(server: &Server, what: &broadcast::Sender<Value>) -> Response {
+    let (mut cut, mut events) = (server.cut.subscribe(), what.subscribe());
     let (say, said) = tokio::sync::mpsc::channel(8);
     #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
     drop(tokio::spawn(async move {
@@ -234,7 +290,9 @@ pub(super) fn pod(uid: &str, n: usize) -> Value {
 }
 
 fn list() -> Value {
-    let labels = json!({"worker.gardener.cloud/pool": "a", "kubernetes.io/arch": "amd64"});
+    let labels = json!({"worker.gardener.cloud/pool": "a", "kubernetes.io/arch": "amd64",
+        "worker.gardener.cloud/cri-name": "containerd",
+        "containerruntime.worker.gardener.cloud/kata": "true"});
     let node = |n: usize| {
         json!({"metadata": {"name": format!("n{n}"), "uid": n.to_string(),
         "labels": labels, "resourceVersion": "5"}})
