@@ -52,6 +52,9 @@ use crate::seed::{Clusters, Store};
 const AT_ONCE: usize = 8;
 /// How long the API may take for one request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Changes are gathered for so long before they are compared: ten thousand
+/// nodes that come speak as often.
+const GATHER: Duration = Duration::from_millis(20);
 /// The pause before the first list of a term is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -85,8 +88,15 @@ impl Rollouts {
         let mut seed = self.rings.as_ref().map(Rings::changes);
         let mut due = Due::default();
         let mut looks = FuturesUnordered::new();
+        // Since when something may have changed that was not compared yet.
+        let mut compared = Instant::now();
+        let mut changes = true;
         loop {
-            due.see(self.fingerprints(&recorded), Instant::now());
+            let now = Instant::now();
+            if changes && now >= compared {
+                due.see(self.fingerprints(&recorded), now);
+                (compared, changes) = (now + GATHER, false);
+            }
             while looks.len() < AT_ONCE
                 && let Some(shoot) = due.take(Instant::now())
             {
@@ -95,14 +105,15 @@ impl Rollouts {
                     (shoot, outcome)
                 });
             }
-            let next = due.next(Instant::now());
+            let next =
+                due.next(Instant::now()).into_iter().chain(changes.then_some(compared)).min();
             // Cancel-safe: each arm only waits, and what changed is seen by the
             // next comparison. A shutdown breaks off writes of one request
             // each: what they would have led to was not begun.
             tokio::select! {
                 Some((shoot, outcome)) = looks.next() => due.note(&shoot, outcome, Instant::now()),
-                changed = index.changed() => changed?,
-                changed = store.changed() => changed?,
+                changed = index.changed(), if !changes => { changed?; changes = true; }
+                changed = store.changed(), if !changes => { changed?; changes = true; }
                 changed = clusters.changed() => { changed?; due.all(); }
                 changed = catalog.changed() => { changed?; due.all(); }
                 () = seed::changed(&mut seed) => due.all(),

@@ -89,7 +89,8 @@ impl Download {
         loop {
             let mut nodes = self.downloads.nodes.subscribe();
             let wanted = self.wanted.borrow_and_update().clone();
-            let new = wanted.bundles.iter().find(|bundle| !self.has(bundle));
+            let all = wanted.bundles.iter().chain(&wanted.prefetch);
+            let new = all.into_iter().find(|bundle| !self.has(bundle));
             let may = nodes.borrow_and_update().contains(&self.number);
             let Some(bundle) = new.filter(|_| may) else {
                 // Cancel-safe, both: a change stays unseen until it is borrowed.
