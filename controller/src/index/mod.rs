@@ -20,6 +20,7 @@ mod gauges;
 mod installer;
 mod missed;
 mod node;
+mod object;
 mod removal;
 mod rollout;
 mod sandboxes;
@@ -59,7 +60,8 @@ use crate::home::Home;
 use crate::identity::NodeId;
 use alike::Basis;
 use claim::Runtime;
-use node::{Node, NodeObject};
+use node::Node;
+use object::NodeObject;
 use shoot::Shoot;
 
 /// The most Nodes of one shoot that are known; others get nothing. It is four

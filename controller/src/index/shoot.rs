@@ -11,7 +11,8 @@ use super::alike::Alike;
 use super::claim::Runtime;
 use super::installer::Installer;
 use super::missed::Before;
-use super::node::{Node, NodeObject};
+use super::node::Node;
+use super::object::NodeObject;
 use super::rollout::Needed;
 use super::{MAX_LABEL_BYTES, MAX_NODES};
 

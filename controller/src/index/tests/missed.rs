@@ -87,7 +87,7 @@ fn a_term_begins_without_what_agents_said_in_another() {
 
 #[test]
 fn an_agent_that_never_comes_is_missed_once_it_was_expected_for_long() {
-    let read = |agent| node::NodeObject::read(&node("1", agent), Default::default()).unwrap();
+    let read = |agent| NodeObject::read(&node("1", agent), Default::default()).unwrap();
     let long = node::ARRIVAL;
     let mut known = node::Node::new(read(false));
     let begun = Instant::now();
