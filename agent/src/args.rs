@@ -168,6 +168,11 @@ pub struct RunArgs {
     #[arg(long, env = "ROOTSTOCK_STORE_LIMIT", value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub store_limit: u64,
 
+    /// Pull as fast as the network is, and wait for no controller's grants: for
+    /// a node that has none. No byte budget counts this node then.
+    #[arg(long, env = "ROOTSTOCK_UNGRANTED_PULLS")]
+    pub ungranted_pulls: bool,
+
     /// How long containerd has to stay up after a restart before an activation
     /// is over, in seconds.
     #[arg(long, env = "ROOTSTOCK_SETTLE_SECONDS", value_name = "SECONDS", default_value_t = 10)]

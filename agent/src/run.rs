@@ -31,9 +31,10 @@ pub async fn run(args: RunArgs, host: Arc<dyn Host>) -> anyhow::Result<()> {
     telemetry::init(&args.telemetry, &[])?;
     let (root, state) = (args.host_root.clone(), args.state_dir.to_string());
     let (roots, limit) = (args.roots(), args.store_limit);
+    let pulls = if args.ungranted_pulls { Pulls::unbounded() } else { Pulls::granted() };
     let open = move || {
         let files = Files::open(&root, &state, roots)?;
-        Ok::<_, StoreError>(files.with_store_limit(limit).with_pulls(Pulls::granted()))
+        Ok::<_, StoreError>(files.with_store_limit(limit).with_pulls(pulls))
     };
     let files = tokio::task::spawn_blocking(open).await?;
     let files = Arc::new(files.context("can't open the agent's folder on the node")?);

@@ -100,6 +100,8 @@ impl Laws {
             }
             match before.get(&slot.node) {
                 Some(old) if *old == slot => continue,
+                // It has run out: nobody may act on it any more.
+                Some(old) if old.until <= clock::wall(now) => {}
                 Some(_) => {
                     let what = format!("{} has a slot, and another one is out", slot.node);
                     self.broke(Law::SlotsTwice, now, what);

@@ -180,7 +180,7 @@ impl World {
         let child = self
             .node
             .command(&["unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts"])
-            .args(["sh", "-c", &pod::script(&["--settle-seconds=2"])?])
+            .args(["sh", "-c", &pod::script(&["--settle-seconds=2", "--ungranted-pulls"])?])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
