@@ -61,7 +61,7 @@ pub(super) fn hear<D: Directory>(
         Some(Kind::GrantShrunk(wire)) => {
             line.keep(|| directory.puller(node), Shrunk::try_from(wire)?);
         }
-        // This controller gives no slots, and keeps no steps; the
+        // A slot is asked for by the phase, and no steps are kept; the
         // confirmation of a removal is in the report too.
         Some(
             Kind::SlotRequest(_)

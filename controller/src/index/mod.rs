@@ -172,7 +172,9 @@ impl Index {
         let mut turned = false;
         self.change(&key.shoot, |shoot| {
             turned = shoot.set_migrating(&key.name, leaves);
-            shoot.runtimes.insert(key.name.clone(), runtime);
+            if shoot.runtimes.insert(key.name.clone(), runtime).is_none() {
+                shoot.came = Some(Instant::now());
+            }
         });
         if turned {
             self.new_shoots.send_modify(|count| *count += 1);

@@ -33,6 +33,8 @@ pub(crate) type Needed = (RuntimeType, Architecture, Digest);
 pub(crate) struct Survey {
     /// Whether all of it is known.
     pub(crate) complete: bool,
+    /// How long those are waited for that come with a resource which is new.
+    pub(crate) waits: Option<Duration>,
     /// Its ContainerRuntimes that name a type, by name.
     pub(crate) tracks: BTreeMap<String, TrackSurvey>,
     /// Its nodes.
@@ -140,7 +142,10 @@ impl Index {
             let of_it = runtime.runtime.as_ref().and_then(|kind| state.bundles.get(kind));
             !runtime.deleting && of_it == Some(&Resolution::Pending)
         };
-        let complete = state.seed_listed
+        // Gardener makes the resources of a pool one after the other.
+        let waits = shoot.came.and_then(|came| TOGETHER.checked_sub(came.elapsed()));
+        let complete = waits.is_none()
+            && state.seed_listed
             && shoot.nodes_listed
             && !shoot.waits_for_installer()
             && !shoot.runtimes.values().any(pending);
@@ -160,7 +165,7 @@ impl Index {
         let tracks = tracks.collect();
         let begun = state.begun;
         let nodes = shoot.nodes.values().map(|node| survey(node, begun, now)).collect();
-        Some(Survey { complete, tracks, nodes })
+        Some(Survey { complete, waits, tracks, nodes })
     }
 
     /// Lets the nodes of a shoot have and do what a step says of each, in the
@@ -311,6 +316,10 @@ pub(super) fn at_once(
     }
     Course { turns, permit: None }
 }
+
+/// How long a resource that is new waits for others: what comes together is
+/// activated together.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// How long a node that was known is waited for once a term has begun.
 pub(crate) const AWAITED: Duration = RETURN;

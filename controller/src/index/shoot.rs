@@ -45,6 +45,8 @@ pub(super) struct Shoot {
     label_bytes: usize,
     /// How far each ContainerRuntime's rollout is.
     pub(super) progress: BTreeMap<String, Progress>,
+    /// When a ContainerRuntime came last, if one did.
+    pub(super) came: Option<Instant>,
     /// The bundles that its rollouts may send.
     pub(super) needed: BTreeSet<Needed>,
     /// On which of them an agent's Pod lives.

@@ -62,6 +62,7 @@ impl Rollouts {
         let next = step.next.map(|next| {
             Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default()
         });
+        let next = next.into_iter().chain(survey.waits).min();
         self.bandwidth.set_canaries(shoot, waited_for(&survey, &step));
         self.index.direct(shoot, &survey, &step.nodes, step.progress);
         if done { Outcome::Done(next) } else { Outcome::Again }
