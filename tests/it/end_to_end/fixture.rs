@@ -251,7 +251,7 @@ impl Fixture {
     }
 
     /// The ends of all programs' logs.
-    fn logs(&self) -> String {
+    pub(super) fn logs(&self) -> String {
         let mut all = String::new();
         for entry in std::fs::read_dir(self.dir().join("logs")).unwrap().flatten() {
             let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
