@@ -301,9 +301,7 @@ pub fn plan(desired: &DesiredContent, observed: &Observed) -> Plan {
         plan.restart = Some(Restart::Handlers(wanting));
     }
     let ahead = ahead(desired, observed, &mut plan);
-    let wanted: BTreeSet<&TreeId> =
-        layouts.values().map(|layout| &layout.tree).chain(&ahead).collect();
-    gone::collect(&active, &layouts, &wanted, &kept, observed, &mut plan);
+    gone::collect(&active, &layouts, &ahead, &kept, observed, &mut plan);
     plan
 }
 

@@ -91,7 +91,7 @@ fn pods_of(runtime: &RuntimeType, observed: &Observed) -> Vec<String> {
 pub(super) fn collect(
     active: &BTreeMap<RuntimeType, &Layout>,
     layouts: &BTreeMap<RuntimeType, Layout>,
-    wanted: &BTreeSet<&TreeId>,
+    ahead: &BTreeSet<TreeId>,
     kept: &BTreeSet<RuntimeType>,
     observed: &Observed,
     plan: &mut Plan,
@@ -113,9 +113,13 @@ pub(super) fn collect(
     // containerd's own state can tell.
     let untold = |tree: &Tree| tree.handlers.iter().any(|h| observed.untold.contains(h));
     let used = |id: &TreeId| observed.used.iter().any(|path| id.concerns(path));
+    let wanted: BTreeSet<&TreeId> =
+        layouts.values().map(|layout| &layout.tree).chain(ahead).collect();
     for (id, tree) in &observed.trees {
+        let superseded =
+            || begun_before(id, tree, layouts) || ahead_before(id, ahead, &observed.links);
         let free = !wanted.contains(id)
-            && (!kept.contains(&id.runtime) || superseded(id, tree, layouts))
+            && (!kept.contains(&id.runtime) || superseded())
             && !paths.iter().any(|path| id.concerns(path))
             && !used(id)
             && (tree.state == TreeState::Partial || !(unknown(tree) || untold(tree)));
@@ -139,7 +143,21 @@ pub(super) fn collect(
 }
 
 /// Whether a tree was begun for a digest that is desired no more, and never finished.
-fn superseded(id: &TreeId, tree: &Tree, layouts: &BTreeMap<RuntimeType, Layout>) -> bool {
+fn begun_before(id: &TreeId, tree: &Tree, layouts: &BTreeMap<RuntimeType, Layout>) -> bool {
     tree.state == TreeState::Partial
         && layouts.get(&id.runtime).is_some_and(|layout| layout.tree != *id)
+}
+
+/// Whether a tree came ahead before another one that does now. Of a type that
+/// stays as it is there would be one more with each bundle that is tried.
+///
+/// What has links was activated, even if somebody took its table out.
+fn ahead_before(id: &TreeId, ahead: &BTreeSet<TreeId>, links: &BTreeMap<Link, LinkState>) -> bool {
+    let inside = format!("{}/", id.relative());
+    let linked = |(link, state): (&Link, &LinkState)| {
+        link.binary_path == id.binary_path
+            && matches!(state, LinkState::Ours(target) if target.starts_with(&inside))
+    };
+    ahead.iter().any(|other| other.runtime == id.runtime && other != id)
+        && !links.iter().any(linked)
 }

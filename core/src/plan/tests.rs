@@ -1,3 +1,4 @@
+mod ahead;
 mod takeover;
 
 use proptest::prelude::*;
@@ -43,9 +44,9 @@ fn handler(name: &str) -> HandlerName {
 
 /// What the node looks like when the plan was carried out and everything worked.
 fn apply(desired: &DesiredContent, plan: &Plan, mut node: Observed) -> Observed {
-    let layouts: Vec<Layout> =
-        desired.bundles.iter().filter_map(|bundle| Layout::of(bundle).ok()).collect();
-    for id in &plan.pulls {
+    let bundles = desired.bundles.iter().chain(&desired.prefetch);
+    let layouts: Vec<Layout> = bundles.filter_map(|bundle| Layout::of(bundle).ok()).collect();
+    for id in plan.pulls.iter().chain(&plan.prefetches) {
         let layout = layouts.iter().find(|layout| layout.tree == *id).unwrap();
         let tree =
             Tree { state: TreeState::Complete, handlers: layout.tables.keys().cloned().collect() };
@@ -347,11 +348,13 @@ fn any_bundles() -> impl Strategy<Value = DesiredContent> {
             })
         })
     };
-    (one("gvisor"), one("kata"), proptest::collection::btree_set("gvisor|kata|wasm", 0..2))
-        .prop_map(|(a, b, keep)| {
+    let ahead = proptest::option::of((1..4u8).prop_map(|v| bundle("gvisor", v, json!({}))));
+    (one("gvisor"), one("kata"), proptest::collection::btree_set("gvisor|kata|wasm", 0..2), ahead)
+        .prop_map(|(a, b, keep, ahead)| {
             let bundles: Vec<DesiredBundle> = a.into_iter().chain(b).collect();
             let keep = keep.iter().map(|name| runtime(name)).collect();
-            DesiredContent { bundles, keep, ..DesiredContent::default() }
+            let prefetch = ahead.into_iter().collect();
+            DesiredContent { bundles, keep, prefetch, ..DesiredContent::default() }
         })
 }
 
@@ -452,11 +455,26 @@ proptest! {
                         prop_assert!(node.trees.keys().any(|id| id.concerns(path)), "{} leads nowhere", path);
                     }
                 }
+                let ahead: BTreeSet<TreeId> = want.prefetch.iter().map(|b| Layout::of(b).unwrap().tree).collect();
                 for keep in &want.keep {
                     if want.bundles.iter().all(|b| b.runtime() != keep) {
-                        let of = |node: &Observed| node.trees.keys().filter(|id| id.runtime == *keep).cloned().collect::<Vec<_>>();
-                        prop_assert_eq!(of(&before), of(&node));
+                        // Only what comes ahead comes, and takes the place of what came so before.
+                        for id in node.trees.keys().filter(|id| id.runtime == *keep) {
+                            prop_assert!(before.trees.contains_key(id) || ahead.contains(id), "{} came", id);
+                        }
+                        for id in before.trees.keys().filter(|id| id.runtime == *keep && !node.trees.contains_key(id)) {
+                            prop_assert!(ahead.iter().any(|other| other.runtime == *keep), "{} went", id);
+                            let links = before.links.iter().filter(|(_, state)| matches!(state, LinkState::Ours(to) if to.contains(&id.name())));
+                            prop_assert_eq!(links.count(), 0, "{} is linked", id);
+                        }
+                        let of = |node: &Observed| (node.tables.clone(), node.links.clone());
+                        if want.bundles.is_empty() && before.owned.values().all(|of| of == keep) {
+                            prop_assert_eq!(of(&before), of(&node));
+                        }
                     }
+                }
+                for id in &ahead {
+                    prop_assert_eq!(plan.collect_trees.contains(id), false, "{} is wanted", id);
                 }
             }
             let (settled, restarts) = settle(&want, node.clone());
