@@ -165,7 +165,7 @@ impl Reconciler {
         let seen = seen.map_err(|error| Chain(&error).to_string())?;
         let whole = plan(&content, &seen.observed);
         let (generation, desired) = (held.desired.generation, &held.desired.content);
-        let queued = self.queued(generation, &content, &whole);
+        let queued = self.queued(generation, &content, &seen, &whole);
         let waiting = self.waiting(&refused, &queued);
         self.reports.outlook(generation, &whole, desired, &seen, waiting);
         if let Err(obstacle) =
@@ -209,7 +209,7 @@ impl Reconciler {
             };
             let whole = plan(&content, &seen.observed);
             let desired = &held.desired.content;
-            let queued = self.queued(generation, &content, &whole);
+            let queued = self.queued(generation, &content, &seen, &whole);
             let waiting = self.waiting(&refused, &queued);
             self.reports.outlook(generation, &whole, desired, &seen, waiting);
             let due: Vec<&(DesiredBundle, Layout)> = layouts
@@ -228,6 +228,7 @@ impl Reconciler {
             let mut work = self.without_waiting(&content, &seen, whole.clone(), &queued);
             work.pulls.clear();
             work.prefetches.clear();
+            work.collect_trees.retain(|id| !gate::is_sent(&desired.bundles, id));
             let without = refused.keys().chain(&queued).cloned().collect();
             let in_place = InPlace { content: held.content_hash, without };
             if work.is_empty() {
@@ -237,19 +238,26 @@ impl Reconciler {
                 if queued.is_empty() {
                     self.again = false;
                     self.drift.settled(in_place);
-                    if self.prove_later(&layouts, &seen).await {
-                        continue;
-                    }
+                }
+                if self.prove_later(&layouts, &seen).await {
+                    continue;
                 }
                 if self.pull_ahead(&content, &ahead, &whole).await {
                     return Duration::ZERO;
                 }
-            } else if let Some(rest) = self.drifted(&in_place, &work).await {
+            } else if seen.containerd.is_ok()
+                // A containerd that is down is nobody's change.
+                && let Some(rest) = self.drifted(&in_place, &work).await
+            {
                 return self.failures.rest(rest);
             }
             if work.is_empty() || self.failures.node_waits() {
                 // What nobody wants any more waits for its pods or for containerd.
-                let waits = seen.observed.trees.len() > layouts.len()
+                let wanted = |id: &TreeId| {
+                    content.keep.contains(&id.runtime)
+                        || layouts.values().chain(ahead.values()).any(|(_, of)| of.tree == *id)
+                };
+                let waits = !seen.observed.trees.keys().all(wanted)
                     || !seen.observed.inherited.files.is_empty();
                 let rest = if waits { self.pace.waiting } else { self.pace.look };
                 return self.ahead.rest(self.failures.rest(rest));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rootstock_core::digest::Digest;
 use rootstock_core::effective;
-use rootstock_core::layout::{Link, settings_hash};
+use rootstock_core::layout::Link;
 use rootstock_core::name::{HandlerName, RuntimeType};
 use rootstock_core::plan::Plan;
 use rootstock_daemon::error::Chain;
@@ -113,8 +113,7 @@ impl Reconciler {
         let (start, node) = (containerd.start.clone(), self.node.name());
         let bundles = plan.set_tables.values().filter_map(|(runtime, _)| {
             let (bundle, _) = layouts.get(runtime)?;
-            let settings = settings_hash(&bundle.settings);
-            Some((runtime.clone(), BundleKey { digest: bundle.digest, settings }))
+            Some((runtime.clone(), BundleKey::of(bundle)))
         });
         let bundles: BTreeMap<RuntimeType, BundleKey> = bundles.collect();
         if plan.restart.is_some() {

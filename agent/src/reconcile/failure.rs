@@ -151,7 +151,8 @@ impl Failure {
         Self { phase, reason, message, count: before + 1, again }
     }
 
-    fn waits(&self) -> bool {
+    /// Whether its time has not come yet.
+    pub(super) fn waits(&self) -> bool {
         self.again > Instant::now()
     }
 }

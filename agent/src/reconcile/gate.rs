@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use rootstock_core::desired::{DesiredContent, Generation};
+use rootstock_core::desired::{DesiredBundle, DesiredContent, Generation};
+use rootstock_core::layout::TreeId;
 use rootstock_core::name::RuntimeType;
-use rootstock_core::plan::{Plan, plan};
+use rootstock_core::plan::{Observed, Plan, plan};
 
 use super::Reconciler;
 use super::observe::Seen;
+use crate::store::BundleKey;
 
 impl Reconciler {
     /// The types that wait for a slot. What has begun is brought to its end
@@ -17,12 +19,28 @@ impl Reconciler {
         &self,
         generation: Generation,
         content: &DesiredContent,
+        seen: &Seen,
         whole: &Plan,
     ) -> BTreeSet<RuntimeType> {
         if !content.gated || self.files.slots().is_open(generation) {
             return BTreeSet::new();
         }
-        whole.restarts_for(content)
+        // Where that can't be seen nothing is restarted, and why is to be said.
+        if seen.containerd.is_err() || seen.config.is_err() {
+            return BTreeSet::new();
+        }
+        if !seen.observed.activation_open {
+            return whole.restarts_for(content);
+        }
+        // The restart that ends an activation takes nothing along that it was not about.
+        let closed = Observed { activation_open: false, ..seen.observed.clone() };
+        let mut types = plan(content, &closed).restarts_for(content);
+        for bundle in &content.bundles {
+            if seen.begun.get(bundle.runtime()) == Some(&BundleKey::of(bundle)) {
+                types.remove(bundle.runtime());
+            }
+        }
+        types
     }
 
     /// The plan with what may not be touched now left as it is: what has just
@@ -46,4 +64,13 @@ impl Reconciler {
         content.keep.extend(waiting);
         plan(&content, &seen.observed)
     }
+}
+
+/// Whether a folder is that of a bundle which the node was sent: also while it
+/// waits or is refused here its bytes stay.
+pub(super) fn is_sent(bundles: &[DesiredBundle], id: &TreeId) -> bool {
+    bundles.iter().any(|bundle| {
+        (bundle.digest, bundle.runtime(), &bundle.binary_path)
+            == (id.digest, &id.runtime, &id.binary_path)
+    })
 }

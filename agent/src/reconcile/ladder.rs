@@ -20,7 +20,7 @@ use super::change::{ChangeError, Layouts};
 use super::{Files, Reconciler, report};
 use crate::containerd::{self, file};
 use crate::host::{Containerd, Proof, UnitState};
-use crate::store::{Failed, Loaded, Step};
+use crate::store::{BundleKey, Failed, Loaded, Step};
 
 /// How long containerd's socket may take to answer after its start. It loads
 /// every container of the node first: some seconds with hundreds of them.
@@ -81,14 +81,17 @@ impl Reconciler {
         }
     }
 
-    /// The handlers of the bundles that the activation is about.
+    /// The handlers of the bundles that the activation is about; not those of
+    /// others that take their place later.
     fn wanted(&self, layouts: &Layouts) -> Wanted {
-        let about: BTreeSet<RuntimeType> = self.files.journal(|journal| {
+        let about: BTreeMap<RuntimeType, BundleKey> = self.files.journal(|journal| {
             let activation = journal.state().activation.as_ref();
             let previous = activation.and_then(|activation| activation.previous.as_ref());
-            previous.map(|previous| previous.bundles.keys().cloned().collect()).unwrap_or_default()
+            previous.map(|previous| previous.bundles.clone()).unwrap_or_default()
         });
-        let of = layouts.iter().filter(|(runtime, _)| about.contains(*runtime));
+        let of = layouts
+            .iter()
+            .filter(|(runtime, (bundle, _))| about.get(*runtime) == Some(&BundleKey::of(bundle)));
         of.flat_map(|(runtime, (_, layout))| {
             let with_type = |(name, table): (&HandlerName, &HandlerTable)| {
                 (name.clone(), (runtime.clone(), table.clone()))

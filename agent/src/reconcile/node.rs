@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rootstock_core::desired::DesiredContent;
 use rootstock_core::digest::Digest;
-use rootstock_core::layout::settings_hash;
 use rootstock_core::name::RuntimeType;
 use rootstock_core::plan::Plan;
 use rootstock_core::preflight;
@@ -18,7 +17,7 @@ use super::Reconciler;
 use super::change::Layouts;
 use super::observe::Seen;
 use crate::host::{Facts, HostError, Proof};
-use crate::store::{Rejected, Step};
+use crate::store::{BundleKey, Rejected, Step};
 
 /// Repairs within [`FIGHT_TIME`] before the agent gives way for a while:
 /// another program that rewrites the file once a minute must not make
@@ -155,9 +154,7 @@ impl Reconciler {
             };
             let path = self.files.rootfs.binary_roots().check(&bundle.binary_path);
             let taken_back = rejected.get(runtime).filter(|rejected| {
-                rejected.bundle.digest == bundle.digest
-                    && rejected.bundle.settings == settings_hash(&bundle.settings)
-                    && rejected.node == name
+                rejected.bundle == BundleKey::of(bundle) && rejected.node == name
             });
             let why = if let Some(why) = &self.node.unsupported {
                 Some((Phase::Unsupported, Reason::ContainerdUnknown, why.clone()))

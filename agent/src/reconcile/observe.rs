@@ -19,7 +19,7 @@ use crate::containerd::{self, ConfigError, file};
 use crate::host::{Containerd, HostError};
 use crate::install::is_intact;
 use crate::rootfs::{Entry, FsError};
-use crate::store::{Drift, Record};
+use crate::store::{BundleKey, Drift, Record};
 
 /// Why the node can't be looked at as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,8 @@ pub(super) struct Seen {
     pub(super) containerd: Result<Containerd, Obstacle>,
     /// Under which start of containerd an activation began that was never proven.
     pub(super) activation: Option<String>,
+    /// What that activation is about.
+    pub(super) begun: BTreeMap<RuntimeType, BundleKey>,
     /// Handlers that a pod sandbox was started with, as they are loaded now.
     pub(super) proven: BTreeSet<HandlerName>,
     /// How many pods' sandboxes were started with each folder.
@@ -122,13 +124,15 @@ pub(super) async fn look(
     });
     let proven = proven.map(|(handler, _)| handler.clone()).collect();
     let drift = record.drift.clone();
-    let activation = record.activation.map(|activation| activation.start);
+    let (activation, previous) = record.activation.map(|open| (open.start, open.previous)).unzip();
+    let begun = previous.flatten().map(|previous| previous.bundles).unwrap_or_default();
     Ok(Seen {
         observed,
         config,
         unsettled,
         containerd,
         activation,
+        begun,
         proven,
         sandboxes,
         drift,

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rootstock_core::desired::DesiredBundle;
 use rootstock_core::digest::Digest;
-use rootstock_core::layout::{HandlerTable, RenderedId, TreeId};
+use rootstock_core::layout::{HandlerTable, RenderedId, TreeId, settings_hash};
 use rootstock_core::name::{HandlerName, RuntimeType};
 use rootstock_core::path::BinaryPath;
 use rootstock_core::status::Reason;
@@ -138,6 +139,13 @@ pub struct BundleKey {
     pub digest: Digest,
     /// The digest of its settings.
     pub settings: String,
+}
+
+impl BundleKey {
+    /// That of a desired bundle.
+    pub fn of(bundle: &DesiredBundle) -> Self {
+        Self { digest: bundle.digest, settings: settings_hash(&bundle.settings) }
+    }
 }
 
 /// Why an activation is taken back.
