@@ -46,8 +46,14 @@ impl Reconciler {
             }
             // Cancel-safe: what the slot is for is looked at next.
             _ = slots.changed() => return true,
-            // Cancel-safe: it only waits. The node is looked at meanwhile.
-            () = tokio::time::sleep(self.pace.look) => return true,
+            // Cancel-safe: it only waits; who asked to try again is heard next.
+            () = self.retry.notified() => {
+                self.retry.notify_one();
+                return true;
+            }
+            // Cancel-safe: it only waits. The node is looked at meanwhile, and
+            // what failed of what is desired is tried again.
+            () = tokio::time::sleep(self.failures.rest(self.pace.look)) => return true,
         };
         match outcome {
             Ok(()) => {
