@@ -1,13 +1,15 @@
 //! What the node says of itself.
 
+mod stays;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rootstock_core::desired::{DesiredBundle, DesiredContent, Generation};
 use rootstock_core::digest::Digest;
-use rootstock_core::layout::{HandlerTable, Layout, TreeId};
+use rootstock_core::layout::{HandlerTable, TreeId};
 use rootstock_core::name::{HandlerName, RuntimeType};
-use rootstock_core::plan::{Observed, Outlook, Plan, TreeState};
+use rootstock_core::plan::{Outlook, Plan};
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use tokio::sync::watch;
 
@@ -98,14 +100,22 @@ impl Reports {
                 let bundle = content.bundles.iter().find(|bundle| bundle.runtime() == runtime);
                 let mut now = match bundle {
                     Some(bundle) => of_bundle(bundle, before.get(runtime)),
-                    None => of_node(runtime, &seen.observed, before.get(runtime)),
+                    None => stays::of_node(runtime, &seen.observed, before.get(runtime)),
                 };
                 // Without containerd's word nobody knows what still runs.
                 let unknown = *outlook == Outlook::Removed && seen.containerd.is_err();
                 let outlook = if unknown { &Outlook::Removing } else { outlook };
                 say(&mut now, outlook, seen, waiting);
                 count_sandboxes(&mut now, seen);
-                say_ahead(&mut now, content, &seen.observed, before.get(runtime), waiting.ahead);
+                let kept = *outlook == Outlook::Kept;
+                stays::say_ahead(
+                    &mut now,
+                    kept,
+                    content,
+                    &seen.observed,
+                    before.get(runtime),
+                    waiting,
+                );
                 if let Outlook::InUse(pods) = outlook {
                     report.in_use.insert(runtime.clone(), pods.clone());
                 }
@@ -137,7 +147,7 @@ impl Reports {
             if let Ok(containerd) = &seen.containerd {
                 report.containerd_version.clone_from(&containerd.version);
             }
-            report.installed = installed(&seen.observed);
+            report.installed = stays::installed(&seen.observed);
             report.drift = seen.drift.clone();
         });
     }
@@ -232,23 +242,6 @@ fn of_bundle(bundle: &DesiredBundle, before: Option<&BundleReport>) -> BundleRep
     }
 }
 
-/// A type that the desired state says nothing of, by what is on the node.
-fn of_node(runtime: &RuntimeType, seen: &Observed, before: Option<&BundleReport>) -> BundleReport {
-    let active = installed(seen).into_iter().filter(|(of, _, _)| of == runtime);
-    let digest = active.max_by_key(|(_, _, active)| *active).map(|(_, digest, _)| digest);
-    match before.filter(|before| digest.is_none() || before.digest == digest) {
-        Some(before) => BundleReport { handlers: Vec::new(), ..before.clone() },
-        None => BundleReport { digest, ..BundleReport::new(runtime.clone(), Phase::Waiting) },
-    }
-}
-
-fn installed(seen: &Observed) -> Vec<(RuntimeType, Digest, bool)> {
-    let named = |id: &rootstock_core::layout::TreeId| {
-        seen.tables.values().flatten().any(|table| id.holds(&table.runtime_path))
-    };
-    seen.trees.keys().map(|id| (id.runtime.clone(), id.digest, named(id))).collect()
-}
-
 fn say(now: &mut BundleReport, outlook: &Outlook, seen: &Seen, waiting: Waiting<'_>) {
     let Waiting { refused, queued, failures, .. } = waiting;
     let Seen { observed, proven, .. } = seen;
@@ -296,9 +289,7 @@ fn say(now: &mut BundleReport, outlook: &Outlook, seen: &Seen, waiting: Waiting<
             now.reason = Some(Reason::HandlerMissing);
             now.message = not_loaded(handlers, &observed.loaded);
         }
-        Outlook::Kept => {
-            now.phase = if now.handlers.is_empty() { Phase::Waiting } else { Phase::Loaded };
-        }
+        Outlook::Kept => stays::say(now, seen),
         Outlook::Refused(reason, message) => {
             now.phase = Phase::Failed;
             now.reason = Some(*reason);
@@ -316,39 +307,9 @@ fn say(now: &mut BundleReport, outlook: &Outlook, seen: &Seen, waiting: Waiting<
         let own = failures.of(&now.runtime);
         // A pull does not need containerd.
         let node = failures.of_node().filter(|_| *outlook != Outlook::Pull);
-        if let Some(failure) = own.or(node) {
-            fail(now, failure);
-        }
-    }
-}
-
-/// What is there of a bundle that may be activated soon. Where nothing else of
-/// the type works, the report is about it.
-fn say_ahead(
-    now: &mut BundleReport,
-    content: &DesiredContent,
-    seen: &Observed,
-    before: Option<&BundleReport>,
-    failures: &Failures,
-) {
-    now.fetched = None;
-    let Some(ahead) = content.prefetch.iter().find(|ahead| *ahead.runtime() == now.runtime) else {
-        return;
-    };
-    let complete = Layout::of(ahead).is_ok_and(|layout| {
-        seen.trees.get(&layout.tree).is_some_and(|tree| tree.state == TreeState::Complete)
-    });
-    now.fetched = complete.then_some(ahead.digest);
-    if now.phase == Phase::Waiting && now.handlers.is_empty() {
-        *now = BundleReport { fetched: now.fetched, ..of_bundle(ahead, before) };
-        now.phase = match (complete, now.bytes_done) {
-            (true, _) => Phase::Verified,
-            (false, 0) => Phase::Waiting,
-            (false, _) => Phase::Pulling,
-        };
-        if complete {
-            now.bytes_done = now.bytes_total;
-        } else if let Some(failure) = failures.of(&now.runtime) {
+        // What failed is tried again with the next slot: that it waits for.
+        let counts = |failure: &&Failure| now.phase != Phase::Queued || failure.waits();
+        if let Some(failure) = own.filter(counts).or_else(|| node.filter(counts)) {
             fail(now, failure);
         }
     }
