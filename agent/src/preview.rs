@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rootstock_core::name::Architecture;
 use rootstock_core::plan::{Plan, Restart};
+use rootstock_core::status::Phase;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -32,7 +33,7 @@ pub async fn preview(args: NodeArgs, host: Arc<dyn Host>) -> anyhow::Result<Stri
     let (reports, retry) = (Reports::default(), Arc::new(Notify::new()));
     let reconciler = Reconciler::new(Arc::new(files), host, architecture, reports, retry);
     let (plan, report) = reconciler.preview(&held).await.map_err(anyhow::Error::msg)?;
-    let changes = changes(&plan);
+    let changes = changes(&plan, &report);
     Ok(match args.output {
         Output::Text => text(&report, &changes),
         Output::Json => format!("{:#}\n", document(&report, &changes)),
@@ -69,10 +70,11 @@ pub async fn support(args: NodeArgs, host: Arc<dyn Host>) -> anyhow::Result<Stri
 }
 
 /// What would be done, in order: a verb, and what it is done to.
-fn changes(plan: &Plan) -> Vec<(&'static str, String)> {
+fn changes(plan: &Plan, report: &NodeReport) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     let mut add = |verb, what: String| all.push((verb, what));
     plan.pulls.iter().for_each(|tree| add("pull", tree.absolute()));
+    plan.prefetches.iter().for_each(|tree| add("prefetch", tree.absolute()));
     plan.renders.iter().for_each(|id| add("write", id.absolute()));
     for handler in plan.remove_tables.iter().chain(&plan.restore_tables) {
         add("remove", format!("table {handler} in containerd's configuration"));
@@ -94,7 +96,9 @@ fn changes(plan: &Plan) -> Vec<(&'static str, String)> {
         }
         Some(Restart::Handlers(handlers)) => {
             let names: Vec<&str> = handlers.iter().map(|name| name.as_str()).collect();
-            add("restart", format!("containerd: it lacks {}", names.join(", ")));
+            let queued = report.bundles.values().any(|bundle| bundle.phase == Phase::Queued);
+            let when = if queued { ", once the controller lets this node" } else { "" };
+            add("restart", format!("containerd: it lacks {}{when}", names.join(", ")));
         }
     }
     plan.collect_trees.iter().for_each(|tree| add("delete", tree.absolute()));
