@@ -1,5 +1,6 @@
 //! The agent against a real registry and a simulated host.
 
+mod ahead;
 mod deaths;
 mod effects;
 mod gate;

@@ -3,6 +3,7 @@
 
 pub(crate) mod controller;
 mod pulls;
+mod slots;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,15 +1,18 @@
 //! containerd is restarted when the controller lets the node, and not before.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rootstock_agent::reconcile::Pace;
 use rootstock_core::desired::{DesiredContent, Generation};
 
+use super::mortal::{Fate, Mortal};
 use super::*;
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a node is sent by a controller that rolls out step by step.
-fn gated(
+pub(super) fn gated(
     world: &World,
     generation: u64,
     bundles: &[&DesiredBundle],
@@ -65,80 +68,177 @@ async fn an_agent_that_starts_anew_waits_for_the_slot_again() {
 }
 
 #[tokio::test]
-async fn what_is_pulled_ahead_is_on_the_disk_and_nowhere_else() {
+async fn a_slot_that_is_over_leaves_the_node_waiting_for_another() {
     let world = World::start().await;
-    let one = world.gvisor().await;
-    let two = world.bundle(&Tiny::new("gvisor", "2").with_data(1 << 20)).await;
+    let gvisor = world.gvisor().await;
+    let touchy = HostFaults { touchy_key: Some("x".to_owned()), ..HostFaults::default() };
+    world.faults(touchy).await;
     let mut agent = Agent::start(&world);
-    agent.take(world.held(1, &[&one]));
+    agent.take(gated(&world, 1, &[&gvisor], &[]));
+    agent.until("gvisor", Phase::Queued).await;
+    agent.files.slots().give(Generation(1), MINUTE);
+    let blocked = agent.until("gvisor", Phase::Blocked).await;
+    assert_eq!(blocked.reason, Some(Reason::ContainerdConfigForeignChange));
+    agent.files.slots().give(Generation(1), Duration::ZERO);
+    // Its time has come once more, and it may not any more.
+    let queued = agent.until("gvisor", Phase::Queued).await;
+    assert_eq!(queued.reason, None);
+    world.faults(HostFaults::default()).await;
+    agent.retry.notify_one();
+    agent.take(gated(&world, 2, &[&gvisor], &[]));
+    let again = agent.reports.wait_for(|report| report.generation == Generation(2));
+    tokio::time::timeout(LIMIT, again).await.unwrap().unwrap();
+    agent.until("gvisor", Phase::Queued).await;
+    assert_eq!(world.restarts().await, 0);
+    agent.files.slots().give(Generation(2), MINUTE);
     agent.until("gvisor", Phase::Loaded).await;
-
-    agent.take(gated(&world, 2, &[&one], &[&two]));
-    let fetched = |report: &NodeReport| {
-        report.bundles.values().find(|bundle| bundle.fetched == Some(two.digest)).cloned()
-    };
-    let found = agent.reports.wait_for(|report| fetched(report).is_some());
-    let report = tokio::time::timeout(LIMIT, found).await.unwrap().unwrap().clone();
-    let report = fetched(&report).unwrap();
-    // The report stays that of the bundle which works.
-    assert_eq!((report.phase, report.digest), (Phase::Loaded, Some(one.digest)));
-    assert_eq!(world.restarts().await, 1);
-    let config = world.config();
-    assert!(config.contains(&one.digest.hex()) && !config.contains(&two.digest.hex()));
     agent.stop().await;
+}
 
-    // It is still known after a start, and nothing is pulled to activate it.
-    let mut agent = Agent::start(&world);
-    let found = agent.reports.wait_for(|report| fetched(report).is_some());
-    tokio::time::timeout(LIMIT, found).await.unwrap().unwrap();
-    let served = world.registry.served_bytes();
-    agent.files.slots().give(Generation(3), MINUTE);
-    agent.take(gated(&world, 3, &[&two], &[]));
-    let found = agent.reports.wait_for(|report| {
+#[tokio::test]
+async fn what_others_take_out_waits_for_a_slot_too() {
+    let world = World::start().await;
+    let gvisor = world.gvisor().await;
+    let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(10));
+    let pace = Pace { settle: Duration::ZERO, still: Duration::ZERO, ..Pace::default() };
+    let mut agent = Agent::open(&world.root(), Arc::new(host), pace).unwrap();
+    agent.take(gated(&world, 1, &[&gvisor], &[]));
+    agent.files.slots().give(Generation(1), MINUTE);
+    agent.until("gvisor", Phase::Loaded).await;
+    // The slot is over, and nothing is looked at before somebody asks for it.
+    agent.take(gated(&world, 2, &[&gvisor], &[]));
+    let next = agent.reports.wait_for(|report| report.generation == Generation(2));
+    tokio::time::timeout(LIMIT, next).await.unwrap().unwrap();
+    std::fs::write(world.root().join("etc/containerd/config.toml"), CONFIG).unwrap();
+    SimulatedHost::restart(&world.root()).await.unwrap();
+    agent.retry.notify_one();
+    let queued = agent.until("gvisor", Phase::Queued).await;
+    assert_eq!((queued.digest, queued.handlers), (Some(gvisor.digest), vec![]));
+    assert_eq!((world.config().as_str(), world.restarts().await), (CONFIG, 2));
+    agent.files.slots().give(Generation(2), MINUTE);
+    agent.until("gvisor", Phase::Loaded).await;
+    assert_eq!(world.restarts().await, 3);
+    assert_eq!(agent.files.record().drift.repaired, 1);
+    assert_installed(&world, &[&gvisor]);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn the_way_back_needs_no_slot() {
+    let world = World::start().await;
+    let gvisor = world.gvisor().await;
+    let handlers = ["gvisor".parse().unwrap()].into();
+    world.faults(HostFaults { unproven_handlers: handlers, ..HostFaults::default() }).await;
+    // The slot is taken back as soon as it is used.
+    let take_back = Arc::new(OnceLock::<Box<dyn Fn() + Send + Sync>>::new());
+    let at_use = Arc::clone(&take_back);
+    let fate = move |call: &str| {
+        if let ("restart_containerd", Some(take_back)) = (call, at_use.get()) {
+            take_back();
+        }
+        Fate::Live
+    };
+    let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(1));
+    let (host, _) = Mortal::new(host, fate);
+    let mut agent = Agent::with_host(&world, Arc::new(host));
+    let slots = agent.files.slots().clone();
+    let zero = move || slots.give(Generation(1), Duration::ZERO);
+    assert!(take_back.set(Box::new(zero)).is_ok());
+    agent.take(gated(&world, 1, &[&gvisor], &[]));
+    agent.files.slots().give(Generation(1), MINUTE);
+    agent.fails(Phase::RolledBack, Reason::ProofFailed).await;
+    assert!(!agent.files.slots().is_open(Generation(1)));
+    assert_eq!((world.config().as_str(), world.restarts().await), (CONFIG, 2), "there and back");
+    // Nor does what failed begin again with what is left of one.
+    agent.files.slots().give(Generation(1), MINUTE);
+    agent.take(gated(&world, 2, &[&gvisor], &[]));
+    agent.files.slots().give(Generation(2), MINUTE);
+    let again = |report: &NodeReport| report.generation == Generation(2) && report.settled;
+    tokio::time::timeout(LIMIT, agent.reports.wait_for(again)).await.unwrap().unwrap();
+    agent.fails(Phase::RolledBack, Reason::ProofFailed).await;
+    assert_eq!(world.restarts().await, 2);
+    agent.stop().await;
+}
+
+/// A node whose agent was killed when it was about to restart containerd with
+/// a bundle, and the desired state that it finds when it comes back.
+async fn killed_with(world: &World, gvisor: &DesiredBundle, next: &[&DesiredBundle]) -> Agent {
+    let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(1));
+    let fate = |call: &str| match call {
+        "restart_containerd" => Fate::DieBefore,
+        _ => Fate::Live,
+    };
+    let (host, mut dead) = Mortal::new(host, fate);
+    let agent = Agent::with_host(world, Arc::new(host));
+    agent.take(gated(world, 1, &[gvisor], &[]));
+    agent.files.slots().give(Generation(1), MINUTE);
+    let died = dead.wait_for(Option::is_some);
+    tokio::time::timeout(LIMIT, died).await.unwrap().unwrap();
+    agent.take(gated(world, 2, next, &[]));
+    agent.stop().await;
+    assert_eq!(world.restarts().await, 0);
+    Agent::start(world)
+}
+
+#[tokio::test]
+async fn what_has_begun_is_ended_without_a_slot_and_takes_nothing_along() {
+    let world = World::start().await;
+    let (gvisor, kata) = (world.gvisor().await, world.bundle(&Tiny::new("kata", "1")).await);
+    let mut agent = killed_with(&world, &gvisor, &[&gvisor, &kata]).await;
+    agent.until("gvisor", Phase::Loaded).await;
+    agent.until("kata", Phase::Queued).await;
+    assert_eq!(world.restarts().await, 1);
+    assert!(!world.config().contains(&kata.digest.hex()), "{}", world.config());
+    agent.files.slots().give(Generation(2), MINUTE);
+    agent.until("kata", Phase::Loaded).await;
+    assert_eq!(world.restarts().await, 2);
+    assert_installed(&world, &[&gvisor, &kata]);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn another_bundle_does_not_take_the_place_of_one_that_has_begun() {
+    let world = World::start().await;
+    let (one, two) = (world.gvisor().await, world.bundle(&Tiny::new("gvisor", "2")).await);
+    let mut agent = killed_with(&world, &one, &[&two]).await;
+    let ended = agent.reports.wait_for(|report| {
+        let gvisor = report.bundles.values().next();
+        gvisor.is_some_and(|is| is.phase == Phase::Queued && is.handlers == ["gvisor"])
+    });
+    tokio::time::timeout(LIMIT, ended).await.unwrap().unwrap();
+    assert_eq!(world.restarts().await, 1);
+    assert_eq!(agent.files.record().activation, None);
+    assert!(agent.files.record().rejected.is_empty(), "nothing failed");
+    let config = world.config();
+    assert!(config.contains(&one.digest.hex()) && !config.contains(&two.digest.hex()), "{config}");
+    agent.files.slots().give(Generation(2), MINUTE);
+    let has = agent.reports.wait_for(|report| {
         report.bundles.values().any(|b| b.digest == Some(two.digest) && b.phase == Phase::Loaded)
     });
-    tokio::time::timeout(LIMIT, found).await.unwrap().unwrap();
-    assert_eq!(world.registry.served_bytes(), served);
+    tokio::time::timeout(LIMIT, has).await.unwrap().unwrap();
     assert_eq!(world.restarts().await, 2);
     agent.stop().await;
 }
 
 #[tokio::test]
-async fn a_node_that_has_nothing_says_what_it_has_ahead() {
+async fn a_containerd_that_is_down_is_said_and_nobodys_turn() {
     let world = World::start().await;
     let gvisor = world.gvisor().await;
     let mut agent = Agent::start(&world);
-    agent.take(gated(&world, 1, &[], &[&gvisor]));
-    let report = agent.until("gvisor", Phase::Verified).await;
-    assert_eq!((report.digest, report.fetched), (Some(gvisor.digest), Some(gvisor.digest)));
-    assert_eq!(world.restarts().await, 0);
-    // What is not wanted ahead any more is collected.
-    agent.take(gated(&world, 2, &[], &[]));
-    let tree = world.root().join("var/bin/containerruntimes/.rootstock/gvisor");
-    until_gone(&tree).await;
-    agent.stop().await;
-}
-
-#[tokio::test]
-async fn a_bundle_that_does_not_come_ahead_is_no_failure_of_the_one_that_works() {
-    let world = World::start().await;
-    let one = world.gvisor().await;
-    let two = world.bundle(&Tiny::new("gvisor", "2").with_data(1 << 20)).await;
-    let mut agent = Agent::start(&world);
-    agent.take(world.held(1, &[&one]));
+    agent.take(gated(&world, 1, &[&gvisor], &[]));
+    agent.files.slots().give(Generation(1), MINUTE);
     agent.until("gvisor", Phase::Loaded).await;
-    let blob = two.config.config().files.last().unwrap().blob;
-    world.registry.faults().set(Target::Digest(blob), Fault::Corrupt);
-    agent.take(gated(&world, 2, &[&one], &[&two]));
-    let found = agent.reports.wait_for(|report| report.generation == Generation(2));
-    tokio::time::timeout(LIMIT, found).await.unwrap().unwrap();
-    world.registry.faults().clear_all();
+    agent.files.slots().give(Generation(1), Duration::ZERO);
+    world.faults(HostFaults { start_fails: true, ..HostFaults::default() }).await;
+    SimulatedHost::restart(&world.root()).await.unwrap();
     agent.retry.notify_one();
-    let found = agent.reports.wait_for(|report| {
-        let all = report.bundles.values();
-        assert!(all.clone().all(|bundle| bundle.phase == Phase::Loaded), "{report:?}");
-        all.clone().any(|bundle| bundle.fetched == Some(two.digest))
-    });
-    tokio::time::timeout(LIMIT, found).await.unwrap().unwrap();
+    let down = agent.until("gvisor", Phase::Blocked).await;
+    assert_eq!((down.reason, down.digest), (Some(Reason::ContainerdUnknown), Some(gvisor.digest)));
+    world.faults(HostFaults::default()).await;
+    SimulatedHost::restart(&world.root()).await.unwrap();
+    agent.retry.notify_one();
+    agent.until("gvisor", Phase::Loaded).await;
+    assert_eq!(world.restarts().await, 3, "none of the agent's own");
+    assert_eq!(agent.files.record().drift.repaired, 0, "nobody changed anything");
     agent.stop().await;
 }

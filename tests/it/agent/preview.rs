@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use rootstock_agent::args::{NodeArgs, Output};
 use rootstock_agent::preflight::survey;
 use rootstock_agent::preview::{preview, support};
 use rootstock_core::status::Phase;
 use rootstock_playground::host::{HostFaults, SimulatedHost};
+use rootstock_playground::registry::{Fault, Target};
 use rootstock_playground::samples::tiny::Tiny;
 use serde_json::Value;
 
+use super::gate::gated;
 use super::support::*;
 
 fn args(world: &World, output: Output) -> NodeArgs {
@@ -107,4 +110,28 @@ async fn a_plan_is_printed_beside_a_running_agent_and_changes_nothing() {
     assert_eq!(report["journal"]["owned"]["gvisor"], "gvisor");
     assert_eq!(report["tables"]["gvisor"]["runtime_type"], "io.containerd.gvisor.v1");
     assert_eq!(report["plan"]["changes"], Value::Array(Vec::new()));
+}
+
+#[tokio::test]
+async fn a_plan_says_what_waits_for_the_controller_and_what_comes_ahead() {
+    let world = World::start().await;
+    let gvisor = world.gvisor().await;
+    let two = world.bundle(&Tiny::new("gvisor", "2").with_data(1 << 20)).await;
+    let mut agent = Agent::start(&world);
+    agent.take(gated(&world, 1, &[&gvisor], &[]));
+    agent.until("gvisor", Phase::Queued).await;
+    agent.stop().await;
+    let mut agent = Agent::start(&world);
+    agent.until("gvisor", Phase::Queued).await;
+    let text = plan(&world, Output::Text).await;
+    for says in
+        ["Queued", "waits for its turn", "it lacks gvisor, once the controller lets this node"]
+    {
+        assert!(text.contains(says), "{text}");
+    }
+    world.registry.faults().set(Target::Blobs, Fault::Status(StatusCode::SERVICE_UNAVAILABLE));
+    agent.take(gated(&world, 2, &[&gvisor], &[&two]));
+    let text = plan(&world, Output::Text).await;
+    assert!(text.contains(&format!("prefetch {BINARY_PATH}")), "{text}");
+    agent.stop().await;
 }
