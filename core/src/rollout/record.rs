@@ -106,6 +106,11 @@ impl Candidate {
         self.digests.values().any(|of_it| *of_it == digest)
     }
 
+    /// Whether no node is known to have tried it yet.
+    pub(super) fn is_untried(&self) -> bool {
+        self.stage == Stage::Canary && self.passed == 0 && self.failed() == 0
+    }
+
     /// How many nodes failed since somebody last asked for a retry.
     pub fn failed(&self) -> usize {
         self.failures.iter().filter(|failure| !failure.excused).count()

@@ -104,8 +104,13 @@ impl Work<'_, '_> {
             }
             Standing::NotYet | Standing::Stopped => return,
         };
-        let same = |c: &Candidate| c.digests == aim && c.course == Course::Forwards;
-        if state.candidate.as_ref().is_some_and(same) {
+        let same = |c: &&mut Candidate| c.digests == aim && c.course == Course::Forwards;
+        if let Some(candidate) = state.candidate.as_mut().filter(same) {
+            // Nodes connect one after the other: the canary is counted when its
+            // first slot is given.
+            if candidate.is_untried() && !state.slots.iter().any(|s| candidate.has(s.digest)) {
+                candidate.canary = count(canary);
+            }
             return;
         }
         let next = Candidate::new(aim, Course::Forwards, canary, now);

@@ -27,6 +27,8 @@ struct Want {
     tries: Option<(Digest, Option<Timestamp>)>,
     /// A slot for what is promoted, where the candidate may not be tried.
     catches_up: Option<Digest>,
+    /// A slot for the candidate, when its turn comes in a moment.
+    comes: bool,
 }
 
 /// What a run may still give.
@@ -37,6 +39,8 @@ struct Room {
     slots: usize,
     /// Whether only nodes that were held up before are tried.
     held_only: bool,
+    /// Whether it goes on in a moment where its stage allows no more now.
+    goes_on: bool,
 }
 
 /// The nodes among which so many may be unavailable.
@@ -59,13 +63,13 @@ impl<'v, 'a> Work<'v, 'a> {
         if self.view.frozen {
             return;
         }
-        let mut rooms: Vec<_> = self.runs.iter().map(Room::of).collect();
+        let mut rooms: Vec<_> = self.runs.iter().map(|run| Room::of(run, self.now)).collect();
         for (name, mut pool) in self.pools() {
             let mut wants: Vec<(usize, Vec<Want>)> = Vec::new();
             let mut want = Vec::new();
             for at in std::mem::take(&mut pool.nodes) {
                 self.wants(at, &rooms, &mut want);
-                if want.iter().any(|want| *want != Want::default()) {
+                if want.iter().any(|want| want.tries.is_some() || want.catches_up.is_some()) {
                     wants.push((at, want.clone()));
                 }
             }
@@ -133,11 +137,13 @@ impl<'v, 'a> Work<'v, 'a> {
             return Want::default();
         }
         let of = &self.runs[run];
-        let want = Want {
-            // What there is no turn for needs no place in the order.
-            tries: if room.quota > 0 { self.tries(of, run, at, node, on) } else { None },
-            catches_up: self.catches_up(of, run, at, node, on),
-        };
+        let may = room.quota > 0;
+        let comes = !may && room.goes_on && node.runtimes.len() > 1;
+        // What there is no turn for needs no place in the order.
+        let tries = if may || comes { self.tries(of, run, at, node, on) } else { None };
+        let catches_up = self.catches_up(of, run, at, node, on);
+        let comes = comes && tries.is_some();
+        let want = Want { tries: tries.filter(|_| may), catches_up, comes };
         let run = &mut self.runs[run];
         if want != Want::default() && on.restart && !run.open {
             run.waits_for_window = true;
@@ -200,9 +206,11 @@ impl<'v, 'a> Work<'v, 'a> {
         let node = &view.nodes[at];
         let taken = pool.taken + usize::from(!node.is_unavailable());
         let mut given = Vec::new();
+        let mut comes = false;
         for (on, want) in wants.iter().enumerate() {
             let Some(run) = self.decides[at][on] else { continue };
             let (of, room, on) = (&self.runs[run], &rooms[run], &node.runtimes[on]);
+            comes |= want.comes || want.tries.is_some() && room.quota == 0 && room.goes_on;
             let held = |digest| self.again(run, at, digest).is_some();
             let tries = want
                 .tries
@@ -223,6 +231,7 @@ impl<'v, 'a> Work<'v, 'a> {
                 continue;
             };
             if room.slots == 0 || taken > of.track.strategy.max_unavailable(pool.all) {
+                comes |= tries.is_some() && room.goes_on;
                 continue;
             }
             let deadlines = of.track.strategy.deadlines;
@@ -231,6 +240,11 @@ impl<'v, 'a> Work<'v, 'a> {
             given.push((run, digest, until, tries.is_some()));
         }
         let Some(until) = given.iter().map(|(_, _, until, _)| *until).max() else { return };
+        // What the node lacks it gets at once: but for the rest of what is tried
+        // it waits, where its turn is near.
+        if comes && given.iter().all(|(.., tries)| *tries) {
+            return;
+        }
         for (run, digest, _, tries) in given {
             let Some(state) = &mut self.runs[run].state else { continue };
             let place = state.slots.len();
@@ -238,18 +252,26 @@ impl<'v, 'a> Work<'v, 'a> {
             self.runs[run].marks.entry(at).or_default().slot = Some(place);
             rooms[run].slots -= 1;
             rooms[run].quota -= usize::from(tries);
+            rooms[run].goes_on |= tries && !rooms[run].held_only;
         }
         (pool.taken, pool.given) = (taken, pool.given + 1);
     }
 }
 
 impl Room {
-    fn of(run: &Run<'_, '_>) -> Self {
-        let Some(state) = &run.state else { return Self { quota: 0, slots: 0, held_only: false } };
+    fn of(run: &Run<'_, '_>, now: Timestamp) -> Self {
+        let Some(state) = &run.state else {
+            return Self { quota: 0, slots: 0, held_only: false, goes_on: false };
+        };
         let candidate = state.candidate.as_ref();
         let quota = candidate.map_or(0, |candidate| run.quota(candidate));
+        // Slots in flight end by their deadline; a soak is waited for as long.
+        let soon = after(now, run.track.strategy.deadlines.activate);
+        let held_only = run.is_held_up();
+        let goes_on = candidate.is_some_and(|candidate| run.in_flight(candidate) > 0)
+            || run.due().is_some_and(|due| due > now && due <= soon);
         let bytes = MAX_STATE.saturating_sub(state.size()) / SLOT;
         let slots = MAX_SLOTS.saturating_sub(state.slots.len()).min(bytes);
-        Self { quota, slots, held_only: run.is_held_up() }
+        Self { quota, slots, held_only, goes_on: goes_on && !held_only }
     }
 }

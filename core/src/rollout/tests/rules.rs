@@ -1,10 +1,13 @@
 //! The rules that bend the straight way, one by one.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use super::world::{AMD, Fate, World, digest, kind};
+use super::world::{AMD, Fate, Installed, World, digest, kind};
 use crate::rollout::progress::Phase;
 use crate::rollout::record::{Command, Course, MAX_SLOTS, Stage, Why};
+use crate::rollout::strategy::StrategySpec;
 use crate::rollout::view::{Seed, Standing};
 use crate::rollout::window::{Weekly, WindowChoice};
 use crate::rollout::{Give, Permit};
@@ -143,6 +146,78 @@ fn several_types_of_a_node_share_one_slot() {
     gvisor.sort();
     kata.sort();
     assert_eq!(gvisor, (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn types_that_are_tried_together_go_on_together() {
+    let strategies = [
+        json!({}),
+        json!({"canary": "100%", "soak": "0s", "maxUnavailable": "100%"}),
+        json!({"soak": "5m", "maxUnavailable": "20%", "ramp": 3}),
+        json!({"canary": 3, "soak": "0s", "deadlines": {"firstSandbox": "0s"}}),
+    ];
+    for strategy in strategies {
+        let mut world = World::new(0);
+        world.resource("kata", "a", Some("kata-old"), "kata-new");
+        world.strategy(strategy.clone());
+        // What is said of one is known a while before what is said of the other.
+        world.fates.insert(digest("kata-new"), Fate::Slowly);
+        for _ in 0..20 {
+            world.old_node("a");
+        }
+        world.run(400);
+        assert_eq!(world.with("new").len(), 20, "{strategy}");
+        assert_eq!(world.with_of("kata", "kata-new").len(), 20, "{strategy}");
+        let restarts: Vec<_> = world.nodes.values().map(|node| node.restarts).collect();
+        assert_eq!(restarts, [1; 20], "{strategy}");
+    }
+}
+
+#[test]
+fn a_type_does_not_wait_for_one_whose_turn_is_far() {
+    let mut world = World::new(20);
+    world.resource("kata", "a", Some("kata-old"), "kata-new");
+    for node in world.nodes.values_mut() {
+        node.runtimes.insert(kind("kata"), Installed::with(digest("kata-old")));
+    }
+    let kata = world.resources.get_mut("kata-a").unwrap();
+    let spec: StrategySpec = serde_json::from_value(json!({"soak": "0s"})).unwrap();
+    kata.strategy = spec.over(&kata.strategy);
+    world.gvisor().strategy.soak = Duration::from_secs(24 * 3600);
+    world.run(200);
+    assert!(matches!(world.phase(), Phase::Soaking { runs: true }));
+    assert_eq!(world.with_of("kata", "kata-new").len(), 20);
+    // Nor for one that is halted, or whose canary is out of sight.
+    for silent in [false, true] {
+        let mut world = World::new(20);
+        world.fates.insert(digest("new"), if silent { Fate::Works } else { Fate::RollsBack });
+        world.run(5);
+        for node in world.tried("new") {
+            world.node(node).connected = !silent;
+        }
+        world.resource("kata", "a", None, "kata-new");
+        world.run(400);
+        let with = world.with_of("kata", "kata-new").len();
+        assert!(with >= 19, "silent {silent}: {with}");
+    }
+}
+
+#[test]
+fn the_canary_is_counted_when_its_first_slot_is_given() {
+    let mut world = World::new(1);
+    world.strategy(json!({"canary": "50%", "maxUnavailable": "50%"}));
+    world.turn();
+    // Its bytes come first; the others connect meanwhile.
+    for _ in 0..9 {
+        world.old_node("a");
+    }
+    world.run(5);
+    assert_eq!(world.tried("new").len(), 5);
+    for _ in 0..10 {
+        world.old_node("a");
+    }
+    world.run(5);
+    assert_eq!(world.tried("new").len(), 5, "it soaks");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(super) fn digest(name: &str) -> Digest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Works,
+    /// It works, and is proven three minutes later than others.
+    Slowly,
     RollsBack,
     Degrades,
     /// It works, and pods' sandboxes do not start.
@@ -58,6 +60,8 @@ pub(super) struct Installed {
     pub(super) report: Option<(Digest, Phase, Option<Reason>)>,
     pub(super) started: u64,
     pub(super) failing: bool,
+    /// For how many minutes it has been at it.
+    pub(super) busy: u32,
     /// With what it failed, and does not try again by itself.
     pub(super) refused: BTreeSet<Digest>,
 }
@@ -74,6 +78,8 @@ pub(super) struct Machine {
     /// Whether the controller has heard of it since it started.
     pub(super) heard: bool,
     pub(super) permit: Option<Timestamp>,
+    /// How often containerd was restarted.
+    pub(super) restarts: u32,
     pub(super) runtimes: BTreeMap<RuntimeType, Installed>,
 }
 
@@ -174,6 +180,7 @@ impl World {
             connected: true,
             heard: true,
             permit: None,
+            restarts: 0,
             runtimes: BTreeMap::new(),
         };
         self.nodes.insert(number, node);
@@ -325,7 +332,7 @@ impl World {
         let pods = self.pods;
         for (number, node) in &mut self.nodes {
             let permitted = node.permit.is_some_and(|until| until > self.now);
-            let mut silenced = false;
+            let (mut silenced, mut restarted) = (false, false);
             for on in node.runtimes.values_mut() {
                 let Some(digest) = on.desired else { continue };
                 let fate = fate(&self.fates, &self.unlucky, *number, digest);
@@ -340,8 +347,10 @@ impl World {
                     } else if on.refused.contains(&digest) {
                         (digest, Phase::RolledBack, Some(Reason::ContainerdStartFailed))
                     } else if activating {
+                        on.busy += 1;
                         match fate {
-                            Fate::Works | Fate::FailsPods => {
+                            Fate::Slowly if on.busy <= 3 => (digest, Phase::Activating, None),
+                            Fate::Works | Fate::Slowly | Fate::FailsPods => {
                                 (on.works, on.started, on.failing) = (Some(digest), 0, false);
                                 (digest, Phase::Proven, None)
                             }
@@ -362,12 +371,14 @@ impl World {
                         (digest, Phase::Blocked, Some(Reason::RegistryUnreachable))
                     } else if permitted {
                         self.activated.push((*number, digest));
+                        (restarted, on.busy) = (true, 0);
                         (digest, Phase::Activating, None)
                     } else {
                         (digest, Phase::Queued, None)
                     },
                 );
             }
+            node.restarts += u32::from(restarted);
             if silenced {
                 (node.connected, node.ready) = (false, false);
             }
@@ -418,7 +429,7 @@ impl World {
 }
 
 impl Installed {
-    fn with(digest: Digest) -> Self {
+    pub(super) fn with(digest: Digest) -> Self {
         let report = Some((digest, Phase::Proven, None));
         Self { works: Some(digest), desired: Some(digest), report, ..Self::default() }
     }
