@@ -155,7 +155,8 @@ impl Leading {
         };
         tasks.spawn("rollouts", rollouts.run(end.clone()));
         let (index, store) = (Arc::clone(index), Arc::clone(&self.store));
-        let status = StatusWriter { client, index, store, events };
+        let catalog = self.catalog.clone();
+        let status = StatusWriter { client, index, store, events, catalog };
         tasks.spawn("status", status.run(end.clone()));
         let (index, endpoints) = (Arc::clone(&self.index), Arc::clone(&self.endpoints));
         let fleet = Arc::new(Fleet { index, endpoints, bandwidth });

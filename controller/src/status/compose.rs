@@ -1,13 +1,14 @@
 //! One resource: what its status says, what it should say, and what is new in that.
 
 use jiff::Timestamp;
+use rootstock_core::bandwidth::Limit;
 use rootstock_core::rollup::Condition;
-use rootstock_core::runtime_status::{NodesStatus, Pull, Rollout, RuntimeStatus};
+use rootstock_core::runtime_status::{NodesStatus, Rollout, RuntimeStatus};
 use rootstock_core::state::{State, StateError};
 use serde_json::{Value, json};
 
 use super::news::{self, News};
-use super::{conditions, patch, provider};
+use super::{conditions, patch, provider, pull};
 use crate::api::ContainerRuntime;
 use crate::index::Summary;
 
@@ -32,6 +33,7 @@ pub(super) fn compose(
     summary: &Summary,
     accepted: Condition,
     passed_over: Vec<String>,
+    budget: Limit,
     now: Timestamp,
 ) -> Result<Composed, serde_json::Error> {
     let status = object.status.clone().unwrap_or_default();
@@ -40,7 +42,7 @@ pub(super) fn compose(
         Err(error) => (None, Some(error)),
     };
     let before = RuntimeStatus::read(status.provider_status.as_ref());
-    let mut after = provider_status(before.as_ref(), summary, now);
+    let mut after = provider_status(before.as_ref(), summary, budget, now);
     after.promoted = state.map(|state| state.promoted).unwrap_or_default();
     let moved = after.promoted.clone();
     after.passed_over = passed_over;
@@ -70,6 +72,7 @@ pub(super) fn compose(
 fn provider_status(
     before: Option<&RuntimeStatus>,
     summary: &Summary,
+    budget: Limit,
     now: Timestamp,
 ) -> RuntimeStatus {
     let slowest = before.map(|before| before.slowest_nodes.as_slice()).unwrap_or_default();
@@ -85,7 +88,7 @@ fn provider_status(
             reasons: reasons.collect(),
             outdated_sandboxes: summary.outdated_sandboxes,
         },
-        rollout: rollout(before.and_then(|before| before.rollout.as_ref()), summary, now),
+        rollout: rollout(before.and_then(|before| before.rollout.as_ref()), summary, budget, now),
         slowest_nodes: summary
             .slowest
             .iter()
@@ -96,45 +99,15 @@ fn provider_status(
 }
 
 /// The rollout that is under way; as it was where nobody has looked at it yet.
-fn rollout(before: Option<&Rollout>, summary: &Summary, now: Timestamp) -> Option<Rollout> {
+fn rollout(
+    before: Option<&Rollout>,
+    summary: &Summary,
+    budget: Limit,
+    now: Timestamp,
+) -> Option<Rollout> {
     let Some(progress) = &summary.rollout else { return before.cloned() };
     let mut rollout = Rollout::of(progress, before, now)?;
     rollout.name_nodes(|uid| summary.named.get(uid).cloned());
-    rollout.pull = pull(&rollout, before, summary.bytes, now);
+    rollout.pull = pull::of(&rollout, before, summary.bytes, budget, now);
     Some(rollout)
-}
-
-/// How far the bytes are; nothing where all are there. The rate is that since
-/// the rollout began, so that it does not jump.
-fn pull(
-    rollout: &Rollout,
-    before: Option<&Rollout>,
-    (done, all): (u64, u64),
-    now: Timestamp,
-) -> Option<Pull> {
-    if done >= all {
-        return None;
-    }
-    let known = before.filter(|before| before.since == rollout.since);
-    let known = known.and_then(|before| before.pull.as_ref());
-    let first = known.map_or(0, |pull| pull.bytes_done);
-    // A node that goes takes its bytes along.
-    let done = done.max(first.min(all));
-    // Nothing changes by itself: where no byte came nothing is said anew.
-    if let Some(same) = known.filter(|pull| (pull.bytes_done, pull.bytes_total) == (done, all)) {
-        return Some(same.clone());
-    }
-    let seconds = u64::try_from(now.as_second() - rollout.since.as_second()).unwrap_or_default();
-    let rate = done.checked_div(seconds).filter(|rate| *rate > 0);
-    let end = rate.and_then(|rate| {
-        let left = i64::try_from((all - done).div_ceil(rate)).ok()?;
-        Timestamp::from_second(now.as_second().checked_add(left)?).ok()
-    });
-    Some(Pull {
-        bytes_done: done,
-        bytes_total: all,
-        bytes_per_second: rate,
-        budget_share: None,
-        estimated_end: end,
-    })
 }

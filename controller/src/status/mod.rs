@@ -7,13 +7,14 @@
 //!                                         └────────── the watch has it newer ◀─┘
 //! ```
 //!
-//! Conditions, `providerStatus` and `state` are written together, only over
-//! what the one watch had last, and only what differs from it. Nothing is read
-//! for a write, and nothing is remembered of one but who must wait.
+//! Conditions and `providerStatus` are written together, only over what the one
+//! watch had last, and only what differs from it; `state` is the rollouts'.
+//! Nothing is read for a write, and nothing is remembered of one but who must
+//! wait.
 //!
 //! * [`gate`]: when a status may be written at all
 //! * [`compose`]: what is to be written; [`news`]: what has happened by it
-//! * [`provider`]: `providerStatus` by the controller's own types; its form is
+//! * [`pull`]: how far bytes are; [`provider`]: `providerStatus` by the controller's own types; its form is
 //!   [`rootstock_core::runtime_status`]
 //! * [`waiting`]: who is looked at when
 
@@ -24,6 +25,7 @@ mod news;
 mod pace;
 pub(crate) mod patch;
 mod provider;
+mod pull;
 mod waiting;
 
 #[cfg(test)]
@@ -38,10 +40,12 @@ use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::{Patch, PatchParams};
+use rootstock_core::catalog::Catalog;
 use rootstock_core::rollup::configuration_accepted;
 use rootstock_core::runtime_status::RuntimeStatus;
 use rootstock_daemon::Shutdown;
 use rootstock_daemon::error::Chain;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::compose::{Composed, compose};
@@ -71,6 +75,8 @@ pub(crate) struct StatusWriter {
     pub(crate) index: Arc<Index>,
     pub(crate) store: Arc<Store>,
     pub(crate) events: Events,
+    /// What there is of bandwidth.
+    pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
 }
 
 /// What became of one look at a resource.
@@ -176,7 +182,8 @@ impl StatusWriter {
         }
         let passed_over = self.index.passed_over(&object);
         let accepted = configuration_accepted(self.index.problem(&object).as_ref(), &passed_over);
-        let composed = match compose(&object, &summary, accepted, passed_over, now) {
+        let budget = self.catalog.borrow().budgets.unwrap_or_default().of_shoot();
+        let composed = match compose(&object, &summary, accepted, passed_over, budget, now) {
             Ok(composed) => composed,
             Err(error) => {
                 let error = Chain(&error);

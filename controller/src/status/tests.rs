@@ -15,6 +15,7 @@ use rootstock_core::rollout::record::{Course, Evidence, Failure};
 use rootstock_core::rollout::{Progress, progress as rollout};
 use rootstock_core::status::{BundleReport, Phase, Reason};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -122,8 +123,13 @@ impl Seed {
             (200, object.clone())
         });
         let (events, publish) = Events::new(client.clone());
-        let writer =
-            StatusWriter { client, index: Arc::clone(&index), store: Arc::clone(&store), events };
+        let writer = StatusWriter {
+            client,
+            index: Arc::clone(&index),
+            store: Arc::clone(&store),
+            events,
+            catalog: watch::channel(Arc::default()).1,
+        };
         index.put_bundles(
             BTreeMap::new(),
             [(gvisor(), Resolution::Pending)].into(),

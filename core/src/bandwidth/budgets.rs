@@ -28,6 +28,16 @@ pub struct Budgets {
     pub concurrent_pulls: Option<NonZeroU32>,
 }
 
+impl Budgets {
+    /// What all nodes of a shoot may use together.
+    pub fn of_shoot(&self) -> Limit {
+        match (self.seed, self.shoot) {
+            (Limit::At(seed), Limit::At(shoot)) => Limit::At(seed.min(shoot)),
+            (Limit::Unlimited, limit) | (limit, Limit::Unlimited) => limit,
+        }
+    }
+}
+
 fn is_unlimited(limit: &Limit) -> bool {
     *limit == Limit::Unlimited
 }
@@ -50,6 +60,21 @@ mod tests {
         assert_eq!(none, Budgets::default());
         assert_eq!(none.seed, Limit::Unlimited);
         assert_eq!(serde_json::to_value(none).unwrap(), json!({}));
+    }
+
+    #[test]
+    fn a_shoot_has_no_more_than_the_seed() {
+        let (none, low, high) =
+            (Limit::Unlimited, Limit::At(Rate::new(1)), Limit::At(Rate::new(2)));
+        for (seed, shoot, want) in [
+            (none, none, none),
+            (low, none, low),
+            (none, low, low),
+            (low, high, low),
+            (high, low, low),
+        ] {
+            assert_eq!(Budgets { seed, shoot, ..Budgets::default() }.of_shoot(), want);
+        }
     }
 
     #[test]

@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use rootstock_playground::crowd::{Crowd, Seen};
 use rootstock_playground::seed::processes::Process;
+use serde_json::{Value, json};
 
 use replicas::{Replicas, Size};
 
@@ -54,22 +55,33 @@ async fn main() {
     figure("stream_rss", each / 1000.0, "KB", 40.0);
     eprintln!("{:.1} MB before they came", before / 1e6);
 
-    // A change reaches them, and is acknowledged.
+    // Another setting reaches them all at once, and is acknowledged.
     crowd.set_at_work(true);
+    let sent = crowd.seen().borrow().desired;
     let (cpu, begun) = (cpu_seconds(&process), Instant::now());
-    replicas.offer("2").await;
-    replicas.until("all have the change", async || told(&crowd, "2", nodes)).await;
+    configure(&replicas, &json!({"debug": true})).await;
+    let all = sent + nodes as u64;
+    until(&replicas, &crowd, "all have the setting", |seen| seen.desired >= all).await;
     let wall = begun.elapsed();
     calm(&process).await;
     figure("push_cpu_10k", (cpu_seconds(&process) - cpu) * 1000.0, "ms", 500.0);
     eprintln!("the last one had it after {:.1} s", wall.as_secs_f64());
 
-    // It is proven everywhere, and the status says so.
+    // All say at once that they have it.
     let cpu = cpu_seconds(&process);
     crowd.set_at_work(false);
-    replicas.until("it is said", async || replicas.says("2").await).await;
     calm(&process).await;
     figure("report_cpu_10k", (cpu_seconds(&process) - cpu) * 1000.0, "ms", 500.0);
+
+    // Another bundle reaches them, slot by slot: as many as a state may record.
+    let (cpu, begun) = (cpu_seconds(&process), Instant::now());
+    replicas.offer("2").await;
+    replicas.until("all have the bundle", async || told(&crowd, "2", nodes)).await;
+    replicas.until("it is said", async || replicas.says("2").await).await;
+    let wall = begun.elapsed();
+    calm(&process).await;
+    figure("rollout_cpu_10k", (cpu_seconds(&process) - cpu) * 1000.0, "ms", 5000.0);
+    eprintln!("the last one had it after {:.1} s", wall.as_secs_f64());
 
     // Their controller dies.
     process.hold().await;
@@ -86,6 +98,16 @@ async fn main() {
     eprintln!("{} streams, {} states, {} repeated", seen.streams, seen.desired, seen.repeated);
     assert!(seen.wrong.is_empty(), "{:?}", seen.wrong);
     replicas.stop().await;
+}
+
+/// What the resource asks for of the bundle's settings.
+async fn configure(replicas: &Replicas, settings: &Value) {
+    let patch = json!({"spec": {"providerConfig": {
+        "apiVersion": "rootstock.gardener.cloud/v1alpha1", "kind": "RuntimeConfiguration",
+        "settings": settings,
+    }}});
+    let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+    replicas.resources().patch("gvisor", &params, &patch).await.unwrap();
 }
 
 /// Whether all nodes have the agent's label.
