@@ -4,39 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
 use rootstock_core::name::{NodeName, ShootName};
 use rootstock_core::rollout::record::{Command, UnknownCommand};
 use rootstock_core::rollout::strategy::{Strategy, StrategySpec};
 use rootstock_core::rollout::view::{Seed, Track, View};
-use rootstock_core::rollout::{Permit, Progress, Step, step};
+use rootstock_core::rollout::{Permit, Step, step};
 use rootstock_core::state::State;
 use rootstock_daemon::error::Chain;
-use serde_json::{Value, json};
 
+use super::Rollouts;
 use super::due::Outcome;
 use super::recorded::Recorded;
-use super::{PATIENCE, Rollouts};
-use crate::api::{ContainerRuntime, is_conflict, is_not_found};
-use crate::events::Word;
-use crate::index::{Needed, RuntimeKey, Survey};
+use crate::api::ContainerRuntime;
+use crate::index::{Needed, Survey};
 
 /// What somebody asks of a rollout.
 pub(crate) const ROLLOUT: &str = "rootstock.gardener.cloud/rollout";
 
-type Objects = BTreeMap<String, Arc<ContainerRuntime>>;
-
-/// Why something is not written.
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error("the API refused it")]
-    Api(#[from] kube::Error),
-    /// It may have been written.
-    #[error("the API did not answer within {PATIENCE:?}")]
-    Late(#[from] tokio::time::error::Elapsed),
-}
+pub(super) type Objects = BTreeMap<String, Arc<ContainerRuntime>>;
 
 impl Rollouts {
     /// Looks at a shoot, and does what follows.
@@ -121,126 +107,10 @@ impl Rollouts {
         };
         step(&view, states, now)
     }
-
-    /// Writes states, each over what was read. Tells whether all are written.
-    async fn write(
-        &self,
-        shoot: &ShootName,
-        objects: &Objects,
-        states: &BTreeMap<String, State>,
-        recorded: &Recorded,
-    ) -> bool {
-        let writes = states.iter().map(async |(name, state)| {
-            let Some(object) = objects.get(name) else { return false };
-            let state = match serde_json::to_value(state) {
-                Ok(state) => state,
-                Err(error) => {
-                    tracing::error!(%shoot, name, error = %Chain(&error), "composing a state");
-                    return false;
-                }
-            };
-            // What has gone from the state goes from the object too.
-            let before = object.status.as_ref().and_then(|status| status.state.clone());
-            let diff = crate::status::patch::diff(
-                &json!({"state": before.unwrap_or_default()}),
-                &json!({"state": state}),
-            );
-            let Some(diff) = diff else { return true };
-            let patch = over(object, json!({"status": diff}));
-            let key = RuntimeKey { shoot: shoot.clone(), name: name.clone() };
-            let api = key.api(&self.client);
-            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-            let written = api.patch_status(name, &params, &patch);
-            self.note(&key, tokio::time::timeout(PATIENCE, written).await, recorded).await
-        });
-        join_all(writes).await.into_iter().all(|written| written)
-    }
-
-    /// Takes commands off that were carried out, or that nobody understands.
-    /// Tells whether that is done.
-    async fn obey(
-        &self,
-        shoot: &ShootName,
-        objects: &Objects,
-        progress: &BTreeMap<String, Progress>,
-        recorded: &Recorded,
-    ) -> bool {
-        let mut done = true;
-        for (name, object) in objects {
-            let Some(asked) = command(object) else { continue };
-            let acted = progress.get(name).and_then(|progress| progress.acted);
-            let (word, note) = match asked {
-                Ok(command) if acted == Some(command) => {
-                    (Word::RolloutCommand, format!("{command} is carried out"))
-                }
-                Ok(_) => continue,
-                Err(unknown) => (Word::RolloutCommandRefused, format!("{ROLLOUT}: {unknown}")),
-            };
-            let newest = recorded.of_shoot(shoot);
-            let Some(newest) = newest.get(name) else { continue };
-            let patch = over(newest, json!({"metadata": {"annotations": {ROLLOUT: null}}}));
-            let key = RuntimeKey { shoot: shoot.clone(), name: name.clone() };
-            let api = key.api(&self.client);
-            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-            let written = api.patch(name, &params, &patch);
-            if self.note(&key, tokio::time::timeout(PATIENCE, written).await, recorded).await {
-                tracing::info!(%shoot, name, note, "rollout command");
-                self.events.say(object, word, note);
-            } else {
-                done = false;
-            }
-        }
-        done
-    }
-
-    /// Takes in what came of a write; tells whether it was done.
-    async fn note(
-        &self,
-        key: &RuntimeKey,
-        written: Result<Result<ContainerRuntime, kube::Error>, tokio::time::error::Elapsed>,
-        recorded: &Recorded,
-    ) -> bool {
-        let (shoot, name) = (&key.shoot, key.name.as_str());
-        let error: WriteError = match written {
-            Ok(Ok(object)) => {
-                recorded.put(object);
-                return true;
-            }
-            // It is gone, and nothing of it is left to say.
-            Ok(Err(error)) if is_not_found(&error) => return false,
-            Ok(Err(error)) if is_conflict(&error) => {
-                tracing::debug!(%shoot, name, "somebody else wrote the resource first");
-                error.into()
-            }
-            Ok(Err(error)) => error.into(),
-            Err(late) => late.into(),
-        };
-        if !matches!(&error, WriteError::Api(error) if is_conflict(error)) {
-            tracing::warn!(%shoot, name, error = %Chain(&error), "rollout not recorded");
-        }
-        // What the API has by now is what counts: the next look begins with it.
-        let api = key.api(&self.client);
-        match tokio::time::timeout(PATIENCE, api.get(name)).await {
-            Ok(Ok(object)) => recorded.put(object),
-            Ok(Err(error)) => {
-                tracing::debug!(%shoot, name, error = %Chain(&error), "a resource can't be read");
-            }
-            Err(late) => {
-                tracing::debug!(%shoot, name, error = %Chain(&late), "a resource can't be read");
-            }
-        }
-        false
-    }
-}
-
-/// A patch that is taken only over what was read.
-fn over(object: &ContainerRuntime, mut patch: Value) -> Value {
-    patch["metadata"]["resourceVersion"] = json!(object.metadata.resource_version);
-    patch
 }
 
 /// What somebody asks for.
-fn command(object: &ContainerRuntime) -> Option<Result<Command, UnknownCommand>> {
+pub(super) fn command(object: &ContainerRuntime) -> Option<Result<Command, UnknownCommand>> {
     object.metadata.annotations.as_ref()?.get(ROLLOUT).map(|word| word.parse())
 }
 

@@ -15,7 +15,7 @@
 //! controller that dies after 1 leaves slots that are recorded and not given;
 //! the next one finds them and gives them to the same nodes.
 //!
-//! * `look`: one look at one shoot
+//! * `look`: one look at one shoot; `write`: what follows is written
 //! * `due`: which shoot is looked at when
 //! * `seed`: which bundles are open to which shoots
 
@@ -23,6 +23,7 @@ mod due;
 mod look;
 mod recorded;
 mod seed;
+mod write;
 
 #[cfg(test)]
 mod tests;

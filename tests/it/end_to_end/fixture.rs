@@ -256,7 +256,7 @@ impl Fixture {
         for entry in std::fs::read_dir(self.dir().join("logs")).unwrap().flatten() {
             let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
             let lines: Vec<_> = text.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(25)..];
+            let tail = &lines[lines.len().saturating_sub(200)..];
             all += &format!("== {}\n{}\n", entry.path().display(), tail.join("\n"));
         }
         all

@@ -8,7 +8,7 @@ async fn with_a_kill_at(number: usize, carried_out: bool) -> (World, bool) {
     let died = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (tell, seen) = (Arc::clone(&killed), Arc::clone(&died));
     let silence = (scripted::SILENCE, Value::Null);
-    let answer: Answer = Box::new(move |write| {
+    let answer: Answer = Box::new(move |write, _| {
         if write < number {
             return None;
         }

@@ -27,6 +27,7 @@ use crate::scripted::{self, Call, Calls, merge, refusal};
 
 mod commands;
 mod kills;
+mod others;
 mod sandboxes;
 mod waves;
 
@@ -133,12 +134,13 @@ struct Controller {
     _tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// What the API does with a write, by its number from 1.
-type Answer = Box<dyn Fn(usize) -> Option<(u16, Value)> + Send + Sync>;
+/// What the API does with a write, by its number from 1, and what happens to the
+/// object before.
+type Answer = Box<dyn Fn(usize, &mut Value) -> Option<(u16, Value)> + Send + Sync>;
 
 impl Controller {
     fn start(world: &World, bundle: &[u8]) -> Self {
-        Self::start_with(world, bundle, Box::new(|_| None))
+        Self::start_with(world, bundle, Box::new(|_, _| None))
     }
 
     /// One whose writes are answered like this, or else carried out.
@@ -167,7 +169,7 @@ impl Controller {
                 *writes += 1;
                 *writes
             };
-            if let Some(answer) = answer(number) {
+            if let Some(answer) = answer(number, object) {
                 return answer;
             }
             let version = &object["metadata"]["resourceVersion"];

@@ -57,8 +57,11 @@ async fn nodes_that_join_where_nothing_is_promoted_get_the_candidate() {
 #[tokio::test(start_paused = true)]
 async fn an_index_that_knows_no_rollout_sends_nothing() {
     let world = World::new(1, quick());
-    let controller =
-        Controller::start_with(&world, b"one", Box::new(|_| Some(refusal(500, "InternalError"))));
+    let controller = Controller::start_with(
+        &world,
+        b"one",
+        Box::new(|_, _| Some(refusal(500, "InternalError"))),
+    );
     tokio::time::sleep(Duration::from_secs(30)).await;
     let node = world.nodes.lock().unwrap()["n0"].clone();
     // What could not be recorded was not given; not even what it may pull ahead.

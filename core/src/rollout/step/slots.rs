@@ -1,9 +1,10 @@
 //! Who gets a slot.
 //!
 //! A slot is for a node and all that it has pending, so that several types cost
-//! one restart. Each pool is gone through once, in one order for all of its
-//! types; what may be unavailable there only shrinks on the way, so the same
-//! look gives nothing twice.
+//! one restart: one that has begun nothing yet takes along what its other types
+//! may have. Each pool is gone through once, in one order for all of its types;
+//! what may be unavailable there only shrinks on the way, so the same look gives
+//! nothing twice.
 
 use std::collections::BTreeMap;
 
@@ -77,7 +78,10 @@ impl<'v, 'a> Work<'v, 'a> {
                 continue;
             }
             let order = self.order(name);
-            wants.sort_by_cached_key(|(at, _)| (order(&self.view.nodes[*at]), *at));
+            // Of a look before only a part may have been written: it is made whole.
+            wants.sort_by_cached_key(|(at, _)| {
+                (!self.has_slot(*at), order(&self.view.nodes[*at]), *at)
+            });
             // A node that waits for its bytes need not, once others have what
             // its candidate may have: so again, until nobody gets anything.
             let mut before = None;
@@ -110,18 +114,37 @@ impl<'v, 'a> Work<'v, 'a> {
         self.runs.iter().any(slot)
     }
 
+    /// Whether a node may have slots more: it has none, or has begun nothing yet.
+    fn is_idle(&self, at: usize) -> bool {
+        let node = &self.view.nodes[at];
+        let of_node = || self.decides[at].iter().zip(&node.runtimes);
+        let begun = self.runs.iter().enumerate().any(|(run, of)| {
+            let Some(slot) = of.slot(at) else { return false };
+            let decides = of_node().find(|(decides, _)| **decides == Some(run));
+            // Of a run that decides nothing here any more nobody knows.
+            decides.is_none_or(|(_, on)| match on.verdict(slot.digest) {
+                Verdict::Busy(phase) => phase == Phase::Activating,
+                Verdict::Nothing => false,
+                Verdict::Ready | Verdict::Failing(_) | Verdict::Held(_) => true,
+            })
+        });
+        !begun
+    }
+
     /// What a node wants of each of its types.
     fn wants(&mut self, at: usize, rooms: &[Room], wants: &mut Vec<Want>) {
         wants.clear();
         let view = self.view;
         let node = &view.nodes[at];
-        if !node.is_reachable() || node.joining || self.has_slot(at) {
+        if !node.is_reachable() || node.joining || !self.is_idle(at) {
             return;
         }
         let types = node.runtimes.iter().enumerate();
         wants.extend(types.map(|(on, runtime)| match self.decides[at][on] {
-            Some(run) => self.want(run, at, node, runtime, &rooms[run]),
-            None => Want::default(),
+            Some(run) if self.runs[run].slot(at).is_none() => {
+                self.want(run, at, node, runtime, &rooms[run])
+            }
+            Some(_) | None => Want::default(),
         }));
     }
 
@@ -204,7 +227,7 @@ impl<'v, 'a> Work<'v, 'a> {
     fn give_slot(&mut self, at: usize, wants: &[Want], pool: &mut Pool, rooms: &mut [Room]) {
         let view = self.view;
         let node = &view.nodes[at];
-        let taken = pool.taken + usize::from(!node.is_unavailable());
+        let taken = pool.taken + usize::from(!node.is_unavailable() && !self.has_slot(at));
         let mut given = Vec::new();
         let mut comes = false;
         for (on, want) in wants.iter().enumerate() {

@@ -133,10 +133,18 @@ impl Model {
         let slots = self.held();
         let new: BTreeSet<_> = slots.difference(&self.before).collect();
         let with_slot: BTreeSet<_> = slots.iter().map(|(_, uid, _)| uid.clone()).collect();
-        // Nobody has a second slot while one is out.
-        for (_, uid, _) in &new {
-            let out = slots.iter().any(|of| of.1 == *uid && self.before.contains(of));
-            assert!(!out, "a second slot for {uid}");
+        // Nobody has a second slot of a type while one is out, nor one of another
+        // type once anything has begun.
+        for (name, uid, _) in &new {
+            let out = slots.iter().filter(|of| of.1 == *uid && self.before.contains(of));
+            for (of, _, digest) in out {
+                assert_ne!(of, name, "a second slot for {uid}");
+                let node = world.nodes.values().find(|node| node.uid == *uid).unwrap();
+                let on = &node.runtimes[&world.resources[of].runtime];
+                let said = on.report.filter(|r| r.0 == *digest).map(|r| r.1);
+                assert!(!said.is_some_and(|phase| phase.is_ready()), "{uid} had its turn");
+                assert_ne!(said, Some(status::Phase::Activating), "{uid} is at work");
+            }
         }
         let counted = world.nodes.values().filter(|node| !node.joining);
         let degraded = |node: &super::world::Machine| {

@@ -174,6 +174,31 @@ fn types_that_are_tried_together_go_on_together() {
 }
 
 #[test]
+fn a_look_of_which_a_part_was_written_is_made_whole() {
+    for lost in ["gvisor-a", "kata-a"] {
+        let mut world = World::new(0);
+        world.resource("kata", "a", Some("kata-old"), "kata-new");
+        for _ in 0..5 {
+            world.old_node("a");
+        }
+        world.turn();
+        world.work();
+        let step = world.look();
+        let slots = |name: &str| step.states[name].slots.clone();
+        assert_eq!(slots("gvisor-a")[0].node, slots("kata-a")[0].node);
+        // The other one is written, and nobody hears of it yet.
+        let written = step.states.iter().filter(|(name, _)| *name != lost);
+        world.states.extend(written.map(|(name, state)| (name.clone(), state.clone())));
+        world.write();
+        assert_eq!(world.states["gvisor-a"].slots[0].node, world.states["kata-a"].slots[0].node);
+        world.run(200);
+        assert_eq!(world.with("new").len(), 5);
+        assert_eq!(world.with_of("kata", "kata-new").len(), 5);
+        assert!(world.nodes.values().all(|node| node.restarts == 1), "without {lost}");
+    }
+}
+
+#[test]
 fn a_type_does_not_wait_for_one_whose_turn_is_far() {
     let mut world = World::new(20);
     world.resource("kata", "a", Some("kata-old"), "kata-new");
