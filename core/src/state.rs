@@ -109,13 +109,16 @@ impl State {
     }
 
     /// Leaves out what may be left out until it is within [`MAX_STATE`]: first
-    /// the words of failed nodes, then what holds nodes up, then failures from
-    /// the latest on. Slots stay: each is a node that may restart containerd.
+    /// the words of failed nodes and the names of silent ones, then what holds
+    /// nodes up, then failures from the latest on. Slots stay: each is a node
+    /// that may restart containerd.
     pub fn bound(&mut self) {
         while self.size() > MAX_STATE {
             let mut none = Vec::new();
             let failures = self.candidate.as_mut().map_or(&mut none, |c| &mut c.failures);
-            if failures.iter().any(|failure| failure.evidence.is_some()) {
+            let silent = self.slots.iter_mut().filter_map(|slot| slot.silent.as_mut());
+            let names = silent.filter_map(|silent| silent.name.take()).count();
+            if names > 0 || failures.iter().any(|failure| failure.evidence.is_some()) {
                 failures.iter_mut().for_each(|failure| failure.evidence = None);
             } else if self.held.pop().is_none() && failures.pop().is_none() {
                 return;

@@ -76,6 +76,7 @@ fn of(phase: &RolloutPhase, rollout: &Rollout) -> (Tone, String) {
         RolloutPhase::Halted => {
             let why = match rollout.halt {
                 Some(HaltReason::CanaryFailed) => "halted: canary failed",
+                Some(HaltReason::CanaryLost) => "halted: canary lost",
                 Some(HaltReason::WaveFailed) => "halted: wave failed",
                 Some(HaltReason::BudgetSpent) => "halted: budget spent",
                 Some(HaltReason::NothingBefore) => "halted: nothing to go back to",

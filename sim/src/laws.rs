@@ -99,7 +99,7 @@ impl Laws {
                 self.broke(Law::SlotsTwice, now, format!("{} has two slots", slot.node));
             }
             match before.get(&slot.node) {
-                Some(old) if *old == slot => continue,
+                Some(old) if (old.digest, old.until) == (slot.digest, slot.until) => continue,
                 // It has run out: nobody may act on it any more.
                 Some(old) if old.until <= clock::wall(now) => {}
                 Some(_) => {
@@ -149,6 +149,7 @@ mod tests {
             node: node.parse().unwrap(),
             digest: Digest::of(digest.as_bytes()),
             until: clock::wall(Duration::from_secs(until)),
+            silent: None,
             more: serde_json::Map::new(),
         }
     }

@@ -33,6 +33,9 @@
 //!   gone: whoever replaces broken nodes must not make a rollout forget them.
 //!   What is **held** up by something else has a bound of its own, beyond which
 //!   only nodes that were held up before are tried again.
+//! * A node that is **lost** fell silent in its slot, whether it is still there
+//!   or was replaced. It is held up where others work with the candidate; until
+//!   one does it halts the candidate, for nothing else is known of it.
 //! * What is not known changes nothing: an unknown target, a state that can't
 //!   be read, a node that has not been heard of since the controller started.
 

@@ -208,6 +208,9 @@ impl Phase {
             Self::Soaking { runs: false } => "waits for a pod on one of the first nodes",
             Self::Wave { .. } => "brings the bundle to the other nodes",
             Self::Halted(Why::CanaryFailed) => "was halted: none of the first nodes works",
+            Self::Halted(Why::CanaryLost) => {
+                "was halted: a node fell silent with the bundle before any other worked with it"
+            }
             Self::Halted(Why::WaveFailed) => "was halted: too many nodes of one wave failed",
             Self::Halted(Why::BudgetSpent) => "was halted: too many nodes failed",
             Self::Halted(Why::NothingBefore) => {
@@ -231,7 +234,12 @@ impl Phase {
     pub fn advice(self) -> Option<&'static str> {
         Some(match self {
             Self::Halted(Why::NothingBefore) => "correct the bundle in the catalog, or retry",
-            Self::Halted(_) => Reason::Halted.advice(),
+            Self::Halted(Why::CanaryLost) => {
+                "look at the nodes that are named, then retry or abort the rollout"
+            }
+            Self::Halted(Why::CanaryFailed | Why::WaveFailed | Why::BudgetSpent) => {
+                Reason::Halted.advice()
+            }
             Self::Paused => Reason::Paused.advice(),
             Self::Stopped => "correct the bundle in the catalog, or clear it in the seed",
             Self::Frozen => "take back the seed's stop",

@@ -25,6 +25,9 @@ pub const MAX_HELD: usize = 48;
 /// How many failed nodes are kept with their name and message.
 pub const MAX_EVIDENCE: usize = 8;
 
+/// How many nodes with a slot are kept with their name while they are silent.
+pub const MAX_NAMED: usize = 2;
+
 /// The most digests of earlier candidates that are kept.
 const MAX_REPLACED: usize = 8;
 
@@ -196,6 +199,8 @@ pub struct Halt {
 pub enum Why {
     /// No node of the canary works with it.
     CanaryFailed,
+    /// A node fell silent with it before any other worked with it.
+    CanaryLost,
     /// More nodes of one wave failed than may.
     WaveFailed,
     /// More nodes failed in all than may.
@@ -214,9 +219,23 @@ pub struct Slot {
     pub digest: Digest,
     /// Until when it may begin and be done.
     pub until: Timestamp,
+    /// Since it has the slot it fell silent, and has not come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<Silent>,
     /// What a later revision added.
     #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+/// A node that has a slot and is not heard of. What silences a node may well be
+/// what it activated, also when the node is gone by the time somebody looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silent {
+    /// Since when.
+    pub since: Timestamp,
+    /// Its name, for the first [`MAX_NAMED`] of a resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<NodeName>,
 }
 
 /// A node whose slot came back without a result that says anything of the bundle.

@@ -4,6 +4,7 @@ mod basics;
 mod model;
 mod rings;
 mod rules;
+mod silent;
 mod strategy;
 mod window;
 mod world;

@@ -137,6 +137,8 @@ impl fmt::Display for RolloutPhase {
 pub enum HaltReason {
     /// [`Why::CanaryFailed`]
     CanaryFailed,
+    /// [`Why::CanaryLost`]
+    CanaryLost,
     /// [`Why::WaveFailed`]
     WaveFailed,
     /// [`Why::BudgetSpent`]
@@ -150,6 +152,7 @@ impl HaltReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CanaryFailed => "CanaryFailed",
+            Self::CanaryLost => "CanaryLost",
             Self::WaveFailed => "WaveFailed",
             Self::BudgetSpent => "BudgetSpent",
             Self::NothingBefore => "NothingBefore",
@@ -161,6 +164,7 @@ impl From<Why> for HaltReason {
     fn from(why: Why) -> Self {
         match why {
             Why::CanaryFailed => Self::CanaryFailed,
+            Why::CanaryLost => Self::CanaryLost,
             Why::WaveFailed => Self::WaveFailed,
             Why::BudgetSpent => Self::BudgetSpent,
             Why::NothingBefore => Self::NothingBefore,

@@ -130,7 +130,9 @@ fn every_phase_is_one_word_and_read_back() {
         assert_eq!(json, json!(format!("{known:?}")));
         assert_eq!(serde_json::from_value::<RolloutPhase>(json).unwrap(), known);
     }
-    for why in [Why::CanaryFailed, Why::WaveFailed, Why::BudgetSpent, Why::NothingBefore] {
+    for why in
+        [Why::CanaryFailed, Why::CanaryLost, Why::WaveFailed, Why::BudgetSpent, Why::NothingBefore]
+    {
         let halt = HaltReason::from(why);
         assert_eq!(serde_json::to_value(halt).unwrap(), json!(format!("{why:?}")));
         assert_eq!(halt.as_str(), format!("{why:?}"));

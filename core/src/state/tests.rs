@@ -2,7 +2,8 @@ use serde_json::json;
 
 use super::*;
 use crate::rollout::record::{
-    Course, Evidence, Failure, Halt, MAX_EVIDENCE, MAX_FAILURES, MAX_HELD, MAX_SLOTS, Stage, Why,
+    Course, Evidence, Failure, Halt, MAX_EVIDENCE, MAX_FAILURES, MAX_HELD, MAX_NAMED, MAX_SLOTS,
+    Silent, Stage, Why,
 };
 use crate::status::Reason;
 
@@ -61,8 +62,16 @@ fn large() -> State {
             evidence: (number < MAX_EVIDENCE).then(|| evidence.clone()),
         })
         .collect();
-    let slot =
-        |number| Slot { node: uid(number), digest: Digest::of(b"a"), until: now, more: Map::new() };
+    let slot = |number| Slot {
+        node: uid(number),
+        digest: Digest::of(b"a"),
+        until: now,
+        silent: Some(Silent {
+            since: now,
+            name: (number < MAX_NAMED).then(|| evidence.name.clone()),
+        }),
+        more: Map::new(),
+    };
     let held = |number| Held {
         node: uid(number),
         digest: Digest::of(b"a"),
@@ -104,8 +113,8 @@ fn a_state_that_is_too_large_loses_words_first_and_slots_never() {
         (words, state.held.len(), failures.len(), state.slots.len())
     };
     let (words, held, failures, slots) = (0, MAX_HELD, MAX_FAILURES, MAX_SLOTS);
-    assert_eq!(lost(12_000), (words, held, failures, slots));
-    let (_, held, failures, _) = lost(20_000);
+    assert_eq!(lost(6_000), (words, held, failures, slots));
+    let (_, held, failures, _) = lost(14_000);
     assert!(held < MAX_HELD && failures == MAX_FAILURES, "{held} {failures}");
     assert_eq!(lost(MAX_STATE), (0, 0, 0, MAX_SLOTS));
 }

@@ -6,7 +6,8 @@ use super::{Work, after};
 use crate::digest::Digest;
 use crate::name::Uid;
 use crate::rollout::record::{
-    Candidate, Evidence, Failure, Held, MAX_EVIDENCE, MAX_FAILURES, MAX_HELD,
+    Candidate, Evidence, Failure, Halt, Held, MAX_EVIDENCE, MAX_FAILURES, MAX_HELD, MAX_NAMED,
+    Silent, Slot, Why,
 };
 use crate::rollout::view::{Link, Node, OnNode, Seed, Verdict, is_of_the_pull};
 use crate::state::State;
@@ -23,6 +24,8 @@ enum Outcome {
     Passed,
     Failed(Reason),
     Held(Reason),
+    /// Its node fell silent since it had it.
+    Lost,
     /// It says nothing of anything.
     Dropped,
 }
@@ -32,8 +35,16 @@ impl<'a> Work<'_, 'a> {
     pub(super) fn settle(&mut self, run: usize) {
         let Some(mut state) = self.runs[run].state.take() else { return };
         let slots = std::mem::take(&mut state.slots);
-        for slot in slots {
-            let Some((node, on)) = self.find(run, &slot.node) else { continue };
+        let (mut lost, mut silent) = (Vec::new(), 0);
+        for mut slot in slots {
+            let of_candidate = state.candidate.as_ref().is_some_and(|c| c.has(slot.digest));
+            let Some((node, on)) = self.find(run, &slot.node) else {
+                // Whoever replaces silent nodes must not make a rollout forget them.
+                lost.extend(Some(slot).filter(|slot| of_candidate && slot.silent.is_some()));
+                continue;
+            };
+            slot.silent = self.silence(slot.silent, node, silent < MAX_NAMED);
+            silent += usize::from(slot.silent.is_some());
             let excused = is_excused(&state, &slot.node);
             let held = is_held(&state, &slot.node, slot.digest);
             let verdict = on.map_or(Verdict::Nothing, |on| on.verdict(slot.digest));
@@ -48,14 +59,15 @@ impl<'a> Work<'_, 'a> {
                     Outcome::Held(reason)
                 }
                 _ if !over => Outcome::Keeps,
-                // It is being drained: not its bundle's doing.
-                _ if node.leaving => Outcome::Dropped,
-                _ if node.link != Link::Here => Outcome::Held(Reason::NodeUnreachable),
+                // Whoever has not come to this controller yet may have much to say.
+                _ if node.link == Link::Awaited => Outcome::Keeps,
+                // It was drained, or went with its machine after it fell silent.
+                _ if node.leaving && slot.silent.is_none() => Outcome::Dropped,
+                _ if node.link != Link::Here => Outcome::Lost,
                 Verdict::Busy(Phase::Activating) => Outcome::Failed(Reason::DeadlineExceeded),
                 Verdict::Held(reason) | Verdict::Failing(reason) => Outcome::Held(reason),
                 Verdict::Busy(_) | Verdict::Nothing => Outcome::Held(Reason::DeadlineExceeded),
             };
-            let of_candidate = state.candidate.as_ref().is_some_and(|c| c.has(slot.digest));
             match outcome {
                 Outcome::Keeps => state.slots.push(slot),
                 Outcome::Passed => {
@@ -66,14 +78,64 @@ impl<'a> Work<'_, 'a> {
                 Outcome::Failed(reason) => {
                     match state.candidate.as_mut().filter(|_| of_candidate) {
                         Some(candidate) => self.fail(candidate, node, on, reason),
-                        None => self.hold(&mut state, node, slot.digest, reason),
+                        None => self.hold(&mut state, node.uid, slot.digest, reason),
                     }
                 }
-                Outcome::Held(reason) => self.hold(&mut state, node, slot.digest, reason),
+                Outcome::Held(reason) => self.hold(&mut state, node.uid, slot.digest, reason),
+                Outcome::Lost => lost.push(slot),
                 Outcome::Dropped => {}
             }
         }
+        let proven = lost.is_empty() || self.is_proven(run, &state);
+        for slot in lost {
+            match state.candidate.as_mut().filter(|c| !proven && c.has(slot.digest)) {
+                Some(candidate) => self.lose(run, candidate, slot),
+                None => self.hold(&mut state, &slot.node, slot.digest, Reason::NodeUnreachable),
+            }
+        }
         self.runs[run].state = Some(state);
+    }
+
+    /// Since when a node with a slot is silent, by what was known and is now. One
+    /// that was on its way out before is not: its end is no bundle's doing.
+    fn silence(&self, before: Option<Silent>, node: &Node<'a>, named: bool) -> Option<Silent> {
+        match node.link {
+            Link::Here => None,
+            Link::Awaited => before,
+            Link::Away { .. } if node.leaving => before,
+            Link::Away { .. } => before.or_else(|| {
+                Some(Silent { since: self.now, name: named.then(|| node.name.clone()) })
+            }),
+        }
+    }
+
+    /// Whether a node works with the candidate, or did: then one that is silent
+    /// is that node's trouble, until there are too many.
+    fn is_proven(&self, run: usize, state: &State) -> bool {
+        let Some(candidate) = &state.candidate else { return true };
+        let has = |(node, on): (&Node<'a>, &OnNode<'a>)| {
+            let digest = node.architecture.and_then(|of| candidate.digests.get(&of));
+            digest.is_some_and(|digest| on.has(*digest))
+        };
+        candidate.passed > 0 || self.members(run).any(has)
+    }
+
+    /// Halts the candidate: all that is known of it is that a node fell silent with it.
+    fn lose(&self, run: usize, candidate: &mut Candidate, slot: Slot) {
+        let Slot { node, silent, .. } = slot;
+        candidate.failures.retain(|failure| failure.node != node);
+        let shown = candidate.failures.iter().filter(|f| f.evidence.is_some()).count();
+        if candidate.failures.len() < MAX_FAILURES {
+            let here = self.find(run, &node).map(|(node, _)| node.name.clone());
+            let since = silent.as_ref().map_or(self.now, |silent| silent.since);
+            let name = here.or_else(|| silent.and_then(|silent| silent.name));
+            let message = format!("silent since {since}, after it was to activate the bundle");
+            let evidence = name.filter(|_| shown < MAX_EVIDENCE);
+            let evidence = evidence.map(|name| Evidence { name, message });
+            let (reason, at) = (Reason::NodeUnreachable, self.now);
+            candidate.failures.push(Failure { node, reason, at, excused: false, evidence });
+        }
+        candidate.halted.get_or_insert(Halt { at: self.now, why: Why::CanaryLost });
     }
 
     /// Counts nodes that fail without a slot, and forgets what is over.
@@ -129,7 +191,7 @@ impl<'a> Work<'_, 'a> {
                     if !is_held(&state, node.uid, digest)
                         && state.slots.iter().all(|slot| slot.node != *node.uid) =>
                 {
-                    self.hold(&mut state, node, digest, reason);
+                    self.hold(&mut state, node.uid, digest, reason);
                 }
                 Verdict::Held(_) | Verdict::Ready | Verdict::Busy(_) | Verdict::Nothing => {}
             }
@@ -137,7 +199,7 @@ impl<'a> Work<'_, 'a> {
         self.runs[run].state = Some(state);
     }
 
-    /// Records that a node failed, once.
+    /// Records that a node failed, once; of one that was lost, what it says now.
     fn fail(
         &self,
         candidate: &mut Candidate,
@@ -145,23 +207,28 @@ impl<'a> Work<'_, 'a> {
         on: Option<&OnNode<'a>>,
         reason: Reason,
     ) {
-        let known = candidate.failures.iter().any(|failure| failure.node == *node.uid);
-        if known || candidate.failures.len() >= MAX_FAILURES {
+        let message = || on.map(|on| words(on, reason)).unwrap_or_default();
+        if let Some(known) = candidate.failures.iter_mut().find(|f| f.node == *node.uid) {
+            if known.reason == Reason::NodeUnreachable && !known.excused {
+                known.reason = reason;
+                known.evidence.iter_mut().for_each(|evidence| evidence.message = message());
+            }
+            return;
+        }
+        if candidate.failures.len() >= MAX_FAILURES {
             return;
         }
         let shown = candidate.failures.iter().filter(|f| f.evidence.is_some()).count();
-        let evidence = (shown < MAX_EVIDENCE).then(|| Evidence {
-            name: node.name.clone(),
-            message: on.map(|on| words(on, reason)).unwrap_or_default(),
-        });
+        let evidence = (shown < MAX_EVIDENCE)
+            .then(|| Evidence { name: node.name.clone(), message: message() });
         let node = node.uid.clone();
         candidate.failures.push(Failure { node, reason, at: self.now, excused: false, evidence });
     }
 
     /// Records that something is in a node's way, and when it may try again.
-    fn hold(&self, state: &mut State, node: &Node<'a>, digest: Digest, reason: Reason) {
+    fn hold(&self, state: &mut State, node: &Uid, digest: Digest, reason: Reason) {
         let pause = |times: u32| after(self.now, PAUSE * 2_u32.pow(times.min(DOUBLED)));
-        let known = state.held.iter_mut().find(|h| h.node == *node.uid && h.digest == digest);
+        let known = state.held.iter_mut().find(|h| h.node == *node && h.digest == digest);
         if let Some(held) = known {
             (held.reason, held.again) = (reason, pause(held.times));
             held.times = held.times.saturating_add(1);
@@ -173,7 +240,7 @@ impl<'a> Work<'_, 'a> {
             seen.into_iter().for_each(|at| drop(state.held.remove(at)));
         }
         if state.held.len() < MAX_HELD {
-            let (node, again) = (node.uid.clone(), pause(0));
+            let (node, again) = (node.clone(), pause(0));
             state.held.push(Held { node, digest, reason, again, times: 1 });
         }
     }

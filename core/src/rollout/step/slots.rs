@@ -270,8 +270,8 @@ impl<'v, 'a> Work<'v, 'a> {
         }
         for (run, digest, _, tries) in given {
             let Some(state) = &mut self.runs[run].state else { continue };
-            let place = state.slots.len();
-            state.slots.push(Slot { node: node.uid.clone(), digest, until, more: Map::new() });
+            let (place, more) = (state.slots.len(), Map::new());
+            state.slots.push(Slot { node: node.uid.clone(), digest, until, silent: None, more });
             self.runs[run].marks.entry(at).or_default().slot = Some(place);
             rooms[run].slots -= 1;
             rooms[run].quota -= usize::from(tries);

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::settle::matters;
 use super::{Gate, Run, Work, after};
 use crate::digest::Digest;
+use crate::name::Uid;
 use crate::rollout::record::{Candidate, Halt, MAX_FAILURES, MAX_HELD, Stage, Why};
 use crate::rollout::view::{Link, Node, Verdict};
 use crate::status::Reason;
@@ -63,12 +64,21 @@ impl<'a> Work<'_, 'a> {
                 mark(&held.node, &mut |mark| mark.held.push(at));
             }
             for failure in state.candidate.iter().flat_map(|c| &c.failures) {
+                // One that was given up and is back with it: what works stays.
+                let lost = failure.reason == Reason::NodeUnreachable;
+                let back = lost && self.works(run, &failure.node);
                 mark(&failure.node, &mut |mark| {
-                    (mark.failed, mark.excused) = (!failure.excused, failure.excused);
+                    (mark.failed, mark.excused) = (!failure.excused && !back, failure.excused);
                 });
             }
         }
         self.runs[run].marks = marks;
+    }
+
+    /// Whether a node says that it works with the candidate.
+    fn works(&self, run: usize, node: &Uid) -> bool {
+        let Some((node, Some(on))) = self.find(run, node) else { return false };
+        self.runs[run].candidate(node.architecture).is_some_and(|digest| on.has(digest))
     }
 
     /// Counts the nodes of a run.

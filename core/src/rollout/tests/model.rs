@@ -9,7 +9,7 @@ use super::world::{AMD, Fate, World, digest};
 use crate::digest::Digest;
 use crate::name::Uid;
 use crate::rollout::progress::Phase;
-use crate::rollout::record::Command;
+use crate::rollout::record::{Command, Why};
 use crate::status;
 
 /// What may happen.
@@ -80,6 +80,8 @@ struct Model {
     world: World,
     /// What it held before the last turn.
     before: BTreeSet<(String, Uid, Digest)>,
+    /// Of those, whose node was seen to fall silent and not to come back.
+    silent: BTreeSet<(String, Uid, Digest)>,
 }
 
 impl Model {
@@ -100,7 +102,7 @@ impl Model {
         for (bundle, fate) in ["one", "two", "three"].into_iter().zip(fates) {
             world.fates.insert(digest(bundle), fate);
         }
-        Self { world, before: BTreeSet::new() }
+        Self { world, before: BTreeSet::new(), silent: BTreeSet::new() }
     }
 
     fn held(&self) -> BTreeSet<(String, Uid, Digest)> {
@@ -126,6 +128,42 @@ impl Model {
             world.write();
         }
         self.check();
+        self.check_silence();
+    }
+
+    /// A slot that came back because its node is lost stops its candidate,
+    /// unless somebody works with it; and only such slots do.
+    fn check_silence(&mut self) {
+        let slots = self.held();
+        for (name, uid, digest) in self.before.difference(&slots) {
+            let Some(candidate) = self.world.states[name].candidate.as_ref() else { continue };
+            let node = self.world.nodes.values().find(|node| node.uid == *uid);
+            let of = (name.clone(), uid.clone(), *digest);
+            let runtime = &self.world.resources[name].runtime;
+            let said = |node: &super::world::Machine| {
+                let on = node.runtimes.get(runtime).filter(|_| node.heard)?;
+                on.report.filter(|(said, ..)| said == digest).map(|(_, phase, _)| phase)
+            };
+            // What it said came before its silence.
+            let spoke = node.and_then(said).is_some_and(|phase| phase != status::Phase::Activating);
+            let works = candidate.passed > 0
+                || self.world.nodes.values().filter_map(said).any(status::Phase::is_ready);
+            let back = node.is_some_and(|node| node.heard && node.connected);
+            let lost = self.silent.contains(&of) && !back && !spoke && !works;
+            if lost && candidate.has(*digest) {
+                let why = candidate.halted.as_ref().map(|halt| halt.why);
+                assert_eq!(why, Some(Why::CanaryLost), "{uid} is lost, and {name} goes on");
+            }
+        }
+        let now_silent = slots.into_iter().filter(|of| {
+            let node = self.world.nodes.values().find(|node| node.uid == of.1);
+            node.is_some_and(|node| match (node.heard, node.connected) {
+                (true, true) => false,
+                (true, false) => !node.leaving || self.silent.contains(of),
+                (false, _) => self.silent.contains(of),
+            })
+        });
+        self.silent = now_silent.collect();
     }
 
     fn check(&self) {
@@ -367,6 +405,54 @@ proptest! {
         // other, and a node that came in between is one of the pool by then.
         if crate::rollout::Amount::Percent(unavailable).down(nodes as usize) >= canary as usize {
             prop_assert!(tried.iter().all(|node| *node <= nodes), "{:?} of {}", tried, nodes);
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_silences_every_node_silences_the_canary_and_no_node_that_was_added(
+        nodes in 3..40_u32, canary in 1..4_u32, unavailable in 10..60_u8, replaced in prop::option::of(1..40_u64),
+        drained in any::<bool>(), added in prop::collection::vec((0..8_u64, 1..20_u32), 0..6),
+        restarts in prop::collection::vec(1..9_u64, 0..4), retries in 0..3_u32,
+    ) {
+        let mut model = Model::new(nodes, canary, unavailable, [Fate::Silences; 3], false);
+        for (minutes, nodes) in added {
+            model.minutes(minutes);
+            model.happen(&Event::Scale(nodes));
+            model.minutes(2);
+            model.happen(&Event::Joined);
+        }
+        for minutes in restarts {
+            model.minutes(minutes);
+            model.happen(&Event::Restart);
+            model.happen(&Event::Hear);
+            model.minutes(1);
+            // Whoever has not come by then is away.
+            model.world.nodes.values_mut().for_each(|node| node.heard = true);
+        }
+        for tries in 1..=retries + 1 {
+            model.minutes(20);
+            // Whoever looks after machines replaces those that are silent.
+            if let Some(minutes) = replaced {
+                model.minutes(minutes);
+                model.world.nodes.values_mut().for_each(|node| node.leaving |= drained && !node.connected);
+                model.minutes(1);
+                let before = model.world.nodes.len();
+                model.world.nodes.retain(|_, node| node.connected);
+                for _ in model.world.nodes.len()..before {
+                    model.world.old_node("a");
+                }
+            }
+            model.minutes(200);
+            let tried = model.world.tried("one");
+            let each: BTreeSet<u32> = tried.iter().copied().collect();
+            prop_assert_eq!(each.len(), tried.len(), "nobody tries it twice");
+            prop_assert!(tried.len() as u32 <= canary * tries, "{:?}", tried);
+            if tried.len() as u32 > canary * (tries - 1) || tries == 1 {
+                prop_assert_eq!(model.world.phase(), Phase::Halted(Why::CanaryLost));
+            }
+            if tries <= retries {
+                model.happen(&Event::Command(Command::Retry));
+            }
         }
     }
 }

@@ -246,48 +246,6 @@ fn the_canary_is_counted_when_its_first_slot_is_given() {
 }
 
 #[test]
-fn a_slot_comes_back_at_its_deadline() {
-    let mut world = World::new(10);
-    world.fates.insert(digest("new"), Fate::Silences);
-    world.run(3);
-    let (tried, until) = (world.tried("new")[0], world.state().slots[0].until);
-    assert_eq!(world.last.next, Some(until));
-    world.run(12);
-    assert_eq!(world.state().slots.len(), 1);
-    world.run(3);
-    assert!(world.state().slots.is_empty());
-    let held = &world.state().held[0];
-    assert_eq!((&held.node, held.reason), (&world.nodes[&tried].uid, Reason::NodeUnreachable));
-    assert!(world.state().candidate.as_ref().unwrap().failures.is_empty(), "blocked, not failed");
-    // When it is gone others try, up to a bound.
-    for _ in 0..5 {
-        world.nodes.retain(|_, node| node.connected);
-        world.run(40);
-    }
-    assert_eq!(world.phase(), Phase::Blocked);
-    assert_eq!(world.tried("new").len(), 3, "20% of ten, and the one that was too many");
-}
-
-#[test]
-fn a_bundle_that_silences_nodes_ends_where_no_more_of_them_can_be_recorded() {
-    // A fifth of this pool is more than a state holds.
-    let mut world = World::new(300);
-    world.strategy(json!({"canary": 60, "maxUnavailable": "30%"}));
-    world.fates.insert(digest("new"), Fate::Silences);
-    for _ in 0..3 {
-        world.run(20);
-        // Somebody replaces nodes that are lost.
-        world.nodes.retain(|_, node| node.connected);
-        for _ in world.nodes.len()..300 {
-            world.old_node("a");
-        }
-    }
-    world.run(20);
-    assert_eq!(world.phase(), Phase::Blocked);
-    assert_eq!(world.tried("new").len(), 60, "the canary, and nobody after it");
-}
-
-#[test]
 fn a_slot_of_a_node_whose_trouble_can_t_be_recorded_stays_until_its_deadline() {
     let mut world = World::new(100);
     world.strategy(json!({"canary": 60, "maxUnavailable": "60%", "maxBlocked": "90%"}));
