@@ -26,7 +26,7 @@ Scenarios:
   cold-start       all nodes of a seed join at once
   upgrade          a new bundle by canary, soak and waves
   bad-bundle       the new bundle breaks every node that activates it
-  silent-bundle    who activates the new bundle is never heard of again
+  silent-bundle    who activates the new bundle is never heard of again, or replaced
   flaky            a tenth of pulls and activations fail, and the bundle is good
   partition        three nodes in ten are cut off for a while
   leader-kill      the controller is killed every five seconds

@@ -62,7 +62,7 @@ impl Outcome {
         Self {
             name: plan.name,
             seed: plan.seed,
-            nodes: world.nodes().len(),
+            nodes: world.nodes().count(),
             took: world.good_since().unwrap_or_else(|| world.now()),
             makespan_ratio: (plan.clean && ideal > 0.0)
                 .then(|| meter.makespan().as_secs_f64() / ideal),

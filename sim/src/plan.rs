@@ -64,6 +64,8 @@ pub(crate) struct Faults {
     pub(crate) cuts: u32,
     /// The time in which cuts begin.
     pub(crate) cuts_within: Duration,
+    /// A node that fell silent for good is replaced after so long.
+    pub(crate) replaced: Option<Duration>,
     /// The controller is killed again and again, so long after it began.
     pub(crate) kill_every: Option<Duration>,
     /// It is no longer killed after this.
@@ -90,8 +92,6 @@ pub(crate) enum Ends {
     Everywhere,
     /// The rollout is halted, and every node that can works with the old one.
     Halted,
-    /// Nothing more is tried, and every node that is left works with the old one.
-    Held,
     /// The bundle is stopped for the seed.
     Stopped,
 }

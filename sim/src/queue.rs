@@ -32,6 +32,8 @@ pub(crate) enum Event {
     Join(usize),
     /// The controller sees what the API says of a node by now.
     Seen(usize),
+    /// A node that is silent is replaced.
+    Gone(usize),
     /// A controller begins.
     Begin,
     /// It ends, without a word.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use rootstock_core::bandwidth::Budgets;
 use rootstock_core::name::RuntimeType;
-use rootstock_core::rollout::record::MAX_HELD;
 use rootstock_core::rollout::rings::{RingsConfig, RingsRecord, TypeRecord};
 use rootstock_core::rollout::strategy::Strategy;
 use rootstock_core::rollout::window::WindowChoice;
@@ -102,11 +101,10 @@ impl Scenario {
             Self::BadBundle => plan.breaks(),
             Self::SilentBundle => {
                 plan.target = plan.bundles.add("silent", BUNDLE, Fate::Silences);
-                plan.ends = Ends::Held;
-                // A lost node says nothing of the bundle: what may be unavailable
-                // is the bound, or how many silent nodes can be recorded.
-                plan.may_break = plan.settings.strategy.max_unavailable(nodes).min(MAX_HELD);
-                plan.horizon = HOUR * 24 * 7;
+                plan.ends = Ends::Halted;
+                plan.may_break = plan.settings.strategy.canary(nodes);
+                // Some time before its slot ends a machine is replaced, or nobody does that.
+                plan.faults.replaced = (!seed.is_multiple_of(2)).then_some(HOUR / 6);
             }
             Self::Flaky => {
                 // Each host fails at times, or few of them often.

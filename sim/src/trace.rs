@@ -68,5 +68,6 @@ fn code(event: &Event) -> (u64, u64) {
         Event::Budgets(_) => (20, 0),
         Event::Fits => (21, 0),
         Event::Sample => (22, 0),
+        Event::Gone(node) => (23, number(node)),
     }
 }

@@ -216,6 +216,14 @@ impl Controller {
         self.changed(shoot, turn);
     }
 
+    /// The API knows a node no more.
+    pub(crate) fn gone(&mut self, number: usize, turn: &mut Turn<'_>) {
+        let Some(known) = self.known.get_mut(number).and_then(Option::take) else { return };
+        self.shoots[known.shoot].nodes.retain(|node| *node != number);
+        self.tell(Told::Disconnected { node: known.puller.node }, turn);
+        self.changed(known.shoot, turn);
+    }
+
     /// The catalog names another bundle.
     pub(crate) fn aim(&mut self, target: Digest, turn: &mut Turn<'_>) {
         self.target = Some(target);

@@ -1,5 +1,7 @@
 //! A controller is killed at every write of a rollout, before and after it is recorded.
 
+use rootstock_core::rollout::record::Why;
+
 use crate::bundle::digests;
 use crate::laws::Law;
 use crate::outcome::run;
@@ -37,7 +39,7 @@ fn at_every_write(scenario: Scenario, seed: u64) -> u64 {
                 assert_eq!(halted(one), halted(other), "{kill:?}");
             }
             let works = |world: &crate::world::World| {
-                world.nodes().iter().map(crate::node::Node::works).collect::<Vec<_>>()
+                world.nodes().map(crate::node::Node::works).collect::<Vec<_>>()
             };
             assert_eq!(works(&after), works(&world), "{kill:?}");
         }
@@ -59,6 +61,20 @@ fn a_bad_bundle_breaks_no_other_node_wherever_its_controller_was_killed() {
     for seed in 0..3 {
         let writes = at_every_write(Scenario::BadBundle, seed);
         assert!(writes >= 3, "{writes}");
+    }
+}
+
+#[test]
+fn a_silent_bundle_silences_no_other_node_wherever_its_controller_was_killed() {
+    // Of two seeds one has its silent nodes replaced before their slot ends.
+    for seed in 1..=2 {
+        let writes = at_every_write(Scenario::SilentBundle, seed);
+        assert!(writes >= 3, "{writes}");
+        let (outcome, world) = run(plan(Scenario::SilentBundle, seed));
+        let candidate = world.api().shoots[0].1.candidate.as_ref().unwrap();
+        assert_eq!(candidate.halted.as_ref().unwrap().why, Why::CanaryLost);
+        assert_eq!((outcome.broken, outcome.slots), (1, 1));
+        assert_eq!(world.nodes().any(|node| node.dead), seed == 2);
     }
 }
 

@@ -78,8 +78,8 @@ impl World {
     }
 
     pub(super) fn listed(&mut self, term: u32) {
-        let exist = (0..self.nodes.len()).map(|number| (number, self.facts(number)));
-        let nodes: Vec<_> = exist.collect();
+        let exist = (0..self.nodes.len()).filter(|number| !self.notes[*number].gone);
+        let nodes: Vec<_> = exist.map(|number| (number, self.facts(number))).collect();
         let target = if self.aimed { Some(self.plan.target) } else { self.plan.old };
         self.control_of(term, |controller, turn| {
             controller.listed(nodes.into_iter(), target, turn);
@@ -87,6 +87,9 @@ impl World {
     }
 
     pub(super) fn seen(&mut self, number: usize) {
+        if self.notes[number].gone {
+            return;
+        }
         let facts = self.facts(number);
         self.control(|controller, turn| {
             controller.saw(number, facts, turn);

@@ -12,8 +12,6 @@ use crate::queue::Event;
 const QUIET: Duration = Duration::from_secs(60);
 /// A bundle that was halted must break nobody for this long.
 const HALTED: Duration = Duration::from_secs(1800);
-/// What is held up is tried again after up to 160 minutes.
-const HELD: Duration = Duration::from_secs(4 * 3600);
 
 impl World {
     /// Notes a second. Whether the run is over.
@@ -28,7 +26,6 @@ impl World {
         let quiet = match self.plan.ends {
             Ends::Everywhere => QUIET,
             Ends::Halted | Ends::Stopped => HALTED,
-            Ends::Held => HELD,
         };
         self.now.saturating_sub(since) >= quiet
     }
@@ -74,7 +71,7 @@ impl World {
                 && match self.plan.ends {
                     Ends::Everywhere => candidate.is_none() && state.promoted == digests(target),
                     Ends::Halted => candidate.is_some_and(|candidate| candidate.halted.is_some()),
-                    Ends::Held | Ends::Stopped => true,
+                    Ends::Stopped => true,
                 };
             if !ok {
                 let slots = state.slots.len();

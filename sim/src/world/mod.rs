@@ -74,6 +74,8 @@ struct Note {
     with_slot: bool,
     ready: bool,
     joining: bool,
+    /// Whether the API knows it no more.
+    gone: bool,
 }
 
 /// A lease of earlier budgets has ended after its lifetime and the margin for clocks.
@@ -171,6 +173,7 @@ impl World {
             Event::Heal(node) => self.heal(node),
             Event::Join(node) => self.queue.at(self.now, Event::Connect(node)),
             Event::Seen(node) => self.seen(node),
+            Event::Gone(node) => self.replace(node),
             Event::Begin => self.begin(),
             Event::Kill => self.kill(),
             Event::Listed(term) => self.listed(term),
@@ -224,9 +227,10 @@ impl World {
         self.now
     }
 
-    /// Its nodes.
-    pub(crate) fn nodes(&self) -> &[Node] {
-        &self.nodes
+    /// Its nodes, as far as the API knows them.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let all = self.nodes.iter().zip(&self.notes);
+        all.filter(|(_, note)| !note.gone).map(|(node, _)| node)
     }
 
     /// What is recorded.

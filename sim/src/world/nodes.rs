@@ -25,7 +25,7 @@ impl World {
         let of = |permille| if flaky { permille } else { 0 };
         let slow = rng.chance(SLOW);
         let link = if slow { rng.range(4_000_000..12_000_000) } else { FAST };
-        let settled = self.plan.settled && !self.grown;
+        let settled = self.plan.settled && !self.grown && self.now.is_zero();
         let (Ok(name), Ok(uid)) =
             (format!("node-{number}").parse(), format!("uid-{number}").parse())
         else {
@@ -68,6 +68,7 @@ impl World {
             with_slot: false,
             ready: true,
             joining: node.joining,
+            gone: false,
         });
         self.series.came(Lane::Before);
         self.nodes.push(node);
@@ -178,11 +179,21 @@ impl World {
             Deed::Died => {
                 self.broke(number);
                 self.fell_silent(number);
+                if let Some(after) = self.plan.faults.replaced {
+                    self.queue.at(self.now + after, Event::Gone(number));
+                }
             }
         }
         if std::mem::take(&mut self.notes[number].with_slot) {
             self.laws.activating[shoot] -= 1;
         }
+    }
+
+    /// The API knows a node no more, and another one comes.
+    pub(super) fn replace(&mut self, number: usize) {
+        self.notes[number].gone = true;
+        self.control(|controller, turn| controller.gone(number, turn));
+        self.join(Duration::from_secs(30));
     }
 
     fn broke(&mut self, number: usize) {
