@@ -144,6 +144,7 @@ impl Runtime {
             | RolloutPhase::Frozen
             | RolloutPhase::WaitingForRing
             | RolloutPhase::WaitingForWindow
+            | RolloutPhase::WaitingForNodes
             | RolloutPhase::Blocked
             | RolloutPhase::Other(_) => false,
         })

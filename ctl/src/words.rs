@@ -89,6 +89,7 @@ fn of(phase: &RolloutPhase, rollout: &Rollout) -> (Tone, String) {
         RolloutPhase::Frozen => (Tone::Busy, "seed stopped"),
         RolloutPhase::WaitingForRing => (Tone::Busy, "waits for other shoots"),
         RolloutPhase::WaitingForWindow => (Tone::Busy, "waits for its window"),
+        RolloutPhase::WaitingForNodes => (Tone::Bad, "waits for unavailable nodes"),
         RolloutPhase::Blocked => (Tone::Bad, "blocked"),
         RolloutPhase::PromotedFails => (Tone::Bad, "promoted bundle fails"),
         RolloutPhase::Other(word) => (Tone::Busy, word.as_str()),

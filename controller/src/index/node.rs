@@ -55,6 +55,9 @@ pub(super) struct Node {
     pub(super) refused: Option<(Reason, String)>,
     /// Since when there is such a Node.
     pub(super) known_since: Instant,
+    /// Whether it was there with the agent's mark when its shoot was first
+    /// listed: another controller may have known its agent.
+    inherited: bool,
     /// The sandboxes that could not be started, by type.
     pub(super) failures: BTreeMap<RuntimeType, Failures>,
 }
@@ -76,6 +79,7 @@ impl Node {
             reported: Generation::default(),
             refused: None,
             known_since: now,
+            inherited: false,
             failures: BTreeMap::new(),
         }
     }
@@ -193,9 +197,16 @@ impl Node {
         }
     }
 
-    /// Whether its agent was expected already then.
-    pub(super) fn has_been_expected_since(&self, then: Instant) -> bool {
-        self.object.has_agent_label() && self.away_since <= then
+    /// It was there when its shoot was first listed.
+    pub(super) fn inherit(&mut self) {
+        self.inherited = self.object.has_agent_label();
+    }
+
+    /// Since when an agent is expected back that may have been here before the
+    /// term, which began then; none where there was none.
+    pub(super) fn is_due_back_since(&self, begun: Instant) -> Option<Instant> {
+        let expected = self.object.has_agent_label();
+        (expected && (self.inherited || self.away_since <= begun)).then_some(self.away_since)
     }
 
     /// Takes over who was missed when the term began.

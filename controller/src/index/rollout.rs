@@ -62,6 +62,8 @@ pub(crate) struct NodeSurvey {
     joining: bool,
     leaving: bool,
     link: Link,
+    /// Whether it has said in this term what it has.
+    heard: bool,
     /// By type, the resource that decides and what the node said.
     runtimes: Vec<(RuntimeType, String, Option<BundleReport>)>,
     /// By type, what became of sandboxes on the bundle that was said.
@@ -117,7 +119,7 @@ impl NodeSurvey {
     /// What a step lets the node have and do. None where nobody has heard of it
     /// yet: what it has is not spoken of before.
     fn course(&self, step: &NodeStep) -> Option<Course> {
-        if self.link == Link::Awaited && !self.joining {
+        if !self.heard && !self.joining {
             return None;
         }
         let turns = self.runtimes.iter().zip(&step.runtimes).map(|((runtime, ..), step)| {
@@ -296,6 +298,7 @@ fn survey(node: &Node, begun: Option<Instant>, now: Instant) -> NodeSurvey {
         joining: stay.joining,
         leaving: stay.leaving,
         link: link(node, begun, now),
+        heard: node.reports.is_some(),
         sandboxes: sandboxes.collect(),
         runtimes,
     }
@@ -321,7 +324,8 @@ pub(super) fn at_once(
 /// activated together.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// How long a node that was known is waited for once a term has begun.
+/// How long a node that was known is waited for: from the begin of the term, or
+/// from when its shoot was first listed in it.
 pub(crate) const AWAITED: Duration = RETURN;
 
 fn link(node: &Node, begun: Option<Instant>, now: Instant) -> Link {
@@ -330,11 +334,12 @@ fn link(node: &Node, begun: Option<Instant>, now: Instant) -> Link {
         Connection::Open => Link::Awaited,
         // One that is marked for the agent since is not expected to have anything.
         Connection::Never | Connection::Missing => match begun {
-            Some(begun) if node.has_been_expected_since(begun) => {
-                let due = now.saturating_duration_since(begun) < AWAITED;
-                if due { Link::Awaited } else { Link::Away { was_ready: true } }
-            }
-            Some(_) | None => Link::Away { was_ready: false },
+            Some(begun) => match node.is_due_back_since(begun) {
+                Some(since) if now.saturating_duration_since(since) < AWAITED => Link::Awaited,
+                Some(_) => Link::Away { was_ready: !node.object.stay.joining },
+                None => Link::Away { was_ready: false },
+            },
+            None => Link::Away { was_ready: false },
         },
         Connection::Lost => Link::Away { was_ready: !node.object.stay.joining },
     }

@@ -136,6 +136,9 @@ impl Shoot {
         for object in objects {
             self.put_node(object);
         }
+        if !self.nodes_listed {
+            self.nodes.values_mut().for_each(Node::inherit);
+        }
         self.nodes_listed = true;
     }
 

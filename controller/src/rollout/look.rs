@@ -137,8 +137,9 @@ fn states(shoot: &ShootName, objects: &Objects) -> BTreeMap<String, State> {
 /// it has its bytes, and nobody else gets its slot meanwhile.
 fn waited_for(survey: &Survey, step: &Step) -> BTreeSet<NodeName> {
     let nodes = survey.nodes.iter().zip(&step.nodes);
-    let slots = nodes.filter(|(_, step)| matches!(step.permit, Some(Permit::Slot { .. })));
-    slots.map(|(node, _)| node.name.clone()).collect()
+    let turns =
+        nodes.filter(|(_, step)| step.first || matches!(step.permit, Some(Permit::Slot { .. })));
+    turns.map(|(node, _)| node.name.clone()).collect()
 }
 
 /// The bundles that may be sent: what is promoted, tried, or has a slot.

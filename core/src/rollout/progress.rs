@@ -88,6 +88,8 @@ pub enum Phase {
     WaitingForRing,
     /// containerd may not be restarted now.
     WaitingForWindow,
+    /// As many nodes of the pool are unavailable as may be.
+    WaitingForNodes,
     /// More nodes than may be are held up by something else than the bundle.
     Blocked,
     /// More nodes than may be failed with the promoted bundle: no other gets it.
@@ -146,10 +148,14 @@ fn phase(work: &Work<'_, '_>, at: usize) -> Phase {
         (Gate::NotYet, None) => return Phase::WaitingForRing,
         (Gate::Open, None) => {}
     }
+    if run.members.is_empty() {
+        return Phase::Idle;
+    }
     let Some(candidate) = candidate else {
         return match () {
-            () if work.base_is_bad(at) => Phase::PromotedFails,
+            () if run.base_is_bad() => Phase::PromotedFails,
             () if run.waits_for_window => Phase::WaitingForWindow,
+            () if run.waits_for_nodes => Phase::WaitingForNodes,
             () => Phase::Idle,
         };
     };
@@ -159,6 +165,9 @@ fn phase(work: &Work<'_, '_>, at: usize) -> Phase {
     let idle = run.in_flight(candidate) == 0;
     if run.waits_for_window && idle && !matches!(candidate.stage, Stage::Soak { .. }) {
         return Phase::WaitingForWindow;
+    }
+    if run.waits_for_nodes && idle {
+        return Phase::WaitingForNodes;
     }
     match candidate.stage {
         Stage::Canary => Phase::Canary,
@@ -202,7 +211,7 @@ impl Phase {
             Self::Unread => "is as it was: its recorded state could not be read",
             Self::Deleting => "has ended: the resource is being deleted",
             Self::Unknown => "is as it was: it is not known what the type stands for",
-            Self::Idle => "is done",
+            Self::Idle => "has nothing to try: nodes that lack it get the promoted bundle",
             Self::Canary => "has its first nodes try the bundle",
             Self::Soaking { runs: true } => "waits whether the first nodes go on working",
             Self::Soaking { runs: false } => "waits for a pod on one of the first nodes",
@@ -221,6 +230,7 @@ impl Phase {
             Self::Frozen => "is stopped with all others of the seed",
             Self::WaitingForRing => "waits for other shoots to try the bundle first",
             Self::WaitingForWindow => "waits for a time when containerd may be restarted",
+            Self::WaitingForNodes => "waits: as many nodes of the pool are unavailable as may be",
             Self::Blocked => {
                 "waits: something else than the bundle is in the way of too many nodes"
             }
@@ -245,6 +255,9 @@ impl Phase {
             Self::Frozen => "take back the seed's stop",
             Self::Blocked => "see what is in the way of the nodes that are named, then retry",
             Self::PromotedFails => "see the nodes that failed, or correct the settings",
+            Self::WaitingForNodes => {
+                "see which nodes are not ready, cordoned, or without their agent; or raise maxUnavailable"
+            }
             Self::Unread => "see the controller's log; a newer controller may have written it",
             Self::Deleting
             | Self::Unknown

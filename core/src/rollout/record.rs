@@ -51,8 +51,8 @@ pub struct Candidate {
     /// one of them keep it until they have a slot for this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<Digest>,
-    /// How many nodes try it first. It stays as it was when the candidate
-    /// began: a pool that grows does not have more of its nodes tried.
+    /// How many nodes try it first. It stays as it was when the first of them
+    /// got its slot: a pool that grows does not have more of its nodes tried.
     pub canary: u32,
     /// How many nodes activated it with a slot and were ready.
     #[serde(default)]

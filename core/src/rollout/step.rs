@@ -1,6 +1,6 @@
 //! One look at a shoot: what is recorded, and what each node may have and do.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,6 +43,8 @@ pub struct Step {
 pub struct NodeStep {
     /// Whether it may activate what it has pending.
     pub permit: Option<Permit>,
+    /// Whether a slot waits for its bytes: they go before those of others.
+    pub first: bool,
     /// What it is to have, in the order of the node's runtimes.
     pub runtimes: Vec<RuntimeStep>,
 }
@@ -117,15 +119,20 @@ pub(super) struct Run<'v, 'a> {
     pub(super) members: Vec<(usize, usize)>,
     /// How many of them count for what the pool offers.
     all: usize,
-    /// Whether containerd may be restarted now, and else when.
+    /// Whether containerd may be restarted now, until when, and else when.
     open: bool,
+    closing: Option<Timestamp>,
     pub(super) opening: Option<Timestamp>,
+    /// Whether somebody stopped every rollout of the seed.
+    frozen: bool,
     /// What is recorded of its nodes, by their index.
     marks: HashMap<usize, Mark, Quick>,
     pub(super) tally: Tally,
     pub(super) gate: Gate,
-    /// Whether a node waits for the window, or for bytes until then.
+    /// Whether a node waits for the window, because as many others are
+    /// unavailable as may be, or for bytes until then.
     pub(super) waits_for_window: bool,
+    pub(super) waits_for_nodes: bool,
     pub(super) waits_for_bytes: Option<Timestamp>,
 }
 
@@ -137,6 +144,8 @@ pub(super) struct Work<'v, 'a> {
     pub(super) runs: Vec<Run<'v, 'a>>,
     /// For each node and each of its runtimes, which run decides.
     decides: Decides,
+    /// The nodes that have their turn when their bytes are there.
+    first: BTreeSet<usize>,
 }
 
 impl<'v, 'a> Work<'v, 'a> {
@@ -144,18 +153,22 @@ impl<'v, 'a> Work<'v, 'a> {
         let mut runs: Vec<Run<'v, 'a>> = Vec::with_capacity(view.tracks.len());
         for (name, track) in &view.tracks {
             let window = track.strategy.window.resolve(view.maintenance);
+            let closing = window.and_then(|window| window.closing(now));
             runs.push(Run {
                 name,
                 track,
                 state: states.get(*name).cloned(),
                 members: Vec::new(),
                 all: 0,
-                open: window.is_none_or(|window| window.open_at(now)),
+                open: window.is_none() || closing.is_some_and(|end| end >= after(now, LEAST)),
+                closing,
                 opening: window.and_then(|window| window.next_opening(now)),
                 marks: HashMap::default(),
                 tally: Tally::default(),
                 gate: Gate::Unread,
+                frozen: view.frozen,
                 waits_for_window: false,
+                waits_for_nodes: false,
                 waits_for_bytes: None,
             });
         }
@@ -173,7 +186,7 @@ impl<'v, 'a> Work<'v, 'a> {
             });
             decides.push(of_node);
         }
-        Self { view, now, by_uid, runs, decides }
+        Self { view, now, by_uid, runs, decides, first: BTreeSet::new() }
     }
 
     /// A node by its UID, and what it says of a run's type.
@@ -193,6 +206,19 @@ impl<'v, 'a> Work<'v, 'a> {
         })
     }
 
+    /// How many nodes of a run are sent what is promoted and do not have it yet.
+    fn catching_up(&self, run: usize, steps: &[NodeStep]) -> usize {
+        let members = self.runs[run].members.iter();
+        let lacks = members.filter(|(at, on)| {
+            let node = &self.view.nodes[*at];
+            let sent = steps[*at].runtimes.get(*on).map(|step| step.give);
+            matches!(sent, Some(Give::Promoted(digest)) if !node.runtimes[*on].has(digest))
+                && node.is_reachable()
+                && !node.joining
+        });
+        lacks.count()
+    }
+
     /// The states that changed, what nodes get, and what is to be said of it.
     fn end(mut self, states: &BTreeMap<String, State>) -> Step {
         let mut step = Step { nodes: self.give_all(), ..Step::default() };
@@ -207,7 +233,10 @@ impl<'v, 'a> Work<'v, 'a> {
             }
         }
         for at in 0..self.runs.len() {
-            let progress = progress::of(&self, at);
+            let mut progress = progress::of(&self, at);
+            if progress.candidate.is_empty() {
+                progress.left = self.catching_up(at, &step.nodes);
+            }
             step.next = earlier(step.next, progress.next);
             step.progress.insert(self.runs[at].name.to_owned(), progress);
         }
@@ -255,6 +284,10 @@ impl Run<'_, '_> {
         self.slots().get(self.marks.get(&at)?.slot?)
     }
 }
+
+/// So long before a window closes nothing is begun in it: an activation takes a
+/// minute or two.
+const LEAST: Duration = Duration::from_secs(120);
 
 /// A moment later, or the last one there is.
 fn after(at: Timestamp, time: Duration) -> Timestamp {

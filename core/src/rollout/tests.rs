@@ -5,6 +5,7 @@ mod model;
 mod rings;
 mod rules;
 mod silent;
+mod stops;
 mod strategy;
 mod window;
 mod world;

@@ -34,6 +34,7 @@ pub(super) fn said(nodes: Condition, progress: &Progress) -> Condition {
         | Phase::Wave { .. }
         | Phase::WaitingForRing
         | Phase::WaitingForWindow
+        | Phase::WaitingForNodes
         | Phase::Blocked => (nodes.status, nodes.reason.as_str()),
     };
     let mut text = words(progress);

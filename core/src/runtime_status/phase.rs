@@ -40,6 +40,8 @@ pub enum RolloutPhase {
     WaitingForRing,
     /// [`Phase::WaitingForWindow`]
     WaitingForWindow,
+    /// [`Phase::WaitingForNodes`]
+    WaitingForNodes,
     /// [`Phase::Blocked`]
     Blocked,
     /// [`Phase::PromotedFails`]
@@ -50,7 +52,7 @@ pub enum RolloutPhase {
 
 impl RolloutPhase {
     /// Every word that this version knows.
-    pub const KNOWN: [Self; 15] = [
+    pub const KNOWN: [Self; 16] = [
         Self::Unread,
         Self::Deleting,
         Self::Unknown,
@@ -64,6 +66,7 @@ impl RolloutPhase {
         Self::Frozen,
         Self::WaitingForRing,
         Self::WaitingForWindow,
+        Self::WaitingForNodes,
         Self::Blocked,
         Self::PromotedFails,
     ];
@@ -84,6 +87,7 @@ impl RolloutPhase {
             Self::Frozen => "Frozen",
             Self::WaitingForRing => "WaitingForRing",
             Self::WaitingForWindow => "WaitingForWindow",
+            Self::WaitingForNodes => "WaitingForNodes",
             Self::Blocked => "Blocked",
             Self::PromotedFails => "PromotedFails",
             Self::Other(word) => word,
@@ -107,6 +111,7 @@ impl From<Phase> for RolloutPhase {
             Phase::Frozen => Self::Frozen,
             Phase::WaitingForRing => Self::WaitingForRing,
             Phase::WaitingForWindow => Self::WaitingForWindow,
+            Phase::WaitingForNodes => Self::WaitingForNodes,
             Phase::Blocked => Self::Blocked,
             Phase::PromotedFails => Self::PromotedFails,
         }

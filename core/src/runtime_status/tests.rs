@@ -121,6 +121,7 @@ fn every_phase_is_one_word_and_read_back() {
         At::Frozen,
         At::WaitingForRing,
         At::WaitingForWindow,
+        At::WaitingForNodes,
         At::Blocked,
         At::PromotedFails,
     ];

@@ -27,6 +27,7 @@ use crate::scripted::{self, Call, Calls, merge, refusal};
 
 mod commands;
 mod kills;
+mod late;
 mod others;
 mod sandboxes;
 mod waves;
@@ -145,6 +146,15 @@ impl Controller {
 
     /// One whose writes are answered like this, or else carried out.
     fn start_with(world: &World, bundle: &[u8], answer: Answer) -> Self {
+        let controller = Self::start_alone(world, bundle, answer);
+        for name in world.nodes.lock().unwrap().clone().keys() {
+            controller.connect(name);
+        }
+        controller
+    }
+
+    /// The same to which no agent has come yet.
+    fn start_alone(world: &World, bundle: &[u8], answer: Answer) -> Self {
         let index = Arc::new(Index::new(BinaryRoots::default()));
         index.forget_agents();
         let store = Arc::new(Store::default());
@@ -215,9 +225,6 @@ impl Controller {
         let all = world.nodes.lock().unwrap().clone();
         let objects: Vec<_> = all.iter().map(|(name, machine)| node(name, machine)).collect();
         controller.index.nodes_listed(&shoot(), &objects);
-        for name in all.keys() {
-            controller.connect(name);
-        }
         controller
     }
 

@@ -137,7 +137,7 @@ impl Run<'_, '_> {
     }
 
     /// What the seed says of a bundle: the worst that it says of a part.
-    fn standing(&self, digests: &Digests) -> Standing {
+    pub(super) fn standing(&self, digests: &Digests) -> Standing {
         let Some(seed) = self.track.seed else { return Standing::Open };
         let of = |digest| match seed.digests.get(digest) {
             Some(standing) => *standing,

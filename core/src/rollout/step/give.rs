@@ -2,8 +2,10 @@
 
 use super::{Gate, Give, NodeStep, Permit, Run, RuntimeStep, Work};
 use crate::digest::Digest;
-use crate::rollout::record::Course;
-use crate::rollout::view::{Link, Node, OnNode, Verdict};
+use crate::rollout::record::{Course, Slot};
+use crate::rollout::view::{Link, Node, OnNode, Standing, Verdict, is_of_the_pull};
+use crate::state::State;
+use crate::status::Phase;
 
 impl<'a> Work<'_, 'a> {
     /// What every node may have and do, in the order of the nodes.
@@ -13,7 +15,7 @@ impl<'a> Work<'_, 'a> {
     }
 
     fn give_node(&self, at: usize, node: &Node<'a>) -> NodeStep {
-        let mut step = NodeStep::default();
+        let mut step = NodeStep { first: self.first.contains(&at), ..NodeStep::default() };
         if node.joining && !node.leaving && self.view.complete {
             step.permit = Some(Permit::Joining);
         }
@@ -22,7 +24,7 @@ impl<'a> Work<'_, 'a> {
                 step.runtimes.push(RuntimeStep::default());
                 continue;
             };
-            if let Some(slot) = run.slot(at) {
+            if let Some(slot) = run.slot(at).filter(|slot| !run.is_withdrawn(slot, on)) {
                 let (mut latest, mut asked) = (slot.until, run.is_again());
                 if let Some(Permit::Slot { until, again }) = step.permit {
                     (latest, asked) = (latest.max(until), asked || again);
@@ -45,7 +47,8 @@ impl Run<'_, '_> {
         let base = self.base(architecture);
         let known = |digest| if base == Some(digest) { Give::Promoted } else { Give::Candidate };
         if let Some(slot) = self.slot(at) {
-            return known(slot.digest)(slot.digest);
+            let withdrawn = self.is_withdrawn(slot, on) && !on.has(slot.digest);
+            return if withdrawn { Give::Stay } else { known(slot.digest)(slot.digest) };
         }
         if self.track.deleting || node.leaving {
             return Give::Stay;
@@ -57,6 +60,8 @@ impl Run<'_, '_> {
         match digest {
             // What works stays.
             Some(digest) if on.has(digest) && !failed => return known(digest)(digest),
+            // It works with it and is in trouble for now, as far as anybody knows.
+            Some(digest) if !failed && Self::may_have(on, digest) => return Give::Stay,
             Some(digest) if node.joining && base.is_none() && self.is_live() => {
                 return if failed { Give::Stay } else { Give::Candidate(digest) };
             }
@@ -82,10 +87,51 @@ impl Run<'_, '_> {
             }
         }
         let begun = base.is_some_and(|base| matches!(on.verdict(base), Verdict::Busy(_)));
-        if matches!(self.gate, Gate::Paused | Gate::Frozen) && !begun {
-            return Give::Stay;
+        // Nobody follows those that failed with it; what they say has to be seen.
+        let fails = base.is_some_and(|base| matches!(on.verdict(base), Verdict::Failing(_)));
+        let shut = matches!(self.gate, Gate::Paused | Gate::Frozen) && !begun
+            || self.base_is_bad() && !at_work(on, base) && !fails;
+        if shut { Give::Stay } else { or_stay(base) }
+    }
+
+    /// Whether a slot may not be used now: what it is for was stopped, or is over.
+    /// What has begun is brought to its end.
+    fn is_withdrawn(&self, slot: &Slot, on: &OnNode<'_>) -> bool {
+        let stopped = self.state.as_ref().is_some_and(|state| self.is_stopped(state, slot.digest));
+        stopped && on.verdict(slot.digest) != Verdict::Busy(Phase::Activating)
+    }
+
+    /// Whether nothing new is to be activated with a digest.
+    pub(super) fn is_stopped(&self, state: &State, digest: Digest) -> bool {
+        if state.paused || self.frozen || self.track.deleting {
+            return true;
         }
-        or_stay(base)
+        match state.candidate.as_ref().filter(|candidate| candidate.has(digest)) {
+            Some(candidate) => {
+                let forwards = candidate.course == Course::Forwards;
+                let stopped = || self.standing(&candidate.digests) == Standing::Stopped;
+                candidate.halted.is_some() || forwards && stopped()
+            }
+            None => {
+                let seed =
+                    || self.track.seed.is_some_and(|s| s.promoted.values().any(|d| *d == digest));
+                !state.promoted.values().any(|promoted| *promoted == digest)
+                    && !(state.promoted.is_empty() && seed())
+            }
+        }
+    }
+
+    /// Whether a node without a slot speaks of the candidate, because it works with
+    /// it or did. Left alone it says what containerd has.
+    fn may_have(on: &OnNode<'_>, digest: Digest) -> bool {
+        let named = on.report.is_some_and(|said| said.digest == Some(digest));
+        named
+            && match on.verdict(digest) {
+                Verdict::Busy(_) => true,
+                // What comes ahead can be in trouble as well.
+                Verdict::Held(reason) => !is_of_the_pull(reason),
+                Verdict::Ready | Verdict::Failing(_) | Verdict::Nothing => false,
+            }
     }
 
     /// What a node may pull ahead of what it is sent.
@@ -118,4 +164,8 @@ impl Run<'_, '_> {
         let candidate = self.state.as_ref().and_then(|state| state.candidate.as_ref());
         candidate.is_some_and(|candidate| candidate.attempt > 0)
     }
+}
+
+fn at_work(on: &OnNode<'_>, digest: Option<Digest>) -> bool {
+    digest.is_some_and(|digest| on.verdict(digest) == Verdict::Busy(Phase::Activating))
 }

@@ -49,6 +49,7 @@ impl<'a> Work<'_, 'a> {
             let held = is_held(&state, &slot.node, slot.digest);
             let verdict = on.map_or(Verdict::Nothing, |on| on.verdict(slot.digest));
             let over = slot.until <= self.now;
+            let stopped = self.runs[run].is_stopped(&state, slot.digest);
             let outcome = match verdict {
                 Verdict::Ready => Outcome::Passed,
                 // What a node says from before a retry, or a second try, is old.
@@ -65,6 +66,8 @@ impl<'a> Work<'_, 'a> {
                 _ if node.leaving && slot.silent.is_none() => Outcome::Dropped,
                 _ if node.link != Link::Here => Outcome::Lost,
                 Verdict::Busy(Phase::Activating) => Outcome::Failed(Reason::DeadlineExceeded),
+                // It was not to be used.
+                _ if stopped => Outcome::Dropped,
                 Verdict::Held(reason) | Verdict::Failing(reason) => Outcome::Held(reason),
                 Verdict::Busy(_) | Verdict::Nothing => Outcome::Held(Reason::DeadlineExceeded),
             };

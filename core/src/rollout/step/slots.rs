@@ -42,6 +42,8 @@ struct Room {
     held_only: bool,
     /// Whether it goes on in a moment where its stage allows no more now.
     goes_on: bool,
+    /// How many nodes have their turn when their bytes are there.
+    first: usize,
 }
 
 /// The nodes among which so many may be unavailable.
@@ -50,6 +52,8 @@ struct Pool {
     nodes: Vec<usize>,
     /// How many count.
     all: usize,
+    /// How many are unavailable.
+    down: usize,
     /// How many are unavailable or have a slot.
     taken: usize,
     /// How many slots were given in this look.
@@ -102,6 +106,7 @@ impl<'v, 'a> Work<'v, 'a> {
             let runs = || self.decides[at].iter().flatten().map(|run| &self.runs[*run]);
             pool.nodes.push(at);
             pool.all += usize::from(node.counts());
+            pool.down += usize::from(node.is_unavailable());
             pool.taken += usize::from(node.is_unavailable() || self.has_slot(at));
             pool.blind |= runs().any(|run| run.state.is_none());
         }
@@ -185,7 +190,8 @@ impl<'v, 'a> Work<'v, 'a> {
     ) -> Option<(Digest, Option<Timestamp>)> {
         let candidate = of.state.as_ref()?.candidate.as_ref().filter(|c| c.halted.is_none())?;
         let digest = of.candidate(node.architecture)?;
-        if of.gate != Gate::Open || !node.ready {
+        // What a node is to be healed of may be why it is not ready.
+        if of.gate != Gate::Open || !node.ready && candidate.course == Course::Forwards {
             return None;
         }
         let mark = of.marks.get(&at);
@@ -220,7 +226,7 @@ impl<'v, 'a> Work<'v, 'a> {
         let back = candidate.is_some_and(|candidate| candidate.course == Course::Back);
         let shut = matches!(of.gate, Gate::Paused | Gate::Frozen | Gate::Deleting | Gate::Unknown);
         let waits = self.again(run, at, digest).is_some_and(|again| again > self.now);
-        let may = !back && !shut && !waits && !self.base_is_bad(run);
+        let may = !back && !shut && !waits && !of.base_is_bad();
         (may && on.verdict(digest) == Verdict::Busy(Phase::Queued)).then_some(digest)
     }
 
@@ -228,6 +234,7 @@ impl<'v, 'a> Work<'v, 'a> {
         let view = self.view;
         let node = &view.nodes[at];
         let taken = pool.taken + usize::from(!node.is_unavailable() && !self.has_slot(at));
+        let down = pool.down + usize::from(!node.is_unavailable());
         let mut given = Vec::new();
         let mut comes = false;
         for (on, want) in wants.iter().enumerate() {
@@ -238,14 +245,21 @@ impl<'v, 'a> Work<'v, 'a> {
             let tries = want
                 .tries
                 .filter(|(digest, _)| room.quota > 0 && (!room.held_only || held(*digest)));
-            if *want == Want::default() && of.gate == Gate::Paused {
-                // What is queued and may not go would go along.
-                if on.report.is_some_and(|said| said.phase == Phase::Queued) {
+            // What is queued and may not go would go along.
+            let queued = on.report.is_some_and(|said| said.phase == Phase::Queued);
+            if *want == Want::default() && queued {
+                let waits = |digest| self.again(run, at, digest).is_some_and(|at| at > self.now);
+                let sent = of.give(at, node, on);
+                if of.gate == Gate::Paused || matches!(sent, Give::Promoted(d) if waits(d)) {
                     return;
                 }
             }
             if let Some((_, Some(until))) = tries {
                 // One restart for all of them, when the last is there.
+                let most = room.quota.min(of.track.strategy.max_unavailable(pool.all));
+                if room.first < most && self.first.insert(at) {
+                    rooms[run].first += 1;
+                }
                 let waits = &mut self.runs[run].waits_for_bytes;
                 *waits = earlier(*waits, Some(until));
                 return;
@@ -253,13 +267,16 @@ impl<'v, 'a> Work<'v, 'a> {
             let Some(digest) = tries.map(|(digest, _)| digest).or(want.catches_up) else {
                 continue;
             };
-            if room.slots == 0 || taken > of.track.strategy.max_unavailable(pool.all) {
+            let most = of.track.strategy.max_unavailable(pool.all);
+            if room.slots == 0 || taken > most {
                 comes |= tries.is_some() && room.goes_on;
+                self.runs[run].waits_for_nodes |= down > most;
                 continue;
             }
             let deadlines = of.track.strategy.deadlines;
             let pull = if on.is_fetched(digest) { Default::default() } else { deadlines.pull };
             let until = after(after(self.now, pull), deadlines.activate);
+            let until = of.closing.filter(|_| on.restart).map_or(until, |end| end.min(until));
             given.push((run, digest, until, tries.is_some()));
         }
         let Some(until) = given.iter().map(|(_, _, until, _)| *until).max() else { return };
@@ -284,7 +301,7 @@ impl<'v, 'a> Work<'v, 'a> {
 impl Room {
     fn of(run: &Run<'_, '_>, now: Timestamp) -> Self {
         let Some(state) = &run.state else {
-            return Self { quota: 0, slots: 0, held_only: false, goes_on: false };
+            return Self { quota: 0, slots: 0, held_only: false, goes_on: false, first: 0 };
         };
         let candidate = state.candidate.as_ref();
         let quota = candidate.map_or(0, |candidate| run.quota(candidate));
@@ -295,6 +312,6 @@ impl Room {
             || run.due().is_some_and(|due| due > now && due <= soon);
         let bytes = MAX_STATE.saturating_sub(state.size()) / SLOT;
         let slots = MAX_SLOTS.saturating_sub(state.slots.len()).min(bytes);
-        Self { quota, slots, held_only, goes_on: goes_on && !held_only }
+        Self { quota, slots, held_only, goes_on: goes_on && !held_only, first: 0 }
     }
 }

@@ -6,7 +6,9 @@ use super::settle::matters;
 use super::{Gate, Run, Work, after};
 use crate::digest::Digest;
 use crate::name::Uid;
-use crate::rollout::record::{Candidate, Halt, MAX_FAILURES, MAX_HELD, Stage, Why};
+use crate::rollout::record::{
+    Candidate, Course, Evidence, Failure, Halt, MAX_FAILURES, MAX_HELD, Stage, Why,
+};
 use crate::rollout::view::{Link, Node, Verdict};
 use crate::status::Reason;
 
@@ -87,6 +89,7 @@ impl<'a> Work<'_, 'a> {
         let mut tally = Tally::default();
         let of = &self.runs[run];
         let candidate = of.state.as_ref().and_then(|state| state.candidate.as_ref());
+        let back = candidate.is_some_and(|candidate| candidate.course == Course::Back);
         if let (Some(candidate), Some(state)) = (candidate, &of.state) {
             let held = || state.held.iter().filter(|held| candidate.has(held.digest));
             tally.held = held().count();
@@ -116,7 +119,13 @@ impl<'a> Work<'_, 'a> {
             let held = mark.is_some_and(|mark| of.held(mark, digest).is_some());
             // Excused where there is nothing to go back to: only its pods can tell.
             let stuck = !has && on.runs(digest) && base.is_none();
-            tally.left += usize::from(!has && !failed && !held && !stuck && !node.joining);
+            // More are held up than can be recorded.
+            let unrecorded = !held && matches!(on.verdict(digest), Verdict::Held(_));
+            tally.held += usize::from(unrecorded && !failed);
+            // One that Kubernetes calls not ready has no turn, but on the way back.
+            let able = (node.ready || back) && !node.joining;
+            let held = held || unrecorded;
+            tally.left += usize::from(!has && !failed && !held && !stuck && able);
         }
         let gate = of.gate(self.view.frozen);
         (self.runs[run].tally, self.runs[run].gate) = (tally, gate);
@@ -166,7 +175,7 @@ impl<'a> Work<'_, 'a> {
                 // every node has it.
                 let alone = run.bases().is_empty() && tally.left == 0;
                 if tally.healthy == 0 {
-                    return false;
+                    return run.due().is_some_and(|due| due <= now) && self.out_of_sight(at);
                 }
                 let unused = after(since, strategy.deadlines.first_sandbox);
                 match from {
@@ -190,6 +199,31 @@ impl<'a> Work<'_, 'a> {
             },
         };
         self.amend(at, |candidate| candidate.stage = next)
+    }
+
+    /// No node of the canary is here any more when its soak is long over: one that
+    /// leaves is followed by others, one that went silent stops the rollout.
+    fn out_of_sight(&mut self, at: usize) -> bool {
+        let run = &self.runs[at];
+        let silent = run.members.iter().find_map(|(node, on)| {
+            let node = &self.view.nodes[*node];
+            let has = run.candidate(node.architecture).is_some_and(|d| node.runtimes[*on].has(d));
+            (has && !node.leaving).then_some(node)
+        });
+        let Some(node) = silent else {
+            return self.amend(at, |candidate| {
+                (candidate.stage, candidate.passed) = (Stage::Canary, 0);
+            });
+        };
+        let (uid, name, now) = (node.uid.clone(), node.name.clone(), self.now);
+        let message = "silent since it has the bundle".to_owned();
+        self.amend(at, |candidate| {
+            let evidence = Some(Evidence { name, message });
+            let reason = Reason::NodeUnreachable;
+            let failure = Failure { node: uid, reason, at: now, excused: false, evidence };
+            candidate.failures.push(failure);
+            candidate.halted = Some(Halt { at: now, why: Why::CanaryLost });
+        })
     }
 
     fn amend(&mut self, run: usize, how: impl FnOnce(&mut Candidate)) -> bool {
@@ -259,6 +293,11 @@ impl Run<'_, '_> {
         self.track.strategy.failure_budget.down(self.all).min(MAX_FAILURES - 1)
     }
 
+    /// Whether so many nodes failed with what is promoted that no other is to follow.
+    pub(in crate::rollout) fn base_is_bad(&self) -> bool {
+        self.tally.base_failing > self.budget()
+    }
+
     /// How many nodes of this run may be unavailable, whatever their pools allow.
     fn most(&self) -> usize {
         self.track.strategy.max_unavailable(self.all)
@@ -324,20 +363,17 @@ impl Run<'_, '_> {
     pub(in crate::rollout) fn due(&self) -> Option<Timestamp> {
         let candidate = self.state.as_ref()?.candidate.as_ref()?;
         let Stage::Soak { since, from } = candidate.stage else { return None };
-        Some(match from {
+        let deadlines = self.track.strategy.deadlines;
+        let due = match from {
             Some(from) => after(from, self.track.strategy.soak),
-            None => after(since, self.track.strategy.deadlines.first_sandbox),
-        })
+            None => after(since, deadlines.first_sandbox),
+        };
+        // Its nodes may come back.
+        Some(if self.tally.healthy == 0 { after(due, deadlines.activate) } else { due })
     }
 }
 
 impl<'a> Work<'_, 'a> {
-    /// Whether a node failed with what is promoted so often in its run that no
-    /// other node is to follow.
-    pub(in crate::rollout) fn base_is_bad(&self, run: usize) -> bool {
-        self.runs[run].tally.base_failing > self.runs[run].budget()
-    }
-
     /// When a node that was held up may try a digest again.
     pub(super) fn again(&self, run: usize, at: usize, digest: Digest) -> Option<Timestamp> {
         let of = &self.runs[run];
