@@ -27,7 +27,9 @@
 //! Few pull fast and the others wait: the mean pull is done in half of the
 //! time that equal shares would take, and canaries are done first. Canaries
 //! come before others, then the shoot and in it the pool that has the smallest
-//! share, then who has waited longest.
+//! share, then who has waited longest; but who is known to go as fast as any
+//! may lets others go first whose links may be slow, so that these don't end
+//! long after all others.
 //!
 //! It binds agents that keep to their grants.
 //!

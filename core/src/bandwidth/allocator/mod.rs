@@ -65,6 +65,13 @@ pub struct Allocator {
     waiting: usize,
 }
 
+/// A pull that goes as fast as any may is over soon after it begins, wherever
+/// that is; one on a slow link takes as long as the link does. So the former
+/// lets so many later ones go first whose link may be slow, and these do not
+/// end long after all others. It takes nothing from the others' bytes: their
+/// sum is what there is to wait for.
+const LETS_PASS: u64 = 4096;
+
 impl Allocator {
     /// A leader that begins at this moment. The one before it, if there was
     /// any, sends nothing more.
@@ -154,7 +161,7 @@ impl Allocator {
         let pull = match self.numbers.get(&(puller.node.clone(), request.id)) {
             Some(pull) if request.round <= self.pulls[*pull].round() => return None,
             Some(pull) => *pull,
-            None => self.add(puller, request.id, class)?,
+            None => self.add(puller, request.id, class, request.useful_rate)?,
         };
         // Its class, and with it the list where it waits, may be another one.
         self.pulls[pull].ask(request, class, now);
@@ -222,7 +229,7 @@ impl Allocator {
             if known || held.rate == Rate::ZERO || dead <= now {
                 continue;
             }
-            if let Some(pull) = self.add(puller, held.id, Class::Regular) {
+            if let Some(pull) = self.add(puller, held.id, Class::Regular, None) {
                 self.pulls[pull].hold(held.rate, dead, now);
                 self.waiting -= 1;
                 self.settle(pull);
@@ -318,7 +325,13 @@ impl Allocator {
     }
 
     /// A pull that waits; none where its node has enough of them.
-    fn add(&mut self, puller: &Puller, id: u64, class: Class) -> Option<usize> {
+    fn add(
+        &mut self,
+        puller: &Puller,
+        id: u64,
+        class: Class,
+        useful: Option<Rate>,
+    ) -> Option<usize> {
         let of_node =
             self.numbers.range((puller.node.clone(), 0)..=(puller.node.clone(), u64::MAX));
         if of_node.count() >= KNOWN_PER_NODE {
@@ -326,7 +339,10 @@ impl Allocator {
         }
         let level = self.tree.join(puller);
         self.ages += 1;
-        let pull = Pull::new(puller.node.clone(), level, id, class, self.ages);
+        let most = want::most(self.tree.limit(level), self.tree.lowest(level));
+        let soon = useful.is_some_and(|useful| useful >= most);
+        let age = self.ages.saturating_add(if soon { LETS_PASS } else { 0 });
+        let pull = Pull::new(puller.node.clone(), level, id, class, age);
         let pull = self.pulls.insert(pull);
         self.numbers.insert((puller.node.clone(), id), pull);
         self.waiting += 1;

@@ -105,6 +105,48 @@ fn few_pull_fast_and_the_others_wait_in_line() {
 }
 
 #[test]
+fn who_is_known_to_be_soon_done_lets_those_go_first_who_may_take_long() {
+    let with = |useful| Request { useful_rate: useful, ..request(1, 1) };
+    let mut desk = Desk::new(budgets(30, 30));
+    let asks = [
+        ("a/p/n1", None),
+        ("a/p/fast1", Some(mb(30))),
+        ("a/p/unknown", None),
+        ("a/p/slow", Some(mb(29))),
+        ("a/p/fast2", Some(mb(125))),
+    ];
+    for (node, useful) in asks {
+        desk.ask(node, with(useful));
+    }
+    assert_eq!(desk.told(done("a/p/n1", 1)), told("a/unknown", 30));
+    let next = desk.told(done("a/p/unknown", 1));
+    assert_eq!(next, [told("a/slow", 29), told("a/fast1", 1)].concat());
+    let next = desk.told(done("a/p/slow", 1));
+    assert_eq!(next, told("a/fast1", 30));
+    assert_eq!(desk.told(done("a/p/fast1", 1)), told("a/fast2", 30));
+}
+
+#[test]
+fn who_lets_others_go_first_does_so_for_a_while() {
+    let mut desk = Desk::new(budgets(30, 30));
+    desk.ask("a/p/n", request(1, 1));
+    desk.ask("a/p/fast", Request { useful_rate: Some(mb(30)), ..request(1, 1) });
+    for later in 0..LETS_PASS + 1 {
+        let event = asked(&format!("a/p/later{later}"), Class::Regular, request(1, 1));
+        desk.allocator.step(event, desk.now);
+    }
+    let mut runs = "n".to_owned();
+    let mut passed = 0;
+    while runs != "fast" {
+        let next = desk.allocator.step(done(&format!("a/p/{runs}"), 1), desk.now);
+        let [Action::Grant { node, .. }] = &next[..] else { panic!("{next:?}") };
+        runs = node.name().as_str().to_owned();
+        passed += u64::from(runs != "fast");
+    }
+    assert_eq!(passed, LETS_PASS - 1);
+}
+
+#[test]
 fn what_is_free_goes_to_the_shoot_and_the_pool_that_have_least() {
     let mut desk = Desk::new(budgets(90, 30));
     for node in ["a/p/n1", "a/p/n2", "a/p/n3", "a/p/n4", "a/q/n5", "b/p/n1", "b/p/n2"] {

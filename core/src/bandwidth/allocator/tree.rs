@@ -121,7 +121,7 @@ impl Tree {
 
     /// The pull whose wish is to be granted next: the canaries' before any
     /// other, of the shoot and in it of the pool that has the smallest share,
-    /// and there of whoever has waited longest. It can have something.
+    /// and there of whoever comes first by its age. It can have something.
     pub(super) fn next(&self) -> Option<(usize, Wish)> {
         [Class::Canary, Class::Regular].into_iter().find_map(|class| self.next_of(class))
     }
