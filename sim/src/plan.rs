@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Nodes at the beginning, over all shoots.
     pub(crate) nodes: usize,
+    /// From when on they begin.
+    pub(crate) nodes_at: Duration,
     /// Whether they have the old bundle; else they have just come.
     pub(crate) settled: bool,
     /// So many come while the first slot is out, if any.

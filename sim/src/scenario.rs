@@ -95,6 +95,8 @@ impl Scenario {
         match self {
             Self::ColdStart => {
                 (plan.settled, plan.old, plan.target_at) = (false, None, Duration::ZERO);
+                // What brings agents to a seed's first nodes is their controller.
+                plan.nodes_at = Duration::from_secs(5);
                 plan.clean = true;
             }
             Self::Upgrade => plan.clean = true,
@@ -170,6 +172,7 @@ fn base(name: &'static str, nodes: usize, seed: u64) -> Plan {
         budgets,
         bundles,
         old: Some(old),
+        nodes_at: Duration::ZERO,
         target,
         target_at: TARGET,
         faults: Faults { writes_fail: 5, ..Faults::default() },

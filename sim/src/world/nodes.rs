@@ -46,7 +46,7 @@ impl World {
         let works = self.plan.old.filter(|_| settled);
         let node = Node::new(traits, works);
         let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        let at = self.now + self.rng.millis(100..within.max(101));
+        let at = self.now.max(self.plan.nodes_at) + self.rng.millis(100..within.max(101));
         self.queue.at(at, Event::Join(number));
         let seen = self.now + self.rng.millis(20..200);
         self.queue.at(seen, Event::Seen(number));
