@@ -1,6 +1,6 @@
 //! What a new leader does not know yet.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::bandwidth::Node;
@@ -16,17 +16,17 @@ use crate::bandwidth::message::{LONGEST, at_most};
 pub(super) struct Learning {
     /// When all leases of the leader before have ended.
     until: Duration,
-    /// Who has said Hello.
-    seen: BTreeSet<Node>,
-    /// Who has not; none where nobody has told who there is.
-    missing: Option<BTreeSet<Node>>,
+    /// Who is known, and whether they have said Hello.
+    nodes: HashMap<Node, bool>,
+    /// How many have not; none where nobody has told who there is.
+    missing: Option<usize>,
 }
 
 impl Learning {
     pub(super) fn new(now: Duration) -> Self {
         // The longest that a grant lives which was sent just before.
         let longest = at_most(LONGEST).saturating_sub(crate::bandwidth::message::STALE);
-        Self { until: now.saturating_add(longest), seen: BTreeSet::new(), missing: None }
+        Self { until: now.saturating_add(longest), nodes: HashMap::new(), missing: None }
     }
 
     /// When all leases of the leader before have ended.
@@ -35,18 +35,25 @@ impl Learning {
     }
 
     pub(super) fn is_over(&self, now: Duration) -> bool {
-        now >= self.until || self.missing.as_ref().is_some_and(BTreeSet::is_empty)
+        now >= self.until || self.missing == Some(0)
     }
 
     pub(super) fn expect(&mut self, nodes: Vec<Node>) {
-        let nodes = nodes.into_iter().filter(|node| !self.seen.contains(node));
-        self.missing = Some(nodes.collect());
+        self.nodes.retain(|_, said| *said);
+        let mut missing = 0;
+        for node in nodes {
+            self.nodes.entry(node).or_insert_with(|| {
+                missing += 1;
+                false
+            });
+        }
+        self.missing = Some(missing);
     }
 
     pub(super) fn saw(&mut self, node: &Node) {
-        self.seen.insert(node.clone());
-        if let Some(missing) = &mut self.missing {
-            missing.remove(node);
+        let before = self.nodes.insert(node.clone(), true);
+        if let (Some(false), Some(missing)) = (before, &mut self.missing) {
+            *missing -= 1;
         }
     }
 }

@@ -15,7 +15,8 @@ impl<'a> Work<'_, 'a> {
     }
 
     fn give_node(&self, at: usize, node: &Node<'a>) -> NodeStep {
-        let mut step = NodeStep { first: self.first.contains(&at), ..NodeStep::default() };
+        let runtimes = Vec::with_capacity(node.runtimes.len());
+        let mut step = NodeStep { permit: None, first: self.first.contains(&at), runtimes };
         if node.joining && !node.leaving && self.view.complete {
             step.permit = Some(Permit::Joining);
         }
