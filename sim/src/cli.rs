@@ -1,8 +1,12 @@
 //! The command line.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -53,9 +57,12 @@ struct Args {
     /// The first seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many seeds, one after the other
+    /// How many seeds
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// How many runs at a time; as many as there are processors without it
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
     /// Write a picture of the last run: rate against budget, and nodes by phase
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -94,31 +101,77 @@ fn is_closed(error: &anyhow::Error) -> bool {
     causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// One run, and what came of it.
+struct Ran {
+    outcome: Outcome,
+    wall: Duration,
+    picture: Option<String>,
+}
+
+/// Runs all of them, some at a time, and gives each to `take` in their order.
+fn each(
+    args: &Args,
+    runs: &[(Scenario, u64)],
+    mut take: impl FnMut(Ran) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = args.threads.map_or_else(processors, NonZeroUsize::get).min(runs.len());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let (done, ended) = mpsc::sync_channel(threads);
+        for _ in 0..threads {
+            let (done, next) = (done.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((scenario, seed)) = runs.get(number) else { return };
+                    let begun = Instant::now();
+                    let (outcome, world) = run(scenario.plan(args.nodes as usize, *seed));
+                    let wall = begun.elapsed();
+                    let drawn = args.svg.is_some() && number + 1 == runs.len();
+                    let picture = drawn.then(|| svg::draw(&world, &outcome));
+                    // Whoever reads what comes of it may have seen enough.
+                    if done.send((number, Ran { outcome, wall, picture })).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(done);
+        let (mut early, mut taken) = (BTreeMap::new(), 0);
+        for (number, ran) in ended {
+            early.insert(number, ran);
+            while let Some(ran) = early.remove(&taken) {
+                take(ran)?;
+                taken += 1;
+            }
+        }
+        Ok(())
+    })
+}
+
 fn all(args: &Args, out: &mut impl Write) -> anyhow::Result<bool> {
     let scenarios = args.scenario.map_or_else(|| Scenario::ALL.to_vec(), |one| vec![one]);
+    let seeds = args.seed..args.seed.saturating_add(args.seeds.max(1));
+    let of = |scenario: Scenario| seeds.clone().map(move |seed| (scenario, seed));
+    let all: Vec<_> = scenarios.into_iter().flat_map(of).collect();
     let (mut figures, mut runs) = (Figures::default(), Vec::new());
     if !args.json {
         writeln!(out, "{}", Outcome::head())?;
     }
-    for scenario in scenarios {
-        for seed in args.seed..args.seed.saturating_add(args.seeds.max(1)) {
-            let begun = Instant::now();
-            let (outcome, world) = run(scenario.plan(args.nodes as usize, seed));
-            let wall = begun.elapsed();
-            figures.add(&outcome, wall);
-            if args.json {
-                runs.push(outcome.json(wall));
-            } else {
-                tell(args, &outcome, wall, out)?;
-            }
-            if let Some(file) = &args.svg {
-                let picture = svg::draw(&world, &outcome);
-                let write =
-                    |file: &PathBuf| std::fs::File::create(file)?.write_all(picture.as_bytes());
-                write(file).with_context(|| format!("failed to write {}", file.display()))?;
-            }
+    each(args, &all, |Ran { outcome, wall, picture }| {
+        figures.add(&outcome, wall);
+        if args.json {
+            runs.push(outcome.json(wall));
+        } else {
+            tell(args, &outcome, wall, out)?;
         }
-    }
+        if let (Some(file), Some(picture)) = (&args.svg, picture) {
+            let write = |file: &PathBuf| std::fs::File::create(file)?.write_all(picture.as_bytes());
+            write(file).with_context(|| format!("failed to write {}", file.display()))?;
+        }
+        Ok(())
+    })?;
     if args.json {
         let document = json!({"runs": runs, "figures": figures.json()});
         writeln!(out, "{}", serde_json::to_string_pretty(&document)?)?;

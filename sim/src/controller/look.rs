@@ -137,8 +137,8 @@ impl Known {
             sandboxes: self.word.map(|word| word.sandboxes).unwrap_or_default(),
         };
         Node {
-            name: &self.name,
-            uid: &self.uid,
+            name: &self.who.name,
+            uid: &self.who.uid,
             pool: POOL,
             architecture: Some(AMD64),
             ready: self.ready,

@@ -15,13 +15,12 @@ mod look;
 mod rings;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rootstock_core::bandwidth::{
-    Action, Allocator, Budgets, Class, Event as Told, Node as Puller, Puller as Of,
-};
+use rootstock_core::bandwidth::{Action, Allocator, Budgets, Class, Event as Told};
 use rootstock_core::digest::Digest;
-use rootstock_core::name::{NodeName, RuntimeType, ShootName, Uid};
+use rootstock_core::name::{RuntimeType, ShootName};
 use rootstock_core::rollout::rings::{RingsConfig, RingsRecord};
 use rootstock_core::rollout::strategy::Strategy;
 use rootstock_core::rollout::view::{Link, Seed};
@@ -30,6 +29,7 @@ use rootstock_core::state::State;
 
 use crate::api::{Api, Body, Key};
 use crate::message::{Desired, Down, Up, Word};
+use crate::node::Who;
 
 /// The one ContainerRuntime of each shoot, and its pool.
 pub(crate) const TRACK: &str = "gvisor-a";
@@ -85,10 +85,8 @@ pub(crate) struct Turn<'a> {
 /// A node as the controller knows it.
 #[derive(Debug)]
 struct Known {
-    name: NodeName,
-    uid: Uid,
+    who: Arc<Who>,
     shoot: usize,
-    puller: Of,
     joining: bool,
     ready: bool,
     link: Link,
@@ -100,10 +98,8 @@ struct Known {
 /// What the API says of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// Its name.
-    pub(crate) name: NodeName,
-    /// Its UID.
-    pub(crate) uid: Uid,
+    /// What it is called.
+    pub(crate) who: Arc<Who>,
     /// Its shoot.
     pub(crate) shoot: usize,
     /// Whether it has the taint of a new node.
@@ -178,7 +174,7 @@ impl Controller {
         }
         self.read(Key::Rings, turn);
         turn.effects.push(Effect::Rings(turn.now));
-        let pullers = self.known.iter().flatten().map(|known| known.puller.node.clone());
+        let pullers = self.known.iter().flatten().map(|known| known.who.puller.node.clone());
         let told = Told::Expected(pullers.collect());
         self.tell(told, turn);
     }
@@ -191,25 +187,12 @@ impl Controller {
         if self.known.len() <= number {
             self.known.resize_with(number + 1, || None);
         }
-        let Seen { name, uid, shoot, joining, ready } = seen;
+        let Seen { who, shoot, joining, ready } = seen;
         match &mut self.known[number] {
             Some(known) => (known.joining, known.ready) = (joining, ready),
             empty => {
-                let node = Puller::new(turn.of.shoots[shoot].clone(), name.clone());
-                let puller = Of { node, pool: POOL.into() };
                 let (link, stream, word, sent) = (Link::Awaited, None, None, None);
-                *empty = Some(Known {
-                    name,
-                    uid,
-                    shoot,
-                    puller,
-                    joining,
-                    ready,
-                    link,
-                    stream,
-                    word,
-                    sent,
-                });
+                *empty = Some(Known { who, shoot, joining, ready, link, stream, word, sent });
                 self.shoots[shoot].nodes.push(number);
             }
         }
@@ -220,7 +203,7 @@ impl Controller {
     pub(crate) fn gone(&mut self, number: usize, turn: &mut Turn<'_>) {
         let Some(known) = self.known.get_mut(number).and_then(Option::take) else { return };
         self.shoots[known.shoot].nodes.retain(|node| *node != number);
-        self.tell(Told::Disconnected { node: known.puller.node }, turn);
+        self.tell(Told::Disconnected { node: known.who.puller.node.clone() }, turn);
         self.changed(known.shoot, turn);
     }
 
@@ -242,12 +225,12 @@ impl Controller {
         let known = self.known.get_mut(number).and_then(Option::as_mut);
         let Some(known) = known else { return false };
         let shoot = known.shoot;
-        let node = known.puller.node.clone();
+        let node = known.who.puller.node.clone();
         match up {
             Up::Hello { held, word } => {
                 (known.stream, known.link) = (Some(stream), Link::Here);
                 (known.word, known.sent) = (Some(word), None);
-                let puller = known.puller.clone();
+                let puller = known.who.puller.clone();
                 self.tell(Told::Connected { puller, held }, turn);
                 self.changed(shoot, turn);
             }
@@ -269,7 +252,7 @@ impl Controller {
                     Some(Permit::Slot { .. }) => Class::Canary,
                     Some(Permit::Joining) | None => Class::Regular,
                 };
-                let puller = known.puller.clone();
+                let puller = known.who.puller.clone();
                 self.tell(Told::Request { puller, class, request }, turn);
             }
             Up::Shrunk(shrunk) => self.tell(Told::Shrunk { node, shrunk }, turn),
@@ -282,7 +265,7 @@ impl Controller {
         let known = self.known.get_mut(number).and_then(Option::as_mut);
         let Some(known) = known.filter(|known| known.stream == Some(stream)) else { return };
         (known.stream, known.link) = (None, Link::Away { was_ready: !known.joining });
-        let (shoot, node) = (known.shoot, known.puller.node.clone());
+        let (shoot, node) = (known.shoot, known.who.puller.node.clone());
         self.tell(Told::Disconnected { node }, turn);
         self.changed(shoot, turn);
     }

@@ -57,7 +57,7 @@ impl Node {
         if self.activation.is_some() || self.activate_again.is_some() {
             return None;
         }
-        let slot = self.permitted(now).filter(|_| !self.refused.contains_key(&digest))?;
+        let slot = self.permitted(now).filter(|_| self.refused.get(digest).is_none())?;
         self.used = slot;
         // containerd restarts in some seconds; the proof and the time for which
         // it has to stay up follow.

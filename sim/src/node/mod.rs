@@ -13,14 +13,15 @@ mod activate;
 mod pull;
 mod word;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rootstock_core::bandwidth::Holder;
+use rootstock_core::bandwidth::{Holder, Puller};
 use rootstock_core::digest::Digest;
 use rootstock_core::name::{NodeName, Uid};
+use rootstock_core::rollout::view::Sandboxes;
 use rootstock_core::rollout::{Give, Permit};
-use rootstock_core::status::Reason;
+use rootstock_core::status::{Phase, Reason};
 
 use crate::bundle::Bundles;
 use crate::clock::{self, Clock};
@@ -30,13 +31,22 @@ use activate::{Activation, Pods};
 use pull::Pull;
 pub(crate) use word::Lane;
 
-/// What a node is, and does not choose.
-#[derive(Clone, Debug)]
-pub(crate) struct Traits {
+/// What a node is called, by all who speak of it.
+#[derive(Debug)]
+pub(crate) struct Who {
     /// Its name.
     pub(crate) name: NodeName,
     /// Its UID.
     pub(crate) uid: Uid,
+    /// The same for the allocator, and its pool.
+    pub(crate) puller: Puller,
+}
+
+/// What a node is, and does not choose.
+#[derive(Clone, Debug)]
+pub(crate) struct Traits {
+    /// What it is called.
+    pub(crate) who: Arc<Who>,
     /// The shoot that it is in, by number.
     pub(crate) shoot: usize,
     /// What its link carries, bytes per second.
@@ -86,9 +96,9 @@ pub(crate) struct Node {
     /// The end of the slot that was used last: one slot is one attempt.
     used: Option<Duration>,
     /// What did not work here, and is not tried again by itself.
-    refused: BTreeMap<Digest, Reason>,
+    refused: Few<Reason>,
     /// What is missing of each bundle, in bytes times nanoseconds.
-    disk: BTreeMap<Digest, u128>,
+    disk: Few<u128>,
     holder: Holder,
     pull: Option<Pull>,
     /// Something was in the way of a pull until then.
@@ -97,14 +107,45 @@ pub(crate) struct Node {
     /// Something was in the way of an activation until then.
     activate_again: Option<Duration>,
     pods: Pods,
+    /// What it has to say of itself.
+    word: Word,
     /// What it last said over this stream.
     told: Option<Word>,
+}
+
+/// Something of each of a few bundles.
+#[derive(Debug)]
+struct Few<T>(Vec<(Digest, T)>);
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> FromIterator<(Digest, T)> for Few<T> {
+    fn from_iter<I: IntoIterator<Item = (Digest, T)>>(all: I) -> Self {
+        Self(all.into_iter().collect())
+    }
+}
+
+impl<T> Few<T> {
+    fn get(&self, digest: Digest) -> Option<&T> {
+        self.0.iter().find(|(of, _)| *of == digest).map(|(_, thing)| thing)
+    }
+
+    fn insert(&mut self, digest: Digest, thing: T) {
+        match self.0.iter_mut().find(|(of, _)| *of == digest) {
+            Some((_, before)) => *before = thing,
+            None => self.0.push((digest, thing)),
+        }
+    }
 }
 
 impl Node {
     /// A node that works with a bundle, or one that has just come and has none.
     pub(crate) fn new(traits: Traits, works: Option<Digest>) -> Self {
-        Self {
+        let mut node = Self {
             holder: Holder::new(1),
             joining: works.is_none(),
             stream: None,
@@ -115,16 +156,25 @@ impl Node {
             prefetch: None,
             permit: None,
             used: None,
-            refused: BTreeMap::new(),
+            refused: Few::default(),
             disk: works.into_iter().map(|digest| (digest, 0)).collect(),
             pull: None,
             pull_again: None,
             activation: None,
             activate_again: None,
             pods: Pods::default(),
+            word: Word {
+                digest: None,
+                phase: Phase::Waiting,
+                reason: None,
+                fetched: None,
+                sandboxes: Sandboxes::default(),
+            },
             told: None,
             traits,
-        }
+        };
+        node.word = node.say();
+        node
     }
 
     /// The bundle that containerd runs with.
@@ -147,9 +197,9 @@ impl Node {
         self.settle(now);
         self.stream = Some(stream);
         let held = self.holder.hello(self.traits.clock.says(now));
-        let word = self.word();
-        self.told = Some(word);
-        Up::Hello { held, word }
+        self.word = self.say();
+        self.told = Some(self.word);
+        Up::Hello { held, word: self.word }
     }
 
     /// The stream has ended.
@@ -170,7 +220,7 @@ impl Node {
                 if let Some(Permit::Slot { again: true, .. }) = permit
                     && self.permit != permit
                 {
-                    self.refused.clear();
+                    self.refused = Few::default();
                 }
                 self.permit = permit;
                 self.prefetch = prefetch;
@@ -208,10 +258,10 @@ impl Node {
         self.begin_pull(now, bundles, rng, say);
         say.extend(self.holder.asks(self.traits.clock.says(now)).into_iter().map(Up::Ask));
         self.refresh(now);
-        let word = self.word();
-        if self.stream.is_some() && self.told != Some(word) {
-            self.told = Some(word);
-            say.push(Up::Report(word));
+        self.word = self.say();
+        if self.stream.is_some() && self.told != Some(self.word) {
+            self.told = Some(self.word);
+            say.push(Up::Report(self.word));
         }
         ended.into_iter().chain(began).collect()
     }
@@ -234,7 +284,7 @@ impl Node {
     }
 
     fn has(&self, digest: Digest) -> bool {
-        self.disk.get(&digest) == Some(&0)
+        self.disk.get(digest) == Some(&0)
     }
 
     /// Whether its permit holds at this moment, and the end of its slot.

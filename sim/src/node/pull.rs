@@ -107,7 +107,7 @@ impl Node {
         rng: &mut Rng,
         say: &mut Vec<Up>,
     ) {
-        let tried = |digest: &Digest| self.refused.contains_key(digest);
+        let tried = |digest: &Digest| self.refused.get(*digest).is_some();
         let missing = |digest: &Digest| !self.has(*digest) && !tried(digest);
         let wanted = [self.pending(), self.prefetch].into_iter().flatten().find(missing);
         if self.pull.as_ref().is_some_and(|pull| Some(pull.digest) != wanted) {
@@ -118,7 +118,7 @@ impl Node {
             return;
         };
         let all = u128::from(bundles.bytes(digest)) * BYTE;
-        let left = self.disk.get(&digest).copied().unwrap_or(all);
+        let left = self.disk.get(digest).copied().unwrap_or(all);
         let bytes = u64::try_from(left / BYTE).unwrap_or(u64::MAX);
         let breaks = if rng.chance(self.traits.pull_breaks) {
             left / 1000 * u128::from(rng.range(1..900))

@@ -52,8 +52,8 @@ impl Lane {
 }
 
 impl Node {
-    /// What it says.
-    pub(super) fn word(&self) -> Word {
+    /// What there is to say of it.
+    pub(super) fn say(&self) -> Word {
         let (digest, phase, reason) = match (self.pending(), self.works) {
             (Some(digest), _) => {
                 let (phase, reason) = self.pending_phase(digest);
@@ -72,7 +72,7 @@ impl Node {
             (Phase::Activating, None)
         } else if self.degraded == Some(digest) {
             (Phase::Degraded, Some(Reason::ContainerdStartFailed))
-        } else if let Some(reason) = self.refused.get(&digest) {
+        } else if let Some(reason) = self.refused.get(digest) {
             (Phase::RolledBack, Some(*reason))
         } else if self.activate_again.is_some() {
             (Phase::Failed, Some(Reason::HostError))
@@ -87,13 +87,13 @@ impl Node {
         }
     }
 
-    /// Where it is with a bundle that is to come to all.
+    /// Where it is with a bundle that is to come to all, by what it last did.
     pub(crate) fn lane(&self, target: Option<Digest>) -> Lane {
-        let word = self.word();
+        let word = &self.word;
         if self.dead || word.sandboxes.failing() || word.phase.is_failure() && !self.is_held() {
             return Lane::Failed;
         }
-        if target.is_some_and(|target| self.refused.contains_key(&target)) {
+        if target.is_some_and(|target| self.refused.get(target).is_some()) {
             return Lane::Failed;
         }
         if self.activation.is_some() {

@@ -58,7 +58,7 @@ impl World {
         });
         if let Some(node) = wrong.next() {
             let lanes = Lane::ALL.map(|lane| format!("{} {}", self.series.of(lane), lane.name()));
-            let (name, more) = (&node.traits.name, wrong.count());
+            let (name, more) = (&node.traits.who.name, wrong.count());
             let lanes = lanes.join(", ");
             return Some(format!("{name} and {more} more are not where they should be: {lanes}"));
         }

@@ -29,6 +29,8 @@ pub(crate) struct World {
     rng: Rng,
     queue: Queue,
     nodes: Vec<Node>,
+    /// How many have come into being, by shoot.
+    of_shoot: Vec<usize>,
     /// What of each node others have to know without asking it.
     notes: Vec<Note>,
     api: Api,
@@ -96,6 +98,7 @@ impl World {
             rng: Rng::new(plan.seed),
             queue: Queue::default(),
             nodes: Vec::new(),
+            of_shoot: vec![0; shoots],
             notes: Vec::new(),
             api: Api::new(plan.states(), plan.rings.clone()),
             controller: None,
@@ -124,7 +127,7 @@ impl World {
             world.queue.at(world.plan.target_at, Event::Target);
         }
         if let Some((at, budgets)) = faults.budgets {
-            world.queue.at(at, Event::Budgets(budgets));
+            world.queue.at(at, Event::Budgets(Box::new(budgets)));
         }
         world
     }
@@ -205,6 +208,7 @@ impl World {
                 });
             }
             Event::Budgets(budgets) => {
+                let budgets = *budgets;
                 self.budgets = budgets;
                 self.meter.set(budgets);
                 self.queue.at(self.now + FITS_AFTER, Event::Fits);

@@ -1,14 +1,18 @@
 //! What nodes do, and what the laws and the meter see of it.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use rootstock_core::bandwidth::Puller;
+use rootstock_core::name::NodeName;
 
 use super::{Note, World};
 use crate::clock::Clock;
-use crate::controller::Seen;
+use crate::controller::{POOL, Seen};
 use crate::laws::Law;
 use crate::message::{Down, Up};
 use crate::meter::Flow;
-use crate::node::{Deed, Lane, Node, Traits};
+use crate::node::{Deed, Lane, Node, Traits, Who};
 use crate::queue::Event;
 
 /// One link in ten is slow.
@@ -27,14 +31,18 @@ impl World {
         let link = if slow { rng.range(4_000_000..12_000_000) } else { FAST };
         let settled = self.plan.settled && !self.grown && self.now.is_zero();
         let (Ok(name), Ok(uid)) =
-            (format!("node-{number}").parse(), format!("uid-{number}").parse())
+            (format!("node-{number}").parse::<NodeName>(), format!("uid-{number}").parse())
         else {
             unreachable!("a name of lower-case letters and digits")
         };
+        let shoots = &self.plan.settings.shoots;
+        let shoot = number % shoots.len();
+        let node = rootstock_core::bandwidth::Node::new(shoots[shoot].clone(), name.clone());
+        let puller = Puller { node, pool: POOL.into() };
+        self.of_shoot[shoot] += 1;
         let traits = Traits {
-            name,
-            uid,
-            shoot: number % self.plan.settings.shoots.len(),
+            who: Arc::new(Who { name, uid, puller }),
+            shoot,
             link,
             latency: rng.millis(1..40),
             // Within one percent of true time: what leases allow for.
@@ -42,7 +50,7 @@ impl World {
             pull_breaks: of(faults.pull_breaks),
             host_fails: of(faults.host_fails),
         };
-        self.laws.know(traits.uid.clone(), number);
+        self.laws.know(traits.who.uid.clone(), number);
         let works = self.plan.old.filter(|_| settled);
         let node = Node::new(traits, works);
         let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
@@ -149,11 +157,10 @@ impl World {
                 }
                 self.notes[number].with_slot = true;
                 let (_, recorded) = &self.api.shoots[shoot];
-                let uid = node.traits.uid.clone();
-                self.laws.began(&uid, digest, recorded, self.now);
+                let who = Arc::clone(&node.traits.who);
+                self.laws.began(&who.uid, digest, recorded, self.now);
                 self.laws.activating[shoot] += 1;
-                let all = self.nodes.iter().filter(|node| node.traits.shoot == shoot).count();
-                let most = self.plan.settings.strategy.max_unavailable(all);
+                let most = self.plan.settings.strategy.max_unavailable(self.of_shoot[shoot]);
                 let at_once = self.laws.activating[shoot];
                 if at_once > most {
                     let what = format!("{at_once} nodes restart at once, {most} may");
@@ -211,8 +218,7 @@ impl World {
     pub(super) fn facts(&self, number: usize) -> Seen {
         let node = &self.nodes[number];
         Seen {
-            name: node.traits.name.clone(),
-            uid: node.traits.uid.clone(),
+            who: Arc::clone(&node.traits.who),
             shoot: node.traits.shoot,
             joining: node.joining,
             ready: node.is_ready(),
