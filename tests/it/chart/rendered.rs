@@ -146,7 +146,7 @@ fn in_a_seed_the_pod_is_what_gardener_wants() {
     let vpa = the(&objects, "VerticalPodAutoscaler");
     assert_eq!(vpa["spec"]["updatePolicy"]["updateMode"], "InPlaceOrRecreate");
     assert_eq!(vpa["spec"]["targetRef"]["name"], deployment["metadata"]["name"]);
-    // There is no metrics endpoint to scrape.
+    // Whether and by what /metrics is scraped is the operator's to say.
     assert!(!json!(objects).to_string().contains("prometheus.io"));
 }
 
