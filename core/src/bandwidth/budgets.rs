@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Limit;
 
-/// The limits of all levels, each of payload bytes per second that leave the
-/// registry. What is absent is unlimited.
+/// The limits of all levels, each of bytes per second that leave the registry:
+/// those of the connection below TLS, so HTTP and TLS are in it and TCP is not.
+/// What is absent is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Budgets {
