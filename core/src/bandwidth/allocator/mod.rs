@@ -230,11 +230,22 @@ impl Allocator {
                 continue;
             }
             if let Some(pull) = self.add(puller, held.id, Class::Regular, None) {
-                self.pulls[pull].hold(held.rate, dead, now);
+                let credible = self.credible(self.pulls[pull].level, held.rate);
+                self.pulls[pull].hold(held.rate, credible, dead, now);
                 self.waiting -= 1;
                 self.settle(pull);
             }
         }
+    }
+
+    /// How much of a lease that only its node tells of goes on when it is
+    /// renewed: what the levels below the seed have for it. All of it counts,
+    /// for all of it may be in use; but the others' renewals make way for no
+    /// more than this, so a lie takes no more from them.
+    fn credible(&self, level: usize, held: Rate) -> Rate {
+        let lowest = self.tree.lowest(level);
+        let most = want::most(self.tree.limit(level), lowest).min(lowest);
+        worth(held.min(most).min(self.tree.own(level)), held)
     }
 
     /// Nothing is sent to the node until it asks again.

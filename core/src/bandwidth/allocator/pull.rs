@@ -74,10 +74,11 @@ impl Pull {
         }
     }
 
-    /// Its agent says that it has a lease of a leader before this one.
-    pub(super) fn hold(&mut self, rate: Rate, dead: Duration, now: Duration) {
+    /// Its agent says that it has a lease of a leader before this one, of which
+    /// so much is granted.
+    pub(super) fn hold(&mut self, rate: Rate, granted: Rate, dead: Duration, now: Duration) {
         self.sent.push(Sent { stamp: Stamp::default(), rate, dead });
-        (self.started, self.granted, self.want) = (Some(now), rate, rate);
+        (self.started, self.granted, self.want) = (Some(now), granted, rate);
     }
 
     pub(super) fn round(&self) -> u64 {

@@ -171,6 +171,18 @@ impl Tree {
         fits.into_iter().fold(granted, Rate::min)
     }
 
+    /// What the levels below the seed have for one lease more of the node,
+    /// beside what is granted there.
+    pub(super) fn own(&self, node: usize) -> Rate {
+        let [node, pool, shoot, _] = self.path(node);
+        let own = [node, pool, shoot].map(|number| {
+            let level = &self.levels[number];
+            let full = level.pulls - level.ending >= level.most_pulls;
+            if full { Rate::ZERO } else { level.limit.left(level.granted) }
+        });
+        own.into_iter().fold(Rate::MAX, Rate::min)
+    }
+
     /// Whether there are no budgets at all.
     pub(super) fn is_unlimited(&self) -> bool {
         self.budgets == Budgets::default()

@@ -1,3 +1,4 @@
 mod faults;
+mod liars;
 mod network;
 mod waves;
