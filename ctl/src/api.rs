@@ -22,28 +22,24 @@ const PAGE: u32 = 500;
 /// A client by the user's kubeconfig, or by a Pod's ServiceAccount where there is none.
 ///
 /// # Errors
-/// [`Error::Kubeconfig`]; nothing is asked of the cluster.
+/// [`Error::Kubeconfig`] and [`Error::Plugin`]; nothing is asked of the cluster.
 pub async fn client(connection: &Connection) -> Result<Client, Error> {
-    let refused = |source| Error::Kubeconfig { path: connection.kubeconfig.clone(), source };
+    let path = || connection.kubeconfig.clone();
+    let refused = |source| Error::Kubeconfig { path: path(), source };
     let options =
         KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };
-    let config = match &connection.kubeconfig {
+    let mut config = match &connection.kubeconfig {
         Some(path) => {
             let kubeconfig = Kubeconfig::read_from(path).map_err(|e| refused(e.into()))?;
             Config::from_custom_kubeconfig(kubeconfig, &options).await
         }
         None if options.context.is_some() => Config::from_kubeconfig(&options).await,
-        None => return connect(Config::infer().await.map_err(|e| refused(e.into()))?, refused),
-    };
-    connect(config.map_err(|e| refused(e.into()))?, refused)
-}
-
-fn connect(
-    mut config: Config,
-    refused: impl Fn(Box<dyn std::error::Error + Send + Sync>) -> Error,
-) -> Result<Client, Error> {
+        None => Ok(Config::infer().await.map_err(|e| refused(e.into()))?),
+    }
+    .map_err(|e| refused(e.into()))?;
     config.connect_timeout = Some(Duration::from_secs(10));
-    Client::try_from(config).map_err(|error| refused(error.into()))
+    // An exec plugin is run here, and again when its token is about to expire.
+    Client::try_from(config).map_err(|error| Error::of_kubeconfig(path(), error))
 }
 
 /// Which ContainerRuntimes.

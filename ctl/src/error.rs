@@ -4,6 +4,8 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
+use kube::client::AuthError;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,6 +31,23 @@ pub enum Error {
         namespace: String,
         /// Its name.
         name: String,
+    },
+    /// The exec plugin that the kubeconfig names gave no credentials.
+    #[error("failed to {doing}: the kubeconfig's exec plugin gave no credentials: {message}")]
+    Plugin {
+        /// What was tried.
+        doing: String,
+        /// How it failed. It is never what the plugin printed for the client to
+        /// read, nor how it was called: both may have secrets in them.
+        message: String,
+    },
+    /// The API does not know the user.
+    #[error("failed to {doing}: {message}")]
+    Unauthorized {
+        /// What was tried.
+        doing: String,
+        /// The API's words.
+        message: String,
     },
     /// The user may not.
     #[error("failed to {doing}: {message}")]
@@ -103,16 +122,28 @@ impl Error {
     /// Sorts what the API answered to `doing`.
     pub(crate) fn of_request(doing: String, error: kube::Error) -> Self {
         let kube::Error::Api(status) = error else {
-            return Self::Request { doing, source: error };
+            return match plugin_failure(&error) {
+                Some(message) => Self::Plugin { doing, message },
+                None => Self::Request { doing, source: error },
+            };
         };
-        let message = status.message.clone();
+        let message = match status.message.as_str() {
+            "" => format!("the API answered {}", status.code),
+            said => said.to_owned(),
+        };
         match status.code {
             404 => Self::NotServed { doing },
-            401 | 403 => Self::Forbidden { doing, message },
-            _ if message.is_empty() => {
-                Self::Refused { doing, message: format!("the API answered {}", status.code) }
-            }
+            401 => Self::Unauthorized { doing, message },
+            403 => Self::Forbidden { doing, message },
             _ => Self::Refused { doing, message },
+        }
+    }
+
+    /// Sorts why there is no client.
+    pub(crate) fn of_kubeconfig(path: Option<PathBuf>, error: kube::Error) -> Self {
+        match plugin_failure(&error) {
+            Some(message) => Self::Plugin { doing: "connect".to_owned(), message },
+            None => Self::Kubeconfig { path, source: error.into() },
         }
     }
 
@@ -126,6 +157,13 @@ impl Error {
                 "use the kubeconfig of a Gardener seed, or of a plain cluster in which Rootstock runs"
             }
             Self::NotFound { .. } => "see what there is: rootstock status -A",
+            Self::Plugin { .. } => {
+                "run the plugin by itself (`users[].user.exec` of the kubeconfig): it has to be in \
+                 your PATH, and may want you to log in"
+            }
+            Self::Unauthorized { .. } => {
+                "log in again: the kubeconfig's token or certificate has expired, or is another cluster's"
+            }
             Self::Forbidden { .. } => {
                 "you need get, list, watch and patch of containerruntimes.extensions.gardener.cloud"
             }
@@ -160,5 +198,79 @@ impl Error {
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
+    }
+}
+
+/// How an exec plugin failed, if that is what lies behind an error.
+fn plugin_failure(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let Some(failure) = error.downcast_ref::<AuthError>() else {
+        return error.source().and_then(plugin_failure);
+    };
+    match failure {
+        AuthError::AuthExecStart(error) => Some(format!("it can't be started: {error}")),
+        AuthError::AuthExecRun { out, .. } => {
+            let said = String::from_utf8_lossy(&out.stderr);
+            let last = said.trim().lines().last().map(|said| format!(": {said}"));
+            Some(format!("it ended with {}{}", out.status, last.unwrap_or_default()))
+        }
+        AuthError::AuthExecParse(_) => Some("what it printed can't be read".to_owned()),
+        AuthError::ExecPluginFailed
+        | AuthError::AuthExecSerialize(_)
+        | AuthError::AuthExec(_)
+        | AuthError::MissingCommand
+        | AuthError::ExecMissingClusterInfo
+        | AuthError::UnrefreshableTokenResponse
+        | AuthError::MalformedTokenExpirationDate(_) => Some(failure.to_string()),
+        AuthError::InvalidBasicAuth(_)
+        | AuthError::InvalidBearerToken(_)
+        | AuthError::ReadTokenFile(..)
+        | AuthError::ParseTokenKey(_)
+        | AuthError::NoValidNativeRootCA(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{ExitStatus, Output};
+
+    use super::*;
+
+    fn run(code: i32, stderr: &str) -> AuthError {
+        let (status, stderr) = (ExitStatus::from_raw(code << 8), stderr.as_bytes().to_vec());
+        let out = Box::new(Output { status, stdout: b"token: s3cret".to_vec(), stderr });
+        AuthError::AuthExecRun { cmd: "KEY=s3cret gardenlogin".to_owned(), out }
+    }
+
+    #[test]
+    fn a_plugin_that_fails_is_named_wherever_it_does() {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file");
+        let table = [
+            (AuthError::AuthExecStart(missing()), "it can't be started: no such file"),
+            (run(1, "usage\nlog in first\n"), "it ended with exit status: 1: log in first"),
+            (run(2, ""), "it ended with exit status: 2"),
+            (AuthError::ExecPluginFailed, "exec-plugin response did not contain a status"),
+        ];
+        for (failure, want) in table {
+            // At the beginning, and when a token is to be had again.
+            let begun = Error::of_kubeconfig(None, kube::Error::Auth(failure));
+            let want = |doing| {
+                format!(
+                    "failed to {doing}: the kubeconfig's exec plugin gave no credentials: {want}"
+                )
+            };
+            assert_eq!(begun.chain(), want("connect"));
+            assert!(begun.advice().unwrap().contains("users[].user.exec"));
+        }
+        let later = kube::Error::Service(Box::new(run(1, "")));
+        let later = Error::of_request("list".to_owned(), later);
+        assert!(later.chain().ends_with("it ended with exit status: 1"), "{later:?}");
+        assert!(!format!("{later:?} {}", later.chain()).contains("s3cret"));
+        // The rest is no plugin's.
+        let file = || AuthError::ReadTokenFile(missing(), "/token".into());
+        let error = Error::of_kubeconfig(None, kube::Error::Auth(file()));
+        assert!(matches!(error, Error::Kubeconfig { .. }), "{error:?}");
+        let error = Error::of_request(String::new(), kube::Error::Service(Box::new(file())));
+        assert!(matches!(error, Error::Request { .. }), "{error:?}");
     }
 }

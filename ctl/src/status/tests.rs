@@ -276,6 +276,16 @@ async fn errors_name_what_where_and_what_to_do() {
             "get, list, watch and patch",
         ),
         (
+            refusal(401, "Unauthorized", "a"),
+            "failed to read ContainerRuntime shoot--garden--one/a: Unauthorized",
+            "log in again",
+        ),
+        (
+            refusal(403, "", "a"),
+            "failed to read ContainerRuntime shoot--garden--one/a: the API answered 403",
+            "get, list, watch and patch",
+        ),
+        (
             refusal(429, "too many", "a"),
             "failed to read ContainerRuntime shoot--garden--one/a: too many",
             "",
