@@ -13,7 +13,7 @@
 //! * `runtime`: one ContainerRuntime, read from whatever version wrote it
 //! * `text`, `table`: lines that a terminal may see, cut to its width. All text
 //!   goes through them, so nothing from a cluster can move a cursor.
-//! * `screen`: where lines go
+//! * `screen`: where lines go, and notes beside them
 //! * `status`, `rollout`: the commands; what they show and decide is pure
 
 mod api;
@@ -68,9 +68,7 @@ pub fn main(args: &Args) -> ExitCode {
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             let mut lines = vec![Line::new(Tone::Bad, "error: ").plain(&error.chain())];
-            lines.extend(
-                error.advice().map(|advice| Line::plainly(&format!("what to do: {advice}"))),
-            );
+            lines.extend(error.advice().map(Line::advice));
             // There is nowhere left to say that it could not be said.
             let _ = Screen::of_stderr().print(&lines);
             ExitCode::FAILURE

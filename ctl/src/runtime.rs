@@ -103,6 +103,18 @@ impl Runtime {
         json
     }
 
+    /// Why there is nothing of Rootstock's in it, as far as that can be told.
+    pub(crate) fn unsaid(&self) -> &'static str {
+        let nobody = self.operation.is_none() && self.last_error.is_none();
+        if !self.raw["providerStatus"].is_null() {
+            "of another extension, or of another version of Rootstock than this command's"
+        } else if nobody && self.conditions.is_empty() {
+            "no controller has said anything yet"
+        } else {
+            "nothing of Rootstock's yet; perhaps it is another extension's"
+        }
+    }
+
     /// What somebody may ask of its rollout that would change something; none
     /// where that is not known.
     pub(crate) fn can(&self) -> Option<Vec<Command>> {

@@ -24,6 +24,8 @@ pub struct Screen<'a> {
     /// It is asked at every picture: windows change.
     size: fn() -> Size,
     drawn: bool,
+    /// Where notes go; none for the process's own output for errors.
+    notes: Option<Box<dyn Write + 'a>>,
 }
 
 impl fmt::Debug for Screen<'_> {
@@ -51,12 +53,18 @@ impl<'a> Screen<'a> {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let terminal = terminal && !dumb;
         let style = Style { terminal, colors: terminal && !no_color };
-        Self { out: Box::new(out), style, size, drawn: false }
+        Self { out: Box::new(out), style, size, drawn: false, notes: None }
     }
 
     /// Another place, of no known size.
     pub fn new(out: impl Write + 'a, style: Style) -> Self {
-        Self { out: Box::new(out), style, size: || None, drawn: false }
+        Self { out: Box::new(out), style, size: || None, drawn: false, notes: None }
+    }
+
+    /// The same, with another place for notes than the process's output for errors.
+    #[must_use]
+    pub fn with_notes(self, notes: impl Write + 'a) -> Self {
+        Self { notes: Some(Box::new(notes)), ..self }
     }
 
     /// Whether it can be redrawn.
@@ -77,11 +85,21 @@ impl<'a> Screen<'a> {
         self.out.flush()
     }
 
-    /// Appends lines, each cut to the width.
+    /// Appends lines, each cut to the width, commands excepted.
     pub(crate) fn print_cut(&mut self, lines: Vec<Line>) -> io::Result<()> {
         let width = self.width().unwrap_or(usize::MAX);
-        let lines: Vec<_> = lines.into_iter().map(|line| line.cut(width)).collect();
+        let lines: Vec<_> = lines.into_iter().map(|line| line.fitted(width)).collect();
         self.print(&lines)
+    }
+
+    /// Says something beside the output, which a script may read: what fails
+    /// while a command goes on.
+    pub(crate) fn note(&mut self, lines: &[Line]) {
+        // There is nowhere left to say that it could not be said.
+        let _ = match &mut self.notes {
+            Some(notes) => Screen::new(notes, Style::default()).print(lines),
+            None => Screen::of_stderr().print(lines),
+        };
     }
 
     /// Appends JSON.
@@ -92,10 +110,11 @@ impl<'a> Screen<'a> {
 
     /// Puts lines in place of what the terminal shows, and `last` below them.
     /// Lines that have no room are left out, and said to be.
-    pub(crate) fn redraw(&mut self, mut lines: Vec<Line>, last: Line) -> io::Result<()> {
+    pub(crate) fn redraw(&mut self, lines: Vec<Line>, last: Line) -> io::Result<()> {
         let (columns, rows) = (self.size)().unwrap_or((usize::MAX, usize::MAX));
         // One row is for the last line, one for the cursor.
         let room = rows.saturating_sub(2).max(2);
+        let mut lines: Vec<_> = lines.into_iter().flat_map(|line| line.rows(columns)).collect();
         if lines.len() > room {
             let hidden = lines.len() - (room - 1);
             lines.truncate(room - 1);
@@ -107,8 +126,13 @@ impl<'a> Screen<'a> {
         let start = if self.drawn { "\x1b[H" } else { "\x1b[2J\x1b[H" };
         let mut picture = start.to_owned();
         for line in lines {
-            picture.push_str(&line.cut(columns).paint(self.style.colors));
-            picture.push_str("\x1b[K\n");
+            let line = line.cut(columns);
+            picture.push_str(&line.paint(self.style.colors));
+            // Behind a full line there is nothing to clear, and the cursor still
+            // stands on its last letter.
+            let clear = if line.width() < columns { "\x1b[K" } else { "" };
+            picture.push_str(clear);
+            picture.push('\n');
         }
         picture.push_str("\x1b[J");
         self.drawn = true;
@@ -162,5 +186,31 @@ mod tests {
         let first = "\x1b[2J\x1b[Hline 0\x1b[K\nline 1\x1b[K\n";
         let rest = "… 7 lines more: make the window higher\x1b[K\nlast\x1b[K\n\x1b[J";
         assert_eq!(said, format!("{first}{rest}\x1b[Hone\x1b[K\nlast\x1b[K\n\x1b[J"));
+    }
+
+    #[test]
+    fn a_full_line_keeps_its_last_letter_and_a_command_all_of_its_words() {
+        let style = Style { terminal: true, colors: false };
+        let words = ["one", "two", "three"].map(str::to_owned);
+        let lines = || vec![Line::plainly("123456789"), Line::command("", &words)];
+        let said = shown(
+            style,
+            || Some((9, 9)),
+            |screen| screen.redraw(lines(), Line::plainly("last")).unwrap(),
+        );
+        let picture = "123456789\none two \\\n    three\nlast\x1b[K\n\x1b[J";
+        assert_eq!(said, format!("\x1b[2J\x1b[H{}", picture));
+        let said = shown(style, || Some((9, 9)), |s| s.print_cut(lines()).unwrap());
+        assert_eq!(said, "123456789\none two three\n");
+    }
+
+    #[test]
+    fn notes_go_beside_the_output() {
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let mut screen = Screen::new(&mut out, Style::default()).with_notes(&mut notes);
+        screen.note(&[Line::new(Tone::Bad, "a note")]);
+        screen.print(&[Line::plainly("a line")]).unwrap();
+        drop(screen);
+        assert_eq!((&out[..], &notes[..]), (&b"a line\n"[..], &b"a note\n"[..]));
     }
 }

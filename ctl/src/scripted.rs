@@ -99,12 +99,21 @@ pub(crate) async fn run(
     client: &Client,
     line: &str,
 ) -> (String, Result<crate::Outcome, crate::Error>) {
-    let mut out = Vec::new();
-    let mut screen = Screen::new(&mut out, Style::default());
+    let (said, _, ended) = run_noted(client, line).await;
+    (said, ended)
+}
+
+/// The same, and between the two what it notes beside that.
+pub(crate) async fn run_noted(
+    client: &Client,
+    line: &str,
+) -> (String, String, Result<crate::Outcome, crate::Error>) {
+    let (mut out, mut notes) = (Vec::new(), Vec::new());
+    let mut screen = Screen::new(&mut out, Style::default()).with_notes(&mut notes);
     let args = clap::Parser::parse_from(line.split_whitespace());
     let ended = crate::run(&args, client, &mut screen, now).await;
     drop(screen);
-    (String::from_utf8(out).unwrap(), ended)
+    (String::from_utf8(out).unwrap(), String::from_utf8(notes).unwrap(), ended)
 }
 
 /// When all tests happen.

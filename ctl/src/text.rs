@@ -34,10 +34,16 @@ impl Tone {
 
 const RESET: &str = "\x1b[0m";
 const ELLIPSIS: char = '…';
+/// With this at its end a shell takes a line and the next one for one.
+const BROKEN: &str = " \\";
 
 /// One line. All text that comes into it is clean from then on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Line(Vec<(Tone, String)>);
+pub(crate) struct Line {
+    parts: Vec<(Tone, String)>,
+    /// Whether it is for a shell, so that it must not be cut; each part is a word.
+    command: bool,
+}
 
 impl Line {
     pub(crate) fn new(tone: Tone, text: &str) -> Self {
@@ -48,9 +54,24 @@ impl Line {
         Self::new(Tone::Plain, text)
     }
 
+    /// A line for a shell: it is shown in full, however narrow the terminal is.
+    pub(crate) fn command(indent: &str, words: &[String]) -> Self {
+        let word = |(at, word): (usize, &String)| match at {
+            0 => format!("{indent}{word}"),
+            _ => format!(" {word}"),
+        };
+        let parts = words.iter().enumerate().map(word).map(|word| (Tone::Plain, clean(&word)));
+        Self { parts: parts.collect(), command: true }
+    }
+
+    /// What to do about something that went wrong.
+    pub(crate) fn advice(what: &str) -> Self {
+        Self::plainly(&format!("what to do: {what}"))
+    }
+
     #[must_use]
     pub(crate) fn and(mut self, tone: Tone, text: &str) -> Self {
-        self.0.push((tone, clean(text)));
+        self.parts.push((tone, clean(text)));
         self
     }
 
@@ -62,13 +83,13 @@ impl Line {
     /// Another line behind this one.
     #[must_use]
     pub(crate) fn then(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
+        self.parts.extend(other.parts);
         self
     }
 
     /// How many columns it takes.
     pub(crate) fn width(&self) -> usize {
-        self.0.iter().flat_map(|(_, text)| text.chars()).map(columns).sum()
+        self.parts.iter().map(|(_, text)| columns_of(text)).sum()
     }
 
     /// At least so wide.
@@ -84,21 +105,48 @@ impl Line {
         if self.width() <= width {
             return self;
         }
-        let (mut kept, mut room) = (Vec::new(), width.saturating_sub(columns(ELLIPSIS)));
-        for (tone, text) in self.0 {
+        let (mut kept, mut room) = (Self::default(), width.saturating_sub(columns(ELLIPSIS)));
+        for (tone, text) in self.parts {
             let mut part = String::new();
             for c in text.chars() {
                 if columns(c) > room {
                     part.extend((width > 0).then_some(ELLIPSIS));
-                    kept.push((tone, part));
-                    return Self(kept);
+                    kept.parts.push((tone, part));
+                    return kept;
                 }
                 room -= columns(c);
                 part.push(c);
             }
-            kept.push((tone, part));
+            kept.parts.push((tone, part));
         }
-        Self(kept)
+        kept
+    }
+
+    /// At most so wide, but for a command: a terminal breaks it, and it stays one
+    /// line for whoever copies it.
+    #[must_use]
+    pub(crate) fn fitted(self, width: usize) -> Self {
+        if self.command { self } else { self.cut(width) }
+    }
+
+    /// The rows of a picture that it takes, each at most so wide. A command is
+    /// broken between its words as a shell takes it: half of a command may be
+    /// another one.
+    pub(crate) fn rows(self, width: usize) -> Vec<Self> {
+        if !self.command || self.width() <= width {
+            return vec![self.cut(width)];
+        }
+        let room = width.saturating_sub(BROKEN.len());
+        let (mut rows, mut row) = (Vec::new(), Self::default());
+        for (tone, word) in self.parts {
+            if !row.parts.is_empty() && row.width() + columns_of(&word) > room {
+                rows.push(row.plain(BROKEN).cut(width));
+                row = Self::plainly("   ");
+            }
+            row.parts.push((tone, word));
+        }
+        rows.push(row.cut(width));
+        rows
     }
 
     /// The text, with colours or without.
@@ -109,7 +157,7 @@ impl Line {
             }
             _ => text.clone(),
         };
-        let painted: String = self.0.iter().map(paint).collect();
+        let painted: String = self.parts.iter().map(paint).collect();
         // Nobody sees what pads the last column.
         if colors { painted } else { painted.trim_end().to_owned() }
     }
@@ -117,24 +165,41 @@ impl Line {
 
 /// Lines of at most `width` columns, broken between words, each after `indent`.
 pub(crate) fn wrapped(text: &str, indent: &str, width: Option<usize>) -> Vec<Line> {
+    hanging(Line::plainly(indent), indent, text, width)
+}
+
+/// Lines of at most `width` columns, broken between words: one after `first`,
+/// the others after `indent`. A word that is longer than a line is broken, for
+/// nothing of a text may be lost. None where the text is empty.
+pub(crate) fn hanging(first: Line, indent: &str, text: &str, width: Option<usize>) -> Vec<Line> {
     let text = clean(text);
-    let room = width.map_or(usize::MAX, |width| width.saturating_sub(indent.len()).max(20));
-    let (mut lines, mut line, mut taken) = (Vec::new(), String::new(), 0_usize);
+    let most = |taken: usize| width.map_or(usize::MAX, |width| width.saturating_sub(taken).max(2));
+    let (mut room, further) = (most(first.width()), most(columns_of(indent)));
+    let (mut lines, mut start, mut line, mut taken) = (Vec::new(), first, String::new(), 0_usize);
+    let mut end = |line: &mut String| {
+        let start = std::mem::replace(&mut start, Line::plainly(indent));
+        lines.push(start.plain(&std::mem::take(line)));
+    };
     for word in text.split_whitespace() {
-        let wide: usize = word.chars().map(columns).sum();
-        if taken > 0 && taken.saturating_add(1 + wide) > room {
-            lines.push(Line::plainly(&format!("{indent}{line}")));
-            (line, taken) = (String::new(), 0);
-        }
-        if taken > 0 {
+        let wide = columns_of(word);
+        if taken > 0 && wide < room.saturating_sub(taken) {
             line.push(' ');
             taken += 1;
+        } else if taken > 0 || wide > room && room < further {
+            end(&mut line);
+            (room, taken) = (further, 0);
         }
-        line.push_str(word);
-        taken += wide;
+        for c in word.chars() {
+            if taken + columns(c) > room {
+                end(&mut line);
+                (room, taken) = (further, 0);
+            }
+            line.push(c);
+            taken += columns(c);
+        }
     }
     if taken > 0 {
-        lines.push(Line::plainly(&format!("{indent}{line}")));
+        end(&mut line);
     }
     lines
 }
@@ -171,6 +236,10 @@ fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{00ad}' | '\u{061c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+fn columns_of(text: &str) -> usize {
+    text.chars().map(columns).sum()
 }
 
 fn columns(c: char) -> usize {
@@ -221,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_wrapped_and_kept_whole() {
+    fn words_are_wrapped_and_kept_whole_where_a_line_has_room() {
         let wrap = |text: &str, width| -> Vec<String> {
             wrapped(text, "  ", width).iter().map(|line| line.paint(false)).collect()
         };
@@ -229,8 +298,54 @@ mod tests {
         assert_eq!(wrap(text, None), ["  one two three four five six seven"]);
         assert_eq!(wrap(text, Some(24)), ["  one two three four", "  five six seven"]);
         let long = "x".repeat(30);
-        assert_eq!(wrap(&format!("a {long}"), Some(24)), ["  a", &format!("  {long}")]);
+        let broken = ["  a".to_owned(), format!("  {}", &long[..22]), format!("  {}", &long[22..])];
+        assert_eq!(wrap(&format!("a {long}"), Some(24)), broken);
+        assert_eq!(wrap("漢字漢字", Some(7)), ["  漢字", "  漢字"]);
+        // However narrow: something is seen of it.
+        assert_eq!(wrap("ab", Some(0)), ["  ab"]);
         assert!(wrap("", None).is_empty());
+    }
+
+    #[test]
+    fn a_text_hangs_below_its_label() {
+        let hang = |first: &str, text: &str, width| -> Vec<String> {
+            let lines = hanging(Line::plainly(first), "    ", text, width);
+            lines.iter().map(|line| line.paint(false)).collect()
+        };
+        assert_eq!(hang("a   ", "one two three", None), ["a   one two three"]);
+        assert_eq!(hang("a   ", "one two three", Some(11)), ["a   one two", "    three"]);
+        // It begins below where the label leaves less room than that.
+        assert_eq!(hang("a label ", "three", Some(10)), ["a label", "    three"]);
+        assert!(hang("a   ", " ", None).is_empty());
+    }
+
+    #[test]
+    fn a_command_is_never_cut_and_its_rows_are_one_for_a_shell() {
+        let words = ["rootstock", "rollout", "abort", "a", "--context", "b"].map(str::to_owned);
+        let line = || Line::command("  ", &words);
+        let whole = "  rootstock rollout abort a --context b";
+        assert_eq!(line().fitted(9).paint(false), whole);
+        let rows = |width| -> Vec<String> {
+            line().rows(width).iter().map(|row| row.paint(false)).collect()
+        };
+        assert_eq!(rows(whole.len()), [whole]);
+        let broken = ["  rootstock rollout \\", "    abort a \\", "    --context b"];
+        assert_eq!(rows(21), broken);
+        for width in 0..40 {
+            let rows = line().rows(width);
+            assert!(rows.iter().all(|row| row.width() <= width), "{width}: {rows:?}");
+            let (last, others) = rows.split_last().unwrap();
+            // A row that goes on says so, or shows that something is missing.
+            let ends = |row: &Line| row.paint(false).ends_with(['\\', '…']) || width == 0;
+            assert!(others.iter().all(ends), "{width}: {rows:?}");
+            let joined: String =
+                others.iter().map(|row| row.paint(false).replace('\\', "")).collect();
+            let joined = joined + &last.paint(false);
+            let joined = joined.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(joined.contains('…') || width == 0 || joined == whole.trim(), "{joined}");
+        }
+        let plain = Line::plainly("abcdef").rows(4);
+        assert_eq!(plain, [Line::plainly("abcdef").cut(4)]);
     }
 
     #[test]

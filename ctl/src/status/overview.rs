@@ -78,7 +78,7 @@ fn row(runtime: &Runtime, namespaces: bool, now: Timestamp) -> Vec<Line> {
         phase(runtime),
         rollout.map(tried).unwrap_or_default(),
         rollout.map(failed).unwrap_or_default(),
-        pull.map(rate).unwrap_or_default(),
+        pull.and_then(rate).map(|rate| Line::plainly(&rate)).unwrap_or_default(),
         pull.map(|pull| end(pull, now)).unwrap_or_default(),
         reason(runtime),
     ]
@@ -98,14 +98,14 @@ pub(crate) fn summary(runtime: &Runtime, now: Timestamp) -> Line {
             parts.extend(of(tried(rollout), "tried on"));
             parts.extend(of(failed(rollout), "failed"));
             if let Some(pull) = &rollout.pull {
-                parts.extend(of(rate(pull), "pulls"));
+                parts.extend(rate(pull).map(|rate| Line::plainly(&format!("pulls {rate}"))));
                 parts.extend(of(end(pull, now), "done"));
             }
         } else {
             parts.push(Line::plainly("no rollout under way"));
         }
     } else {
-        parts.push(Line::plainly("the controller has said nothing yet"));
+        parts.push(Line::plainly(runtime.unsaid()));
     }
     let without = runtime.status.as_ref().is_none_or(|status| status.rollout.is_none());
     if let Some(asked) = runtime.asked.as_ref().filter(|_| without) {
@@ -157,11 +157,12 @@ fn failed(rollout: &Rollout) -> Line {
     Line::new(tone, &format!("{}/{}", rollout.failed, rollout.budget))
 }
 
-pub(super) fn rate(pull: &Pull) -> Line {
-    let Some(rate) = pull.bytes_per_second else { return Line::default() };
+/// How fast it comes, and which part of its budget that is; nothing where nothing comes.
+pub(super) fn rate(pull: &Pull) -> Option<String> {
+    let rate = pull.bytes_per_second?;
     let share = pull.budget_share.and_then(words::percent);
     let share = share.map(|share| format!(" ({share})")).unwrap_or_default();
-    Line::plainly(&format!("{}/s{share}", words::bytes(rate)))
+    Some(format!("{}/s{share}", words::bytes(rate)))
 }
 
 fn end(pull: &Pull, now: Timestamp) -> Line {

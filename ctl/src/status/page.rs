@@ -9,11 +9,14 @@ use super::overview;
 use crate::args::Connection;
 use crate::runtime::{Condition, Runtime};
 use crate::table::table;
-use crate::text::{Line, Tone, wrapped};
+use crate::text::{Line, Tone, hanging, wrapped};
 use crate::words::{self, ahead, bytes, quoted, span};
 
 /// The bar's cells.
 const BAR: usize = 30;
+/// Below a label's values, and below what a text of its own is indented by.
+const BELOW: &str = "              ";
+const DEEPER: &str = "    ";
 /// How many digits of a digest tell it from others that people compare.
 const DIGITS: usize = 12;
 
@@ -26,16 +29,16 @@ pub(super) fn lines(
 ) -> Vec<Line> {
     let title = format!("{} in {}", runtime.name, runtime.namespace);
     let mut page = vec![Line::new(Tone::Strong, &title)];
-    page.extend(head(runtime, now));
+    page.extend(head(runtime, now, width));
     if let Some(error) = &runtime.last_error {
-        page.extend(wrapped(error, "    ", width));
+        page.extend(wrapped(error, DEEPER, width));
     }
     let status = runtime.status.as_ref();
     if let Some(rollout) = status.and_then(|status| status.rollout.as_ref()) {
         page.extend(title_of("Rollout"));
         page.extend(self::rollout(rollout, now, width));
-        page.extend(section("Failed nodes", failed_nodes(rollout, now)));
-        page.extend(section("Held-up nodes", held_nodes(rollout)));
+        page.extend(section("Failed nodes", failed_nodes(rollout, now, width)));
+        page.extend(section("Held-up nodes", held_nodes(rollout, width)));
     }
     if let Some(status) = status {
         page.extend(section("Nodes without it for longest", slow_nodes(status, now)));
@@ -43,34 +46,39 @@ pub(super) fn lines(
         page.extend(section("Of the providerConfig, nobody knows", passed_over.collect()));
     }
     page.extend(section("Conditions", conditions(runtime, now, width)));
-    page.extend(section("What can be asked of the rollout", commands(runtime, connection)));
+    page.extend(section("What can be asked of the rollout", commands(runtime, connection, width)));
     page
 }
 
-fn head(runtime: &Runtime, now: Timestamp) -> Vec<Line> {
-    let mut head = vec![field("type", &format!("{} in pool {}", runtime.kind, runtime.pool))];
-    if runtime.deleting {
-        head.push(field("deleting", "nodes are asked to take it away"));
-    }
-    let Some(status) = &runtime.status else {
-        head.push(field("status", "the controller has said nothing yet"));
-        return head;
+fn head(runtime: &Runtime, now: Timestamp, width: Option<usize>) -> Vec<Line> {
+    let mut head = Vec::new();
+    let mut add = |name: &str, value: &str| {
+        head.extend(hanging(label(name), BELOW, value, width));
     };
-    if let Some(bundle) = &status.bundle {
-        head.push(field("bundle", &format!("{} ({})", bundle.version, bundle.reference)));
-        head.push(field("", &digests(&bundle.digests)));
+    add("type", &format!("{} in pool {}", runtime.kind, runtime.pool));
+    let status = runtime.status.as_ref();
+    if runtime.deleting {
+        let asked = "nodes are asked to take it away";
+        add("deleting", if status.is_some() { asked } else { "it is to go" });
     }
-    if !status.promoted.is_empty() {
-        head.push(field("promoted", &digests(&status.promoted)));
+    if let Some(status) = status {
+        if let Some(bundle) = &status.bundle {
+            add("bundle", &format!("{} ({})", bundle.version, bundle.reference));
+            add("", &digests(&bundle.digests));
+        }
+        add("promoted", &digests(&status.promoted));
     }
     if let Some(operation) = &runtime.operation {
         let when = operation.at.map(|at| format!(", {} ago", span(at, now))).unwrap_or_default();
-        let about = &operation.description;
-        head.push(field("operation", &format!("{} {}{when}", operation.kind, operation.state)));
-        if operation.state != "Succeeded" && !about.is_empty() {
-            head.push(field("", about));
+        add("operation", &format!("{} {}{when}", operation.kind, operation.state));
+        if operation.state != "Succeeded" {
+            add("", &operation.description);
         }
     }
+    let Some(status) = status else {
+        add("status", runtime.unsaid());
+        return head;
+    };
     let nodes = &status.nodes;
     let phases = nodes.phases.iter().map(|(phase, count)| format!("{count} {phase}"));
     let reasons = nodes.reasons.iter().map(|(reason, count)| format!("{count} {reason}"));
@@ -79,8 +87,7 @@ fn head(runtime: &Runtime, now: Timestamp) -> Vec<Line> {
         false => format!("; {}", list.join(", ")),
     };
     let (phases, reasons) = (more(phases.collect()), more(reasons.collect()));
-    let ready = format!("{} of {} ready{phases}{reasons}", nodes.ready, nodes.selected);
-    head.push(field("nodes", &ready));
+    add("nodes", &format!("{} of {} ready{phases}{reasons}", nodes.ready, nodes.selected));
     head
 }
 
@@ -96,11 +103,13 @@ fn rollout(rollout: &Rollout, now: Timestamp, width: Option<usize>) -> Vec<Line>
         let others = [(rollout.away, "away"), (rollout.awaited, "not heard of yet")];
         let counts = counts.iter().chain(&others).filter(|(count, _)| *count > 0);
         let counts: String = counts.map(|(count, word)| format!(", {count} {word}")).collect();
-        let have = format!(" {} of {}{counts}", rollout.have, rollout.total);
-        lines.push(label("tried on").then(bar(rollout.have, rollout.total)).plain(&have));
+        let have = format!("{} of {}{counts}", rollout.have, rollout.total);
+        let bar = label("tried on").then(bar(rollout.have, rollout.total)).plain(" ");
+        lines.extend(hanging(bar, BELOW, &have, width));
     }
     if !rollout.candidate.is_empty() {
-        lines.push(field("candidate", &digests(&rollout.candidate)));
+        let candidate = digests(&rollout.candidate);
+        lines.extend(hanging(label("candidate"), BELOW, &candidate, width));
         let tone = if rollout.failed > 0 { Tone::Bad } else { Tone::Plain };
         let most = format!(", at most {}", rollout.budget);
         lines.push(label("failed").and(tone, &rollout.failed.to_string()).plain(&most));
@@ -111,11 +120,10 @@ fn rollout(rollout: &Rollout, now: Timestamp, width: Option<usize>) -> Vec<Line>
     }
     if let Some(pull) = &rollout.pull {
         let done = format!("{} of {}", bytes(pull.bytes_done), bytes(pull.bytes_total));
-        let rate = overview::rate(pull);
-        let at = if rate.width() > 0 { " at " } else { "" };
+        let rate = overview::rate(pull).map(|rate| format!(" at {rate}")).unwrap_or_default();
         let end = pull.estimated_end.map(|end| format!(", done {}", ahead(end, now)));
-        let end = end.unwrap_or_default();
-        lines.push(field("pulled", &done).plain(at).then(rate).plain(&end));
+        let pulled = format!("{done}{rate}{}", end.unwrap_or_default());
+        lines.extend(hanging(label("pulled"), BELOW, &pulled, width));
     }
     if let Some(next) = rollout.next {
         lines.push(field("looks again", &ahead(next, now)));
@@ -124,7 +132,7 @@ fn rollout(rollout: &Rollout, now: Timestamp, width: Option<usize>) -> Vec<Line>
     lines
 }
 
-fn failed_nodes(rollout: &Rollout, now: Timestamp) -> Vec<Line> {
+fn failed_nodes(rollout: &Rollout, now: Timestamp, width: Option<usize>) -> Vec<Line> {
     let row = |node: &rootstock_core::runtime_status::FailedNode| {
         vec![
             Line::plainly("  ").plain(&node.node),
@@ -136,15 +144,25 @@ fn failed_nodes(rollout: &Rollout, now: Timestamp) -> Vec<Line> {
     let rows: Vec<_> = rollout.failures.iter().map(row).collect();
     let unnamed = rollout.failed.saturating_sub(rollout.failures.len());
     let mut lines = rows_below(&["  NODE", "REASON", "WHEN", "MESSAGE"], &rows);
+    if !fit(&lines, width) {
+        // Each message has lines of its own below its node.
+        let heads: Vec<_> = rows.iter().map(|row| row[..3].to_vec()).collect();
+        let mut heads = rows_below(&["  NODE", "REASON", "WHEN"], &heads).into_iter();
+        lines = heads.next().into_iter().collect();
+        for (head, node) in heads.zip(&rollout.failures) {
+            lines.push(head);
+            lines.extend(wrapped(&node.message, DEEPER, width));
+        }
+    }
     if unnamed > 0 {
         lines.push(Line::plainly(&format!("  and {unnamed} more")));
     }
     let reasons = rollout.failures.iter().filter_map(|node| node.reason);
-    lines.extend(advice(reasons));
+    lines.extend(advice(reasons, width));
     lines
 }
 
-fn held_nodes(rollout: &Rollout) -> Vec<Line> {
+fn held_nodes(rollout: &Rollout, width: Option<usize>) -> Vec<Line> {
     let row = |node: &rootstock_core::runtime_status::HeldNode| {
         vec![Line::plainly("  ").plain(&node.node), Line::new(Tone::Busy, word(node.reason))]
     };
@@ -154,7 +172,7 @@ fn held_nodes(rollout: &Rollout) -> Vec<Line> {
     if unnamed > 0 {
         lines.push(Line::plainly(&format!("  and {unnamed} more")));
     }
-    lines.extend(advice(rollout.held_nodes.iter().filter_map(|node| node.reason)));
+    lines.extend(advice(rollout.held_nodes.iter().filter_map(|node| node.reason), width));
     lines
 }
 
@@ -182,40 +200,53 @@ fn conditions(runtime: &Runtime, now: Timestamp, width: Option<usize>) -> Vec<Li
         let title = Line::plainly("  ").plain(&condition.kind).plain(" ");
         let title = title.and(tone, &condition.status).plain(" ").plain(&condition.reason);
         let mut lines = vec![title.and(Tone::Faint, &since.unwrap_or_default())];
-        lines.extend(wrapped(&condition.message, "    ", width));
+        lines.extend(wrapped(&condition.message, DEEPER, width));
         lines
     };
     runtime.conditions.iter().flat_map(about).collect()
 }
 
 /// The exact command lines.
-fn commands(runtime: &Runtime, connection: &Connection) -> Vec<Line> {
+fn commands(runtime: &Runtime, connection: &Connection, width: Option<usize>) -> Vec<Line> {
     if let Some(asked) = &runtime.asked {
-        let waits = format!("  {asked} was asked for, and the controller has not taken it up yet");
-        return vec![Line::plainly(&waits)];
+        let waits = format!("{asked} was asked for, and the controller has not taken it up yet");
+        return wrapped(&waits, "  ", width);
     }
-    let flag = |flag: &str, value: Option<String>| {
-        value.map(|value| format!(" {flag} {}", quoted(&value))).unwrap_or_default()
-    };
     let file = connection.kubeconfig.as_ref().map(|path| path.display().to_string());
-    let context = flag("--context", connection.context.clone());
-    let whose = format!("{}{context}", flag("--kubeconfig", file));
     let row = |verb: rootstock_core::rollout::record::Command| {
-        let (name, namespace) = (quoted(&runtime.name), quoted(&runtime.namespace));
-        let line = format!("  rootstock rollout {verb} {name} -n {namespace}{whose}");
-        vec![Line::plainly(&line), Line::new(Tone::Faint, words::effect(verb))]
+        let mut words: Vec<_> = ["rootstock", "rollout", verb.as_str()].map(str::to_owned).into();
+        words.extend([quoted(&runtime.name), "-n".to_owned(), quoted(&runtime.namespace)]);
+        for (flag, value) in [("--kubeconfig", &file), ("--context", &connection.context)] {
+            words.extend(value.iter().flat_map(|value| [flag.to_owned(), quoted(value)]));
+        }
+        vec![Line::command("  ", &words), Line::new(Tone::Faint, words::effect(verb))]
     };
     let rows: Vec<_> = runtime.can().unwrap_or_default().into_iter().map(row).collect();
-    table(&["", ""], &rows).into_iter().skip(1).collect()
+    let lines: Vec<_> = table(&["", ""], &rows).into_iter().skip(1).collect();
+    if fit(&lines, width) {
+        return lines;
+    }
+    let below = |row: Vec<Line>| {
+        let indented = |(at, cell)| if at == 0 { cell } else { Line::plainly(DEEPER).then(cell) };
+        row.into_iter().enumerate().map(indented)
+    };
+    rows.into_iter().flat_map(below).collect()
 }
 
 /// What to do about each reason, said once.
-fn advice(reasons: impl Iterator<Item = Reason>) -> Vec<Line> {
+fn advice(reasons: impl Iterator<Item = Reason>, width: Option<usize>) -> Vec<Line> {
     let mut known: Vec<_> = reasons.collect();
     known.sort();
     known.dedup();
-    let line = |reason: &Reason| Line::plainly(&format!("  {reason}: {}", reason.advice()));
-    known.iter().map(line).collect()
+    let about = |reason: &Reason| {
+        hanging(Line::plainly("  "), DEEPER, &format!("{reason}: {}", reason.advice()), width)
+    };
+    known.iter().flat_map(about).collect()
+}
+
+/// Whether no line would be cut.
+fn fit(lines: &[Line], width: Option<usize>) -> bool {
+    width.is_none_or(|width| lines.iter().all(|line| line.width() <= width))
 }
 
 fn rows_below(titles: &[&str], rows: &[Vec<Line>]) -> Vec<Line> {

@@ -7,6 +7,7 @@ use crate::Outcome;
 use crate::runtime::Runtime;
 use crate::runtime::tests::{object, provider, rollout};
 use crate::scripted::{self, SILENCE, list, now, refusal};
+use crate::text::Line;
 
 const BASE: &str = "/apis/extensions.gardener.cloud/v1alpha1";
 
@@ -188,8 +189,8 @@ async fn a_page_says_what_waits_and_what_is_not_there() {
     let page = "\
 a in shoot--garden--one
   type        gvisor in pool a
-  deleting    nodes are asked to take it away
-  status      the controller has said nothing yet
+  deleting    it is to go
+  status      nothing of Rootstock's yet; perhaps it is another extension's
     no selector
 
 What can be asked of the rollout
@@ -305,5 +306,72 @@ async fn errors_name_what_where_and_what_to_do() {
             assert!(error.advice().unwrap_or_default().contains(advice), "{want}");
             assert_eq!(said, "");
         }
+    }
+}
+
+#[test]
+fn nothing_of_a_page_is_cut_on_a_terminal() {
+    let long = |word: &str| format!("{word} {}", "0123456789 ".repeat(12)) + word;
+    let mut status = busy();
+    status["lastOperation"]["state"] = json!("Error");
+    status["lastOperation"]["description"] = json!(long("describes"));
+    let rollout = &mut status["providerStatus"]["rollout"];
+    let image = format!("registry.example.org/main/rootstock@sha256:{}", "0".repeat(64));
+    rollout["failures"][0]["message"] = json!(long(&image));
+    let runtime = Runtime::read(&object("gvisor-a", status));
+    let connection = crate::args::Connection {
+        kubeconfig: Some(format!("/home/somebody/{}", "folder/".repeat(9)).into()),
+        context: Some("a seed".to_owned()),
+    };
+    let page = |width| super::page::lines(&runtime, &connection, now(), width);
+    let words = |lines: &[Line]| -> String {
+        let text: Vec<_> = lines.iter().map(|line| line.paint(false)).collect();
+        text.concat().replace(' ', "")
+    };
+    let (all, command) = (words(&page(None)), " --context 'a seed'");
+    for width in [200, 100, 80, 60] {
+        let lines = page(Some(width));
+        for line in &lines {
+            assert_eq!(&line.clone().fitted(width), line, "{width}");
+        }
+        let mut kept = words(&lines);
+        for part in ["describes0123456789", &image, "journalonthenode", "freespaceonthenode"] {
+            assert_eq!(all.matches(part).count(), kept.matches(part).count(), "{width} {part}");
+        }
+        kept.retain(|c| "0123456789".contains(c));
+        let mut digits = all.clone();
+        digits.retain(|c| "0123456789".contains(c));
+        assert_eq!(kept.len(), digits.len(), "{width}");
+        let commands = lines.iter().map(|line| line.paint(false));
+        let commands = commands.filter(|line| line.starts_with("  rootstock rollout "));
+        assert_eq!(commands.filter(|line| line.contains(command)).count(), 2, "{width}");
+    }
+}
+
+#[test]
+fn a_page_shows_the_operation_before_there_is_anything_else() {
+    let failed = json!({"type": "Reconcile", "state": "Error", "description": "no such bundle"});
+    let shown = [
+        "type        gvisor in pool a",
+        "operation   Reconcile Error",
+        "            no such bundle",
+        "status      nothing of Rootstock's yet; perhaps it is another extension's",
+    ];
+    let foreign = json!({"apiVersion": "other/v1", "kind": "Status"});
+    let another =
+        "status      of another extension, or of another version of Rootstock than this command's";
+    let table = [
+        (json!({}), vec![shown[0], "status      no controller has said anything yet"]),
+        (json!({"lastOperation": failed}), shown.to_vec()),
+        (json!({"providerStatus": foreign}), vec![shown[0], another]),
+    ];
+    for (status, want) in table {
+        let runtime = Runtime::read(&object("a", status.clone()));
+        let page = super::page::lines(&runtime, &crate::args::Connection::default(), now(), None);
+        let lines: Vec<_> = page.iter().map(|line| line.paint(false)).collect();
+        let want: Vec<_> = want.into_iter().map(|line| format!("  {line}")).collect();
+        assert_eq!(lines[1..], want, "{status}");
+        let summary = overview::summary(&runtime, now()).paint(false);
+        assert!(summary.contains(runtime.unsaid()), "{summary}");
     }
 }
