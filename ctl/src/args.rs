@@ -188,7 +188,8 @@ pub struct RolloutArgs {
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<String>,
 
-    /// Every ContainerRuntime of the namespace where it would change something.
+    /// Every ContainerRuntime of the namespace that is Rootstock's, by its
+    /// status, and where it would change something.
     #[arg(long)]
     pub all: bool,
 
@@ -202,7 +203,8 @@ pub struct RolloutArgs {
         default_missing_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub wait: Option<u64>,
 
-    /// Ask also where the status says that it would change nothing.
+    /// Ask also where the status says that it would change nothing, and with
+    /// --all those that have no status of Rootstock's.
     #[arg(long)]
     pub force: bool,
 

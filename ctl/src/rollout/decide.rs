@@ -15,10 +15,24 @@ pub(super) enum Decision {
     Pointless(String),
 }
 
-pub(super) fn decide(runtime: &Runtime, verb: Command, force: bool) -> Decision {
+/// How it is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct How {
+    /// Of all runtimes, so that nobody has named this one.
+    pub(super) all: bool,
+    /// Also where it would change nothing.
+    pub(super) force: bool,
+}
+
+pub(super) fn decide(runtime: &Runtime, verb: Command, how: How) -> Decision {
+    // What nobody took up would be carried out by a Rootstock that comes later.
+    if how.all && !how.force && runtime.status.is_none() {
+        let why = format!("{}; name it, or use --force", runtime.unsaid());
+        return Decision::Pointless(why);
+    }
     match runtime.asked.as_deref() {
         Some(asked) if asked == verb.as_str() => return Decision::Asked,
-        _ if force => return Decision::Ask(runtime.asked.clone()),
+        _ if how.force => return Decision::Ask(runtime.asked.clone()),
         _ if runtime.deleting => {
             return Decision::Pointless("it is being deleted: its rollout has ended".to_owned());
         }
@@ -51,6 +65,10 @@ mod tests {
     use crate::api::ROLLOUT;
     use crate::runtime::tests::{object, provider, rollout};
 
+    const NAMED: How = How { all: false, force: false };
+    const FORCE: How = How { all: false, force: true };
+    const ALL: How = How { all: true, force: false };
+
     fn runtime(status: Value, asked: Option<&str>, deleting: bool) -> Runtime {
         let mut object = object("a", json!({"providerStatus": status}));
         object.metadata.annotations =
@@ -82,22 +100,45 @@ mod tests {
         );
         let deleted = Decision::Pointless("it is being deleted: its rollout has ended".to_owned());
         let table = [
-            (runtime(paused(), None, false), Resume, false, ask(None)),
-            (runtime(paused(), None, false), Pause, false, pointless),
-            (runtime(paused(), None, false), Pause, true, ask(None)),
-            (runtime(paused(), Some("resume"), false), Resume, false, Decision::Asked),
-            (runtime(paused(), Some("resume"), false), Resume, true, Decision::Asked),
+            (runtime(paused(), None, false), Resume, NAMED, ask(None)),
+            (runtime(paused(), None, false), Pause, NAMED, pointless),
+            (runtime(paused(), None, false), Pause, FORCE, ask(None)),
+            (runtime(paused(), Some("resume"), false), Resume, NAMED, Decision::Asked),
+            (runtime(paused(), Some("resume"), false), Resume, FORCE, Decision::Asked),
             // It is paused no more when that is taken up.
-            (runtime(paused(), Some("resume"), false), Pause, false, ask(Some("resume"))),
-            (runtime(paused(), Some("dance"), false), Resume, false, ask(Some("dance"))),
-            (runtime(paused(), None, true), Resume, false, deleted),
-            (runtime(paused(), None, true), Resume, true, ask(None)),
-            (runtime(provider(Value::Null), None, false), Resume, false, none),
-            (runtime(provider(Value::Null), None, false), Pause, false, ask(None)),
-            (runtime(json!("unreadable"), None, false), Resume, false, ask(None)),
+            (runtime(paused(), Some("resume"), false), Pause, NAMED, ask(Some("resume"))),
+            (runtime(paused(), Some("dance"), false), Resume, NAMED, ask(Some("dance"))),
+            (runtime(paused(), None, true), Resume, NAMED, deleted),
+            (runtime(paused(), None, true), Resume, FORCE, ask(None)),
+            (runtime(provider(Value::Null), None, false), Resume, NAMED, none),
+            (runtime(provider(Value::Null), None, false), Pause, NAMED, ask(None)),
+            (runtime(json!("unreadable"), None, false), Resume, NAMED, ask(None)),
         ];
-        for (at, (runtime, verb, force, want)) in table.into_iter().enumerate() {
-            assert_eq!(decide(&runtime, verb, force), want, "row {at}");
+        for (at, (runtime, verb, how, want)) in table.into_iter().enumerate() {
+            assert_eq!(decide(&runtime, verb, how), want, "row {at}");
         }
+    }
+
+    /// Another extension's may become Rootstock's, which carries out what it finds.
+    #[test]
+    fn of_all_only_what_is_rootstocks_is_asked() {
+        let foreign = json!({"apiVersion": "other/v1", "kind": "Status"});
+        for (status, why) in [
+            (Value::Null, "no controller has said anything yet"),
+            (foreign, "of another extension, or of another version of Rootstock"),
+        ] {
+            for (asked, deleting) in [(None, false), (Some("abort"), false), (None, true)] {
+                let runtime = runtime(status.clone(), asked, deleting);
+                let decision = decide(&runtime, Command::Abort, ALL);
+                let Decision::Pointless(said) = decision else { panic!("{decision:?}") };
+                assert!(said.starts_with(why) && said.ends_with("or use --force"), "{said}");
+            }
+            let runtime = runtime(status, None, false);
+            for how in [NAMED, How { all: true, force: true }] {
+                assert_eq!(decide(&runtime, Command::Abort, how), Decision::Ask(None));
+            }
+        }
+        let ours = runtime(provider(Value::Null), None, false);
+        assert_eq!(decide(&ours, Command::Pause, ALL), Decision::Ask(None));
     }
 }

@@ -5,11 +5,13 @@ mod decide;
 mod tests;
 mod wait;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use kube::Client;
 use rootstock_core::rollout::record::Command;
 
-use self::decide::{Decision, decide};
+use self::decide::{Decision, How, decide};
 use crate::api::{self, Scope};
 use crate::args::RolloutArgs;
 use crate::error::Error;
@@ -56,9 +58,12 @@ pub(crate) async fn run(
         (0, _) => Ok(Outcome::Done),
         (1, 1) => Err(failed.remove(0)),
         (count, all) => {
-            let lines =
-                failed.iter().map(|error| Line::new(Tone::Bad, "failed: ").plain(&error.chain()));
-            screen.print(&lines.collect::<Vec<_>>())?;
+            let said = |error| Line::new(Tone::Bad, "failed: ").plain(&Error::chain(error));
+            let mut lines: Vec<_> = failed.iter().map(said).collect();
+            // What all of them need is said once.
+            let advice: BTreeSet<_> = failed.iter().filter_map(Error::advice).collect();
+            lines.extend(advice.into_iter().map(Line::advice));
+            screen.note(&lines);
             Err(Error::Some { failed: count, all })
         }
     }
@@ -98,7 +103,8 @@ async fn ask(
     let path = runtime.path();
     let mut say =
         |words: &str| screen.print(&[Line::new(Tone::Strong, &path).plain(": ").plain(words)]);
-    let before = match decide(runtime, verb, args.force) {
+    let how = How { all: args.all, force: args.force };
+    let before = match decide(runtime, verb, how) {
         Decision::Ask(before) => before,
         Decision::Asked => {
             say(&format!("{verb} is asked for already, and not taken up yet"))?;

@@ -149,12 +149,52 @@ async fn of_all_only_those_are_asked_where_it_changes_something() {
 async fn of_several_each_failure_is_said_and_the_others_are_asked() {
     let all = vec![runtime("a", "Canary", &["pause"]), runtime("b", "Paused", &["resume"])];
     let (client, calls) = api(all, 0);
-    let (said, ended) = scripted::run(&client, "rootstock rollout pause a b").await;
+    let (said, notes, ended) = scripted::run_noted(&client, "rootstock rollout pause a b").await;
     assert_eq!(ended.unwrap_err().chain(), "1 of 2 failed");
-    assert!(said.contains("/a: pause is asked for\nfailed: shoot--garden--one/b: "), "{said}");
+    // The output is for those who read what was done.
+    assert_eq!(said, "shoot--garden--one/a: pause is asked for\n");
+    assert!(notes.starts_with("failed: shoot--garden--one/b: pause would change"), "{notes}");
+    assert_eq!(notes.lines().count(), 1, "{notes}");
     assert_eq!(calls.writes().len(), 1);
     // A name that is not there is a slip: nothing is asked of anybody.
     let (_, ended) = scripted::run(&client, "rootstock rollout abort a nobody").await;
     assert!(matches!(ended, Err(Error::NotFound { .. })), "{ended:?}");
     assert_eq!(calls.writes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_several_failures_need_is_said_once() {
+    let all = vec![runtime("a", "Canary", &["pause"]), runtime("b", "Canary", &["pause"])];
+    let (client, _) = scripted::client(move |call| match call.method.as_str() {
+        "GET" => list(&all),
+        _ => refusal(403, "user cannot patch", "any"),
+    });
+    let (said, notes, ended) = scripted::run_noted(&client, "rootstock rollout pause --all").await;
+    assert!(matches!(ended, Err(Error::Some { failed: 2, all: 2 })), "{ended:?}");
+    assert_eq!(said, "");
+    let notes: Vec<_> = notes.lines().collect();
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    for (note, name) in notes.iter().zip(["a", "b"]) {
+        let failed = format!(
+            "failed: failed to annotate ContainerRuntime shoot--garden--one/{name} with \
+             rootstock.gardener.cloud/rollout=pause: user cannot patch"
+        );
+        assert_eq!(*note, failed);
+    }
+    assert!(notes[2].starts_with("what to do: you need get, list, watch and patch"), "{notes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_all_those_of_other_extensions_are_left_as_they_are() {
+    let operation = json!({"type": "Reconcile", "state": "Succeeded"});
+    let foreign = object("theirs", json!({"lastOperation": operation}));
+    let all = vec![runtime("ours", "Canary", &["abort"]), serde_json::to_value(foreign).unwrap()];
+    let (client, calls) = api(all, 0);
+    let (said, ended) = scripted::run(&client, "rootstock rollout abort --all -A").await;
+    assert_eq!(ended.unwrap(), Outcome::Done);
+    let left = "shoot--garden--one/theirs: left as it is: nothing of Rootstock's yet; perhaps it \
+        is another extension's; name it, or use --force\n";
+    assert_eq!(said, format!("shoot--garden--one/ours: abort is asked for\n{left}"));
+    let paths: Vec<_> = calls.writes().into_iter().map(|call| call.path).collect();
+    assert_eq!(paths, [format!("{ONE}/ours")]);
 }
