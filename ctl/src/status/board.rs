@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::api::DynamicObject;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::Event;
+use tokio::time::Instant;
 
+use crate::error::Error;
 use crate::runtime::Runtime;
 
 /// A watch that fails is begun again within 30 seconds, and a server that does
@@ -22,7 +23,7 @@ pub(super) struct Board {
     listing: BTreeMap<String, Runtime>,
     listed: bool,
     /// Why the watch failed last, and when.
-    trouble: Option<(Timestamp, String)>,
+    trouble: Option<(Instant, Error)>,
 }
 
 /// What became of one runtime.
@@ -38,17 +39,20 @@ impl Board {
     /// Takes in one event, and says what changed by it.
     pub(super) fn hear(
         &mut self,
-        event: Result<Event<DynamicObject>, watcher::Error>,
-        now: Timestamp,
+        event: Result<Event<DynamicObject>, Error>,
+        now: Instant,
     ) -> Vec<Change> {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                self.trouble = Some((now, error.to_string()));
+                self.trouble = Some((now, error));
                 return Vec::new();
             }
         };
-        self.trouble = None;
+        // A list that begins has heard nothing yet.
+        if !matches!(event, Event::Init) {
+            self.trouble = None;
+        }
         match event {
             Event::Init => self.listing.clear(),
             Event::InitApply(object) => {
@@ -85,10 +89,15 @@ impl Board {
     }
 
     /// Why it may be out of date.
-    pub(super) fn trouble(&self, now: Timestamp) -> Option<&str> {
+    pub(super) fn trouble(&self, now: Instant) -> Option<&Error> {
         let (at, why) = self.trouble.as_ref()?;
-        let since = now.as_second().saturating_sub(at.as_second());
-        (since < TROUBLED.as_secs().cast_signed()).then_some(why)
+        (now < *at + TROUBLED).then_some(why)
+    }
+
+    /// Until when it is if nothing happens.
+    pub(super) fn troubled_until(&self, now: Instant) -> Option<Instant> {
+        let (at, _) = self.trouble.as_ref()?;
+        Some(*at + TROUBLED).filter(|until| now < *until)
     }
 
     pub(super) fn runtimes(&self) -> Vec<Runtime> {
@@ -103,10 +112,6 @@ mod tests {
     use super::*;
     use crate::runtime::tests::object;
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
     fn names(board: &Board) -> Vec<String> {
         board.runtimes().into_iter().map(|runtime| runtime.name).collect()
     }
@@ -114,7 +119,8 @@ mod tests {
     #[test]
     fn a_list_that_is_not_complete_takes_nothing_away() {
         let mut board = Board::default();
-        let hear = |board: &mut Board, event| board.hear(Ok(event), at(0)).len();
+        let now = Instant::now();
+        let hear = |board: &mut Board, event| board.hear(Ok(event), now).len();
         let runtime = |name| object(name, json!({}));
         assert_eq!(hear(&mut board, Event::Init), 0);
         assert_eq!(hear(&mut board, Event::InitApply(runtime("a"))), 0);
@@ -133,15 +139,22 @@ mod tests {
 
     #[test]
     fn trouble_is_over_with_the_next_change_or_when_none_came_for_a_minute() {
+        let begun = Instant::now();
+        let at = |second| begun + Duration::from_secs(second);
         let mut board = Board::default();
         let fail = |board: &mut Board, second| {
-            board.hear(Err(watcher::Error::NoResourceVersion), at(second));
+            let error = Error::Pointless("it fails".to_owned());
+            board.hear(Err(error), at(second));
         };
         fail(&mut board, 100);
         assert!(board.trouble(at(100)).is_some() && board.trouble(at(159)).is_some());
-        assert_eq!(board.trouble(at(160)), None);
+        assert_eq!(board.troubled_until(at(159)), Some(at(160)));
+        assert!(board.trouble(at(160)).is_none() && board.troubled_until(at(160)).is_none());
         fail(&mut board, 200);
-        board.hear(Ok(Event::Apply(object("a", json!({})))), at(201));
-        assert_eq!(board.trouble(at(202)), None);
+        // It lists again, and has not heard an answer.
+        board.hear(Ok(Event::Init), at(201));
+        assert!(board.trouble(at(201)).is_some());
+        board.hear(Ok(Event::Apply(object("a", json!({})))), at(202));
+        assert!(board.trouble(at(202)).is_none());
     }
 }
