@@ -11,7 +11,7 @@
 //!
 //! * [`args`](Args): the flags
 //! * `runtime`: one ContainerRuntime, read from whatever version wrote it
-//! * `text`, `table`: lines that a terminal may see, cut to its width. All text
+//! * `text`, `table`: lines that a terminal may see, as wide as it is. All text
 //!   goes through them, so nothing from a cluster can move a cursor.
 //! * `screen`: where lines go, and notes beside them
 //! * `status`, `rollout`: the commands; what they show and decide is pure

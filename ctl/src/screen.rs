@@ -8,7 +8,7 @@ use crate::text::{Line, clean_json};
 /// How lines are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
-    /// Whether it is a terminal, which can be redrawn. Lines are cut to it.
+    /// Whether it is a terminal, which can be redrawn. Lines are as wide as it is.
     pub terminal: bool,
     /// Whether there are colours.
     pub colors: bool,

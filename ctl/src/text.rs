@@ -1,4 +1,5 @@
-//! Lines that a terminal may see: clean, cut to its width, coloured by meaning.
+//! Lines that a terminal may see: clean, wrapped or cut to its width, coloured by
+//! meaning.
 
 use unicode_width::UnicodeWidthChar as _;
 

@@ -18,7 +18,7 @@ use crate::args::Output;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::screen::Screen;
-use crate::text::{Line, Tone};
+use crate::text::{Line, Tone, hanging};
 
 /// A picture is drawn again so often, for its times; changes show then.
 const REDRAW: Duration = Duration::from_millis(500);
@@ -107,21 +107,31 @@ fn failure(scope: &Scope, error: watcher::Error) -> Error {
 }
 
 /// The lines, and the one below them.
-fn picture(
+pub(super) fn picture(
     view: &View<'_>,
     board: &Board,
     now: Timestamp,
     width: Option<usize>,
 ) -> (Vec<Line>, Line) {
     let at = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let last = match board.trouble(Instant::now()) {
-        Some(error) => Line::new(Tone::Bad, &format!("{at}, not up to date: {}", error.chain())),
-        None => Line::new(Tone::Faint, &format!("{at}, Ctrl-C ends it")),
+    let (mut lines, last) = match board.trouble(Instant::now()) {
+        Some(error) => {
+            // It comes first: what is below the window is not seen.
+            let why = Line::new(Tone::Bad, "not up to date: ");
+            let mut lines = hanging(why, "  ", &error.chain(), width);
+            if let Some(advice) = error.advice() {
+                lines.extend(hanging(Line::plainly("what to do: "), "  ", advice, width));
+            }
+            lines.push(Line::default());
+            (lines, Line::new(Tone::Bad, &format!("{at}, not up to date")))
+        }
+        None => (Vec::new(), Line::new(Tone::Faint, &format!("{at}, Ctrl-C ends it"))),
     };
     if !board.is_listed() {
-        return (vec![Line::new(Tone::Faint, "asking the API …")], last);
+        lines.push(Line::new(Tone::Faint, "asking the API …"));
+        return (lines, last);
     }
-    let mut lines = view.lines(&board.runtimes(), now, width);
+    lines.extend(view.lines(&board.runtimes(), now, width));
     lines.push(Line::default());
     (lines, last)
 }

@@ -1,10 +1,17 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use super::super::View;
+use super::super::board::Board;
+use super::super::watch::picture;
 use super::{busy, halted, lines, resource};
 use crate::Error;
+use crate::api::Scope;
+use crate::args::Connection;
 use crate::scripted::{self, SILENCE, list, now, refusal};
 
 #[tokio::test(start_paused = true)]
@@ -160,4 +167,36 @@ async fn watched(client: &kube::Client, line: &str) -> (String, String) {
     };
     let (out, notes) = watch.await;
     (String::from_utf8(out).unwrap(), String::from_utf8(notes).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_begins_with_why_it_is_not_up_to_date() {
+    let scope = Scope::All;
+    let view = View { name: None, scope: &scope, connection: &Connection::default() };
+    let mut board = Board::default();
+    board.hear(Ok(Event::InitDone), Instant::now());
+    let (doing, message) = ("watch ContainerRuntimes".to_owned(), "user cannot watch".to_owned());
+    board.hear(Err(Error::Forbidden { doing, message }), Instant::now());
+    let shown = || -> Vec<String> {
+        let (lines, last) = picture(&view, &board, now(), Some(50));
+        lines.into_iter().chain([last]).map(|line| line.paint(false)).collect()
+    };
+    assert_eq!(
+        shown(),
+        [
+            "not up to date: failed to watch ContainerRuntimes:",
+            "  user cannot watch",
+            "what to do: you need get, list, watch and patch of",
+            "  containerruntimes.extensions.gardener.cloud",
+            "",
+            "no ContainerRuntimes in any namespace",
+            "",
+            "2026-01-01T01:00:00Z, not up to date",
+        ]
+    );
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(
+        shown(),
+        ["no ContainerRuntimes in any namespace", "", "2026-01-01T01:00:00Z, Ctrl-C ends it"]
+    );
 }
