@@ -158,7 +158,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (counted, in_use) = (Arc::clone(&index), bandwidth.clone());
     let status = async move || Json(Status { page: index.page(), bandwidth: bandwidth.view() });
     let metrics = async move || {
-        let page = metrics::page(&counted.gauges(), in_use.view());
+        // Who stands by has heard of no agent.
+        let view = in_use.view();
+        let gauges = view.is_some().then(|| counted.gauges()).unwrap_or_default();
+        let page = metrics::page(&gauges, view);
         ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)
     };
     let pages = Router::new().route("/status", get(status)).route("/metrics", get(metrics));

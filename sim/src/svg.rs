@@ -71,7 +71,7 @@ fn picture(svg: &mut String, points: &[Point], of: &Outcome) -> fmt::Result {
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12" fill="#222">
 <rect width="{width}" height="{height}" fill="white"/>
 <text x="80" y="28" font-size="16" font-weight="bold">{}: {} nodes, seed {}</text>
-<text x="80" y="46" fill="#555">{}</text>"##,
+<text x="780" y="28" text-anchor="end" fill="#555">{}</text>"##,
         of.name,
         of.nodes,
         of.seed,

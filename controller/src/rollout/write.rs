@@ -105,8 +105,8 @@ impl Rollouts {
         for (name, object) in objects {
             let Some(asked) = command(object) else { continue };
             let acted = progress.get(name).and_then(|progress| progress.acted);
-            let (word, note) = match asked {
-                Ok(command) if acted == Some(command) => {
+            let (word, note) = match &asked {
+                Ok(command) if acted == Some(*command) => {
                     (Word::RolloutCommand, format!("{command} is carried out"))
                 }
                 Ok(_) => continue,
@@ -114,6 +114,10 @@ impl Rollouts {
             };
             let newest = recorded.of_shoot(shoot);
             let Some(newest) = newest.get(name) else { continue };
+            // Somebody asks for something else by now: that is looked at next.
+            if command(newest).as_ref() != Some(&asked) {
+                continue;
+            }
             let patch = over_read(newest, json!({"metadata": {"annotations": {ROLLOUT: null}}}));
             let key = RuntimeKey { shoot: shoot.clone(), name: name.clone() };
             let api = key.api(&self.client);

@@ -75,6 +75,7 @@ impl Controller {
             let (Some(stream), Some(runtime)) = (known.stream, step.runtimes.first()) else {
                 continue;
             };
+            known.first = step.first;
             let desired =
                 Desired { give: runtime.give, prefetch: runtime.prefetch, permit: step.permit };
             // A step speaks of a node that was there: one that has come since

@@ -93,6 +93,8 @@ struct Known {
     stream: Option<u64>,
     word: Option<Word>,
     sent: Option<Desired>,
+    /// Whether its turn waits for its bytes.
+    first: bool,
 }
 
 /// What the API says of a node.
@@ -192,7 +194,9 @@ impl Controller {
             Some(known) => (known.joining, known.ready) = (joining, ready),
             empty => {
                 let (link, stream, word, sent) = (Link::Awaited, None, None, None);
-                *empty = Some(Known { who, shoot, joining, ready, link, stream, word, sent });
+                let first = false;
+                *empty =
+                    Some(Known { who, shoot, joining, ready, link, stream, word, sent, first });
                 self.shoots[shoot].nodes.push(number);
             }
         }
@@ -250,6 +254,7 @@ impl Controller {
                 let slot = known.sent.and_then(|sent| sent.permit);
                 let class = match slot {
                     Some(Permit::Slot { .. }) => Class::Canary,
+                    Some(Permit::Joining) | None if known.first => Class::Canary,
                     Some(Permit::Joining) | None => Class::Regular,
                 };
                 let puller = known.who.puller.clone();

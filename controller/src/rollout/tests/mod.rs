@@ -147,9 +147,8 @@ impl Controller {
     /// One whose writes are answered like this, or else carried out.
     fn start_with(world: &World, bundle: &[u8], answer: Answer) -> Self {
         let controller = Self::start_alone(world, bundle, answer);
-        for name in world.nodes.lock().unwrap().clone().keys() {
-            controller.connect(name);
-        }
+        let all = world.nodes.lock().unwrap().clone();
+        all.keys().for_each(|name| controller.connect(name));
         controller
     }
 
