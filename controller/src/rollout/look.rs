@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rootstock_core::name::{NodeName, ShootName};
-use rootstock_core::rollout::record::{Command, UnknownCommand};
+use rootstock_core::name::{NodeName, RuntimeType, ShootName};
+use rootstock_core::rollout::record::{Command, Digests, UnknownCommand};
 use rootstock_core::rollout::strategy::{Strategy, StrategySpec};
 use rootstock_core::rollout::view::{Seed, Track, View};
 use rootstock_core::rollout::{Permit, Step, step};
@@ -36,7 +36,11 @@ impl Rollouts {
         let objects = recorded.of_shoot(shoot);
         let states = states(shoot, &objects);
         let now = Timestamp::now();
-        self.index.need(shoot, needed(&survey, &states));
+        let of_seed = |runtime: &RuntimeType| match &self.rings {
+            Some(rings) => rings.seed(runtime, shoot).promoted,
+            None => Digests::new(),
+        };
+        self.index.need(shoot, needed(&survey, &states, of_seed));
         let step = self.step(shoot, &survey, &objects, &states, now);
         if !self.write(shoot, &objects, &step.states, recorded).await {
             return Outcome::Again;
@@ -142,15 +146,28 @@ fn waited_for(survey: &Survey, step: &Step) -> BTreeSet<NodeName> {
     turns.map(|(node, _)| node.name.clone()).collect()
 }
 
-/// The bundles that may be sent: what is promoted, tried, or has a slot.
-fn needed(survey: &Survey, states: &BTreeMap<String, State>) -> BTreeSet<Needed> {
+/// The bundles that may be sent: what is promoted here, or where nothing is in
+/// the seed; what is tried; and what has a slot, be it of a candidate before.
+pub(super) fn needed(
+    survey: &Survey,
+    states: &BTreeMap<String, State>,
+    of_seed: impl Fn(&RuntimeType) -> Digests,
+) -> BTreeSet<Needed> {
     let mut needed = BTreeSet::new();
     for (name, state) in states {
         let Some(track) = survey.tracks.get(name) else { continue };
-        let tried = state.candidate.iter().flat_map(|candidate| &candidate.digests);
-        for (architecture, digest) in state.promoted.iter().chain(tried) {
-            needed.insert((track.runtime.clone(), *architecture, *digest));
+        let mut base = of_seed(&track.runtime);
+        base.extend(&state.promoted);
+        let tried = state.candidate.iter().flat_map(|candidate| candidate.digests.clone());
+        let mut digests: BTreeSet<_> = base.into_iter().chain(tried).collect();
+        for slot in &state.slots {
+            if digests.iter().all(|(_, digest)| *digest != slot.digest) {
+                let node = survey.nodes.iter().find(|node| node.uid == slot.node);
+                let architecture = node.and_then(|node| node.in_view().architecture);
+                digests.extend(architecture.map(|of| (of, slot.digest)));
+            }
         }
+        needed.extend(digests.into_iter().map(|(of, digest)| (track.runtime.clone(), of, digest)));
     }
     needed
 }

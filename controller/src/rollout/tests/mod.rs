@@ -28,6 +28,7 @@ use crate::scripted::{self, Call, Calls, merge, refusal};
 mod commands;
 mod kills;
 mod late;
+mod needed;
 mod others;
 mod sandboxes;
 mod waves;
