@@ -137,8 +137,10 @@ impl Leading {
         let catalog = self.catalog.clone();
         let follow = bandwidth::Follow { bandwidth: Arc::clone(&bandwidth), catalog };
         tasks.spawn("bandwidth", follow.run(end.clone()));
-        let rings = (args.cluster == ClusterKind::Seed)
-            .then(|| Rings::new(client.clone(), &args.namespace, self.catalog.clone()));
+        let rings = (args.cluster == ClusterKind::Seed).then(|| {
+            let (scope, store) = (self.scope.clone(), Arc::clone(&self.store));
+            Rings::new(client.clone(), &args.namespace, scope, store)
+        });
         if let Some(rings) = rings.clone() {
             tasks.spawn("rings", rings.keep(end.clone()));
         }

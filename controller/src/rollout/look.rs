@@ -46,7 +46,8 @@ impl Rollouts {
             return Outcome::Again;
         }
         if let Some(rings) = &self.rings {
-            rings.see(shoot, &survey, &step.progress);
+            let sleeps = self.clusters.get(shoot).is_some_and(|cluster| cluster.is_hibernated());
+            rings.see(shoot, sleeps, &survey, &step.progress);
         }
         let done = self.obey(shoot, &objects, &step.progress, recorded).await;
         let next = step.next.map(|next| {

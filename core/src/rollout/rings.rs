@@ -10,8 +10,16 @@
 //! ```
 //!
 //! What one shoot says stops that shoot alone, so that no owner halts others.
-//! Where nothing is promoted for a type every shoot may try its first bundle:
-//! there is nothing safer that it could have.
+//!
+//! A ring has every shoot of the type, also those that sleep and those that a
+//! new leader has not looked at yet: who is not seen is not gone. Nothing opens
+//! before each was looked at, or the caller has given it up.
+//!
+//! Where nothing is promoted for a type either, nothing is known that is safer
+//! than what is being tried. Shoots go by their ring nevertheless, for their
+//! nodes work; only where nothing runs yet it is taken before ([`Standing::First`]).
+
+mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +33,8 @@ use super::view::{Seed, Standing};
 use crate::digest::Digest;
 use crate::name::{RuntimeType, ShootName};
 use crate::status::Reason;
+
+pub use record::{Opening, RingsRecord, Stopped, TypeRecord};
 
 /// The most stopped bundles of one type that are remembered.
 const MAX_STOPPED: usize = 16;
@@ -47,7 +57,8 @@ pub struct RingsConfig {
     pub shoots: usize,
     /// How long it has to work after that, in seconds.
     pub soak_seconds: u64,
-    /// After how long a ring in which nobody starts sandboxes is over, in seconds.
+    /// After how long a ring in which nobody starts sandboxes is over, in
+    /// seconds; so is one whose shoots all sleep for so long.
     pub patience_seconds: u64,
     /// The types whose bundle may be tried again though it was stopped, and is
     /// not stopped as long as they are named here.
@@ -87,71 +98,27 @@ impl RingsConfig {
     }
 }
 
-/// What is recorded of a seed's rings, by type. It is small, and lost without
-/// harm: bundles begin with the first ring again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RingsRecord {
-    /// By type.
-    pub types: BTreeMap<RuntimeType, TypeRecord>,
-}
-
-/// What is recorded of one type.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TypeRecord {
-    /// The bundle that went through every ring.
-    #[serde(default, skip_serializing_if = "Digests::is_empty")]
-    pub promoted: Digests,
-    /// The bundle that goes through them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub opening: Option<Opening>,
-    /// Those that were stopped, the latest last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stopped: Vec<Stopped>,
-}
-
-/// A bundle on its way through the rings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Opening {
-    /// The bundle.
-    pub digests: Digests,
-    /// The last ring that is open, from 0.
-    pub ring: usize,
-    /// Since when.
-    pub since: Timestamp,
-    /// Since when it was used enough, if it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub used: Option<Timestamp>,
-    /// Who failed with it, by the class of failure: at most as many as stop it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub failed: BTreeMap<Reason, BTreeSet<ShootName>>,
-}
-
-/// A bundle that was stopped for the seed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Stopped {
-    /// The bundle.
-    pub digests: Digests,
-    /// When.
-    pub at: Timestamp,
-    /// The class of failure.
-    pub reason: Reason,
-    /// Who failed.
-    pub shoots: BTreeSet<ShootName>,
-}
-
 /// What is known of a seed now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// What each type stands for; one that is not known now is absent, and nothing of it changes.
     pub targets: BTreeMap<RuntimeType, Digests>,
-    /// What each shoot that has the type makes of the target.
-    pub shoots: BTreeMap<(RuntimeType, ShootName), InShoot>,
+    /// Every shoot that has the type, and what it makes of the target.
+    pub shoots: BTreeMap<(RuntimeType, ShootName), Presence>,
     /// The types whose stop somebody cleared.
     pub cleared: BTreeSet<RuntimeType>,
+}
+
+/// Whether a shoot can say what it makes of a type's target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Nobody has looked at it in this term, and it may have anything to say.
+    /// The caller bounds this time, and says [`Presence::Away`] after it.
+    Awaited,
+    /// It sleeps, or can't be reached. It stays in its ring, and says nothing.
+    Away,
+    /// It says this.
+    Here(InShoot),
 }
 
 /// What one shoot makes of a type's target.
@@ -179,6 +146,8 @@ pub struct Rings {
 pub fn rings(config: &RingsConfig, record: &RingsRecord, seen: &Observed, now: Timestamp) -> Rings {
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let mut rings = Rings { record: record.clone(), next: None };
+    // Of whatever type: what opens together costs a node one restart.
+    let awaited = seen.shoots.values().any(|presence| *presence == Presence::Awaited);
     for (runtime, target) in seen.targets.iter().filter(|(_, target)| !target.is_empty()) {
         let of = rings.record.types.entry(runtime.clone()).or_default();
         let all = seen.shoots.iter().filter(|((of, _), _)| of == runtime);
@@ -186,7 +155,7 @@ pub fn rings(config: &RingsConfig, record: &RingsRecord, seen: &Observed, now: T
         if seen.cleared.contains(runtime) {
             of.stopped.retain(|stopped| stopped.digests != *target);
         }
-        let next = of.look(config, target, &shoots, now);
+        let next = of.look(config, target, &shoots, awaited, now);
         rings.next = earlier(rings.next, next);
     }
     rings
@@ -197,7 +166,8 @@ impl TypeRecord {
         &mut self,
         config: &RingsConfig,
         target: &Digests,
-        shoots: &[(&ShootName, &InShoot)],
+        shoots: &[(&ShootName, &Presence)],
+        awaited: bool,
         now: Timestamp,
     ) -> Option<Timestamp> {
         let stopped = self.stopped.iter().any(|stopped| stopped.digests == *target);
@@ -207,17 +177,11 @@ impl TypeRecord {
             // stopped, for there is nothing that would stand for it.
             return None;
         }
-        let mut opening = match self.opening.take() {
-            Some(opening) if opening.digests == *target => opening,
-            Some(_) | None => Opening {
-                digests: target.clone(),
-                ring: 0,
-                since: now,
-                used: None,
-                failed: BTreeMap::new(),
-            },
-        };
-        for (shoot, says) in shoots {
+        let begun = self.opening.take().filter(|opening| opening.digests == *target);
+        let is_new = begun.is_none();
+        let mut opening = begun.unwrap_or_else(|| Opening::new(target.clone(), now));
+        for (shoot, presence) in shoots {
+            let Presence::Here(says) = presence else { continue };
             for reason in &says.halted {
                 let failed = opening.failed.entry(*reason).or_default();
                 if failed.len() < SHOOTS_THAT_STOP || config.canaries.contains(shoot) {
@@ -237,12 +201,16 @@ impl TypeRecord {
             self.stopped.drain(..most);
             return None;
         }
+        if awaited {
+            // It may have broken those that nobody has looked at yet.
+            self.opening = Some(opening).filter(|_| !is_new);
+            return None;
+        }
         loop {
             let due = opening.next_ring(config, shoots, now);
             match due {
                 Due::Now if opening.ring + 1 < config.rings() => {
-                    opening.ring += 1;
-                    (opening.since, opening.used) = (now, None);
+                    opening.next(now);
                 }
                 Due::Now => {
                     self.promoted = opening.digests;
@@ -267,18 +235,21 @@ impl TypeRecord {
         };
         say(&self.promoted, Standing::Open);
         if let Some(opening) = &self.opening {
-            let first = self.promoted.is_empty();
-            let open = first || config.ring(shoot, &opening.digests) <= opening.ring;
+            let standing = match config.ring(shoot, &opening.digests) <= opening.ring {
+                true => Standing::Open,
+                false if self.promoted.is_empty() => Standing::First,
+                false => Standing::NotYet,
+            };
             // What both have in common is known to work.
             let new = opening.digests.iter().filter(|(of, d)| self.promoted.get(of) != Some(d));
             let new = new.map(|(of, digest)| (*of, *digest)).collect();
-            say(&new, if open { Standing::Open } else { Standing::NotYet });
+            say(&new, standing);
         }
         for stopped in &self.stopped {
             let bad = stopped.digests.iter().filter(|(of, d)| self.promoted.get(of) != Some(d));
             say(&bad.map(|(of, digest)| (*of, *digest)).collect(), Standing::Stopped);
         }
-        Seed { digests, promoted: self.promoted.clone() }
+        Seed { digests, promoted: self.promoted.clone(), unread: false }
     }
 }
 
@@ -292,12 +263,9 @@ impl Opening {
     fn next_ring(
         &mut self,
         config: &RingsConfig,
-        shoots: &[(&ShootName, &InShoot)],
+        shoots: &[(&ShootName, &Presence)],
         now: Timestamp,
     ) -> Due {
-        let after = |at: Timestamp, seconds| {
-            at.checked_add(Duration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
-        };
         let within =
             shoots.iter().filter(|(shoot, _)| config.ring(shoot, &self.digests) <= self.ring);
         let open: Vec<_> = within.collect();
@@ -306,21 +274,47 @@ impl Opening {
             // Nobody is in it; but a seed without a shoot has proved nothing.
             return if last { Due::At(None) } else { Due::Now };
         }
-        let used = open.iter().filter(|(_, says)| says.started > 0 && says.halted.is_empty());
-        let started = used.clone().map(|(_, says)| says.started).sum::<u64>();
+        let patience = Duration::from_secs(config.patience_seconds);
+        let here = open.iter().filter_map(|(_, presence)| match presence {
+            Presence::Here(says) => Some(says),
+            Presence::Away | Presence::Awaited => None,
+        });
+        let here: Vec<_> = here.collect();
+        if here.is_empty() {
+            // Whoever fell asleep with it can't say any more that it works. A
+            // ring that never wakes is no more than one without a shoot.
+            let over = after(*self.absent.get_or_insert(now), patience);
+            return match () {
+                () if last || !self.failed.is_empty() => Due::At(None),
+                () if over <= now => Due::Now,
+                () => Due::At(Some(over)),
+            };
+        }
+        self.absent = None;
+        let used = here.iter().filter(|says| says.started > 0 && says.halted.is_empty());
+        let started = used.clone().map(|says| says.started).sum::<u64>();
         let enough =
             started >= config.sandboxes && used.count() >= config.shoots.clamp(1, open.len());
         if enough && self.used.is_none() {
             self.used = Some(now);
         }
-        let ready = open.iter().any(|(_, says)| says.ready > 0);
-        let patience = after(self.since, config.patience_seconds);
+        let ready = here.iter().any(|says| says.ready > 0);
+        if ready {
+            // What could not be tried before was not found good before.
+            self.ready.get_or_insert(now);
+        }
         let over = match self.used {
-            Some(used) => after(used, config.soak_seconds),
+            Some(used) => after(used, Duration::from_secs(config.soak_seconds)),
             // One shoot's failure keeps a ring that nobody uses closed.
-            None if ready && self.failed.is_empty() => patience,
-            None => return Due::At(None),
+            None => match self.ready.filter(|_| ready && self.failed.is_empty()) {
+                Some(ready) => after(ready, patience),
+                None => return Due::At(None),
+            },
         };
         if over <= now { Due::Now } else { Due::At(Some(over)) }
     }
+}
+
+fn after(at: Timestamp, time: Duration) -> Timestamp {
+    at.checked_add(time).unwrap_or(Timestamp::MAX)
 }

@@ -129,6 +129,8 @@ pub(super) struct Run<'v, 'a> {
     marks: HashMap<usize, Mark, Quick>,
     pub(super) tally: Tally,
     pub(super) gate: Gate,
+    /// Whether a first bundle breaks nothing here.
+    fresh: bool,
     /// Whether a node waits for the window, because as many others are
     /// unavailable as may be, or for bytes until then.
     pub(super) waits_for_window: bool,
@@ -167,6 +169,7 @@ impl<'v, 'a> Work<'v, 'a> {
                 tally: Tally::default(),
                 gate: Gate::Unread,
                 frozen: view.frozen,
+                fresh: false,
                 waits_for_window: false,
                 waits_for_nodes: false,
                 waits_for_bytes: None,
@@ -236,6 +239,11 @@ impl<'v, 'a> Work<'v, 'a> {
             let mut progress = progress::of(&self, at);
             if progress.candidate.is_empty() {
                 progress.left = self.catching_up(at, &step.nodes);
+            }
+            let unread = self.runs[at].track.seed.is_some_and(|seed| seed.unread);
+            if unread && progress.phase == progress::Phase::WaitingForRing {
+                // It waits for nobody: what the seed recorded is not known.
+                progress.phase = progress::Phase::Unread;
             }
             step.next = earlier(step.next, progress.next);
             step.progress.insert(self.runs[at].name.to_owned(), progress);

@@ -52,6 +52,8 @@ pub struct Seed {
     pub digests: BTreeMap<Digest, Standing>,
     /// The bundle that has been through every ring.
     pub promoted: Digests,
+    /// Whether nothing is said because what is recorded could not be read.
+    pub unread: bool,
 }
 
 /// Whether a shoot may try a digest.
@@ -59,6 +61,10 @@ pub struct Seed {
 pub enum Standing {
     /// It may.
     Open,
+    /// Other shoots try it first. Nothing is known to work in any shoot, so where
+    /// nothing is promoted and nothing runs yet it may be taken before: there is
+    /// nothing safer, and nothing that it could break.
+    First,
     /// Other shoots try it first.
     NotYet,
     /// It broke other shoots.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rootstock_core::rollout::rings::{InShoot, Observed, RingsRecord, rings};
+use rootstock_core::rollout::rings::{InShoot, Observed, Presence, RingsRecord, rings};
 use rootstock_core::status::Phase;
 
 use super::{Controller, Effect, Settings, TRACK, Turn};
@@ -67,7 +67,7 @@ impl Controller {
             let halted = candidate.filter(|c| c.has(target) && c.halted.is_some());
             let failures = halted.map_or(&[][..], |candidate| &candidate.failures);
             says.halted = failures.iter().map(|failure| failure.reason).collect();
-            seen.shoots.insert((of.runtime.clone(), name.clone()), says);
+            seen.shoots.insert((of.runtime.clone(), name.clone()), Presence::Here(says));
         }
         seen
     }

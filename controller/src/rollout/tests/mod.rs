@@ -30,6 +30,7 @@ mod kills;
 mod late;
 mod needed;
 mod others;
+mod rings;
 mod sandboxes;
 mod waves;
 

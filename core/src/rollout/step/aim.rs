@@ -2,7 +2,7 @@
 
 use super::{Run, Work};
 use crate::rollout::record::{Candidate, Command, Course, Digests, Halt, Stage, Why};
-use crate::rollout::view::Standing;
+use crate::rollout::view::{Link, Node, OnNode, Standing};
 
 /// Whether a candidate may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,7 @@ impl Work<'_, '_> {
 
     /// Makes what the catalog names the candidate, if it is not promoted yet.
     pub(super) fn aim(&mut self, run: usize) {
+        self.runs[run].fresh = self.is_fresh(run);
         let (now, frozen, run) = (self.now, self.view.frozen, &mut self.runs[run]);
         let Some(target) = run.target() else { return };
         let canary = run.track.strategy.canary(run.all);
@@ -97,12 +98,12 @@ impl Work<'_, '_> {
         let aim = match standing {
             Standing::Open => target,
             // A shoot that has nothing yet gets what the seed knows to work.
-            Standing::NotYet | Standing::Stopped
+            Standing::First | Standing::NotYet | Standing::Stopped
                 if state.promoted.is_empty() && !seeds.is_empty() =>
             {
                 seeds
             }
-            Standing::NotYet | Standing::Stopped => return,
+            Standing::First | Standing::NotYet | Standing::Stopped => return,
         };
         let same = |c: &&mut Candidate| c.digests == aim && c.course == Course::Forwards;
         if let Some(candidate) = state.candidate.as_mut().filter(same) {
@@ -118,6 +119,19 @@ impl Work<'_, '_> {
             Some(old) => next.replacing(old),
             None => next,
         });
+    }
+
+    /// Whether nothing runs yet where the type's first bundle comes to: every
+    /// node that could get a slot for it, or may in a moment, works with it already.
+    fn is_fresh(&self, run: usize) -> bool {
+        let of = &self.runs[run];
+        let (Some(state), Some(target)) = (&of.state, of.target()) else { return false };
+        let asks = |(node, on): (&Node<'_>, &OnNode<'_>)| {
+            let digest = node.architecture.and_then(|of| target.get(&of));
+            let runs = !node.joining && !node.leaving && !matches!(node.link, Link::Away { .. });
+            runs && digest.is_some_and(|digest| !on.has(*digest))
+        };
+        state.promoted.is_empty() && !self.members(run).any(asks)
     }
 }
 
@@ -144,7 +158,11 @@ impl Run<'_, '_> {
             None if seed.promoted.values().any(|promoted| promoted == digest) => Standing::Open,
             None => Standing::NotYet,
         };
-        digests.values().map(of).max().unwrap_or(Standing::NotYet)
+        match digests.values().map(of).max() {
+            Some(Standing::First) if self.fresh => Standing::Open,
+            Some(Standing::First) | None => Standing::NotYet,
+            Some(standing) => standing,
+        }
     }
 
     /// The bundle that the seed promoted, if it may be used.
@@ -181,7 +199,7 @@ impl Run<'_, '_> {
             Standing::Stopped => Gate::Stopped,
             _ if state.paused => Gate::Paused,
             Standing::Open if current => Gate::Open,
-            Standing::Open | Standing::NotYet => Gate::NotYet,
+            Standing::Open | Standing::First | Standing::NotYet => Gate::NotYet,
         }
     }
 }

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use super::world::{AMD, digest, kind};
 use crate::name::ShootName;
 use crate::rollout::record::Digests;
-use crate::rollout::rings::{InShoot, Observed, RingsConfig, RingsRecord, TypeRecord, rings};
+use crate::rollout::rings::{
+    InShoot, Observed, Presence, RingsConfig, RingsRecord, TypeRecord, rings,
+};
 use crate::rollout::view::Standing;
 use crate::status::Reason;
 
@@ -16,6 +18,10 @@ fn shoot(number: usize) -> ShootName {
 
 fn bundle(name: &str) -> Digests {
     [(AMD, digest(name))].into()
+}
+
+fn here() -> Presence {
+    Presence::Here(InShoot::default())
 }
 
 struct Seed {
@@ -36,7 +42,7 @@ impl Seed {
         let mut seen = Observed::default();
         seen.targets.insert(kind("gvisor"), bundle("new"));
         for number in 0..100 {
-            seen.shoots.insert((kind("gvisor"), shoot(number)), InShoot::default());
+            seen.shoots.insert((kind("gvisor"), shoot(number)), here());
         }
         Self { config, record, seen, now: "2026-07-01T10:00:00Z".parse().unwrap() }
     }
@@ -45,8 +51,23 @@ impl Seed {
         &self.record.types[&kind("gvisor")]
     }
 
+    fn is(&mut self, number: usize, presence: Presence) {
+        self.seen.shoots.insert((kind("gvisor"), shoot(number)), presence);
+    }
+
+    /// What a shoot says; one that was not there comes.
     fn says(&mut self, number: usize) -> &mut InShoot {
-        self.seen.shoots.get_mut(&(kind("gvisor"), shoot(number))).unwrap()
+        let presence = self.seen.shoots.get_mut(&(kind("gvisor"), shoot(number))).unwrap();
+        if !matches!(presence, Presence::Here(_)) {
+            *presence = here();
+        }
+        let Presence::Here(says) = presence else { unreachable!() };
+        says
+    }
+
+    /// A controller begins, and has looked at no shoot.
+    fn new_term(&mut self) {
+        self.seen.shoots.values_mut().for_each(|presence| *presence = Presence::Awaited);
     }
 
     fn look(&mut self, minutes: i64) -> Option<Timestamp> {
@@ -173,6 +194,8 @@ fn a_ring_without_pods_is_over_after_a_while() {
     let mut seed = Seed::new();
     seed.look(0);
     seed.says(0).ready = 3;
+    seed.look(10_000);
+    assert_eq!(seed.open(), [0, 1], "it could be tried only now");
     let patience = seed.now.checked_add(SignedDuration::from_hours(72)).unwrap();
     assert_eq!(seed.look(1), Some(patience));
     seed.look(72 * 60 - 1);
@@ -186,11 +209,129 @@ fn a_ring_without_pods_is_over_after_a_while() {
 }
 
 #[test]
-fn the_first_bundle_of_a_type_is_open_to_all() {
+fn what_sleeps_or_was_not_looked_at_stays_in_its_ring() {
+    for absent in [Presence::Awaited, Presence::Away] {
+        let mut seed = Seed::new();
+        seed.look(0);
+        seed.is(0, absent.clone());
+        seed.is(1, absent.clone());
+        // The next ring would open a second later, and all of them with a
+        // tenth that is absent too.
+        for _ in 0..100 {
+            seed.look(1);
+        }
+        assert_eq!(seed.open(), [0, 1], "{absent:?}");
+        // One of two does not prove what two are to prove.
+        seed.says(0).started = 50;
+        seed.look(1);
+        seed.look(120);
+        assert_eq!(seed.open(), [0, 1], "{absent:?}");
+    }
+}
+
+#[test]
+fn nothing_opens_before_every_shoot_was_looked_at() {
     let mut seed = Seed::new();
+    seed.new_term();
+    seed.look(0);
+    assert_eq!(seed.of().opening, None, "others may have broken with it before");
+    (0..100).for_each(|number| seed.is(number, here()));
+    seed.look(0);
+    seed.use_it();
+    seed.look(0);
+    // The leader goes, and the soak ends before the next one has looked around.
+    seed.new_term();
+    (0..99).for_each(|number| seed.is(number, here()));
+    seed.use_it();
+    seed.look(60);
+    assert_eq!(seed.open(), [0, 1]);
+    seed.is(99, here());
+    seed.look(1);
+    assert!(seed.open().len() > 2);
+}
+
+#[test]
+fn types_that_come_together_open_together() {
+    let mut seed = Seed::new();
+    seed.seen.targets.insert(kind("kata"), bundle("kata"));
+    seed.seen.shoots.insert((kind("kata"), shoot(0)), here());
+    seed.is(1, Presence::Awaited);
+    seed.look(0);
+    assert_eq!(seed.record.types[&kind("kata")].opening, None);
+    seed.is(1, here());
+    seed.look(0);
+    assert!(seed.record.types.values().all(|of| of.opening.is_some()));
+}
+
+#[test]
+fn what_broke_shoots_is_stopped_whoever_was_not_looked_at() {
+    let mut seed = Seed::new();
+    // What was recorded is lost.
+    seed.record = RingsRecord::default();
+    seed.new_term();
+    seed.says(7).halted.insert(Reason::ProofFailed);
+    seed.look(0);
+    seed.says(8).halted.insert(Reason::ProofFailed);
+    seed.look(0);
+    assert_eq!(seed.standing(0, "new"), Standing::Stopped);
+}
+
+#[test]
+fn a_ring_that_sleeps_for_days_is_over() {
+    let mut seed = Seed::new();
+    (0..2).for_each(|number| seed.is(number, Presence::Away));
+    let hours = |now: Timestamp, hours| now.checked_add(SignedDuration::from_hours(hours)).unwrap();
+    assert_eq!(seed.look(0), Some(hours(seed.now, 72)));
+    // Who sleeps at night is there again in the morning.
+    seed.look(71 * 60);
+    seed.is(1, here());
+    seed.look(30);
+    seed.is(1, Presence::Away);
+    assert_eq!(seed.look(30), Some(hours(seed.now, 72)));
+    // A new leader does not know yet who sleeps, and begins no new count.
+    seed.new_term();
+    seed.look(60);
+    (2..100).for_each(|number| seed.is(number, here()));
+    (0..2).for_each(|number| seed.is(number, Presence::Away));
+    assert_eq!(seed.look(0), Some(hours(seed.now, 71)));
+    seed.look(71 * 60);
+    assert!((5..20).contains(&seed.open().len()), "{:?}", seed.open());
+
+    // It proves nothing that all of them sleep.
+    let mut seed = Seed::new();
+    (0..100).for_each(|number| seed.is(number, Presence::Away));
+    for _ in 0..10 {
+        seed.look(100_000);
+    }
+    assert_eq!(seed.of().promoted, bundle("old"));
+}
+
+#[test]
+fn a_ring_that_fell_asleep_with_a_bundle_does_not_say_that_it_works() {
+    let mut seed = Seed::new();
+    seed.look(0);
+    seed.use_it();
+    seed.look(0);
+    (0..2).for_each(|number| seed.is(number, Presence::Away));
+    seed.look(60);
+    assert_eq!(seed.open(), [0, 1]);
+    seed.says(0).ready = 1;
+    seed.look(60);
+    assert!(seed.open().len() > 2);
+}
+
+#[test]
+fn the_first_bundle_of_a_type_opens_ring_by_ring() {
+    let mut seed = Seed::new();
+    // A new seed, or one whose record is lost.
     seed.record = RingsRecord::default();
     seed.look(0);
-    assert_eq!(seed.open().len(), 100);
+    assert_eq!(seed.open(), [0, 1]);
+    assert_eq!(seed.standing(50, "new"), Standing::First);
+    seed.seen.targets.insert(kind("gvisor"), bundle("next"));
+    seed.look(600);
+    assert_eq!(seed.standing(0, "next"), Standing::Open);
+    assert_eq!(seed.standing(50, "next"), Standing::First, "all have what came before it");
 }
 
 #[test]
@@ -208,24 +349,33 @@ fn what_is_not_known_changes_nothing() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// A shoot that may try a bundle may go on until it is stopped, and the
-    /// record does not grow with what shoots say.
+    /// A shoot that may try a bundle may go on until it is stopped, none may
+    /// while one was not looked at, and the record does not grow with what
+    /// shoots say.
     #[test]
     fn a_ring_never_closes(
-        says in prop::collection::vec((0..100_usize, 0..20_u64, 0..9_usize, 0..200_i64), 1..60),
+        says in prop::collection::vec(
+            (0..12_usize, 0..20_u64, 0..40_usize, 0..60_usize, 0..200_i64),
+            1..60,
+        ),
     ) {
         let mut seed = Seed::new();
         seed.look(0);
-        for (number, started, class, minutes) in says {
+        for (number, started, class, presence, minutes) in says {
             let before = seed.open();
             seed.says(number).started += started;
             if let Some(reason) = [Reason::ProofFailed, Reason::CrashLoop].get(class) {
                 seed.says(number).halted.insert(*reason);
             }
+            if let Some(absent) = [Presence::Awaited, Presence::Away].get(presence) {
+                seed.is(number, absent.clone());
+            }
             seed.look(minutes);
             let stopped = seed.standing(0, "new") == Standing::Stopped;
             let open = seed.open();
             prop_assert!(stopped || before.iter().all(|number| open.contains(number)));
+            let awaited = seed.seen.shoots.values().any(|shoot| *shoot == Presence::Awaited);
+            prop_assert!(!awaited || open.len() <= before.len());
             prop_assert!(serde_json::to_string(&seed.record).unwrap().len() < 1500);
         }
     }

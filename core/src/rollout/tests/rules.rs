@@ -47,7 +47,7 @@ fn where_nothing_is_promoted_new_nodes_get_the_seeds_bundle_or_else_the_candidat
         world.states.insert("gvisor-a".to_owned(), State::default());
         let promoted = of_seed.map(|of| (AMD, digest(of))).into_iter().collect();
         let digests = [(digest("new"), Standing::Open)].into();
-        world.gvisor().seed = Some(Seed { digests, promoted });
+        world.gvisor().seed = Some(Seed { digests, promoted, unread: false });
         let node = world.new_node("a");
         world.run(3);
         assert_eq!(world.with(want), [node]);
@@ -502,6 +502,68 @@ fn a_bundle_waits_for_its_ring_and_stops_with_the_seed() {
     assert_eq!((world.phase(), world.with("new").len()), (Phase::Stopped, 1));
     world.gvisor().seed = says(Standing::Open);
     world.run(200);
+    assert_eq!(world.phase(), Phase::Idle);
+}
+
+#[test]
+fn a_type_that_is_new_to_the_seed_comes_at_once_only_to_where_nothing_runs() {
+    let first =
+        || Some(Seed { digests: [(digest("new"), Standing::First)].into(), ..Seed::default() });
+    // What runs is restarted in the shoot's turn, whether it has something or not.
+    for old in [None, Some("old")] {
+        let mut world = World::new(0);
+        world.resource("gvisor", "a", old, "new");
+        world.gvisor().seed = first();
+        for _ in 0..5 {
+            world.old_node("a");
+        }
+        world.run(60);
+        assert_eq!((world.phase(), world.tried("new").len()), (Phase::WaitingForRing, 0));
+        let joined = world.new_node("a");
+        world.run(60);
+        assert!(world.with("new").is_empty(), "{old:?}");
+        assert_eq!(world.with("old").contains(&joined), old.is_some());
+        world.gvisor().seed =
+            Some(Seed { digests: [(digest("new"), Standing::Open)].into(), ..Seed::default() });
+        world.run(200);
+        assert_eq!((world.phase(), world.with("new").len()), (Phase::Idle, 6));
+    }
+    // Of nodes that a new leader has not heard of yet it is not known.
+    let mut world = World::new(0);
+    world.resource("gvisor", "a", None, "new");
+    world.gvisor().seed = first();
+    let node = world.old_node("a");
+    world.node(node).heard = false;
+    world.write();
+    assert_eq!((world.phase(), &world.state().candidate), (Phase::WaitingForRing, &None));
+    // A new shoot has it at once, and keeps it when the next one comes.
+    let mut world = World::new(0);
+    world.resource("gvisor", "a", None, "new");
+    world.gvisor().seed = first();
+    for _ in 0..5 {
+        world.new_node("a");
+    }
+    world.run(20);
+    assert_eq!((world.phase(), world.with("new").len()), (Phase::Idle, 5));
+    assert_eq!(world.state().promoted[&AMD], digest("new"));
+    world.gvisor().target = Some(digest("next"));
+    world.gvisor().seed =
+        Some(Seed { digests: [(digest("next"), Standing::First)].into(), ..Seed::default() });
+    let joined = world.new_node("a");
+    world.run(60);
+    assert_eq!((world.phase(), world.tried("next").len()), (Phase::WaitingForRing, 0));
+    assert!(world.with("new").contains(&joined));
+}
+
+#[test]
+fn rings_that_could_not_be_read_are_not_waited_for_in_silence() {
+    let mut world = World::new(10);
+    world.gvisor().seed = Some(Seed { unread: true, ..Seed::default() });
+    world.run(10);
+    assert_eq!((world.phase(), world.tried("new").len()), (Phase::Unread, 0));
+    // It says nothing to those that have nothing to wait for.
+    world.gvisor().target = Some(digest("old"));
+    world.run(10);
     assert_eq!(world.phase(), Phase::Idle);
 }
 
