@@ -38,17 +38,28 @@ pub struct Slot {
     pub again: bool,
 }
 
-/// The longest that a node is told it has a slot. One that nothing runs on
-/// yet has it for as long as that stays so.
+/// The longest that a node is told at once that it has a slot: one that is out
+/// of reach, so that nothing can be taken back from it, has it for no longer.
+/// What lasts longer is said anew in between.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 impl Slot {
     /// Of a node that nothing runs on yet.
     pub const JOINING: Self = Self { until: Timestamp::MAX, again: false };
 
-    /// How much of it is left.
+    /// How much of it is left, as the node is told: at most an hour.
     pub fn left(&self, now: Timestamp) -> Duration {
-        Duration::try_from(self.until.duration_since(now)).unwrap_or_default().min(LONGEST)
+        self.whole(now).min(LONGEST)
+    }
+
+    /// When it is said anew, where it is told now and that is not all of it:
+    /// at half of what is told, so that the node always has enough of it left.
+    pub fn anew(&self, now: Timestamp) -> Option<Duration> {
+        (self.whole(now) > LONGEST).then_some(LONGEST / 2)
+    }
+
+    fn whole(&self, now: Timestamp) -> Duration {
+        Duration::try_from(self.until.duration_since(now)).unwrap_or_default()
     }
 }
 

@@ -140,6 +140,11 @@ impl<D: Directory> Session<D> {
                         }
                     }
                 }
+                // Cancel-safe: a moment in time, which stays with what was told.
+                () = until(told.due()) => {
+                    told.repeat();
+                    *pending = true;
+                }
                 // Cancel-safe: a change stays unseen until it is borrowed.
                 changed = desired.changed() => match changed {
                     Ok(()) => *pending = true,
@@ -163,6 +168,14 @@ impl<D: Directory> Drop for Session<D> {
     fn drop(&mut self) {
         let (node, end, skipped) = (&self.seat.node, &self.end, self.skipped);
         tracing::info!(%node, ?end, skipped, "node disconnected");
+    }
+}
+
+/// That moment, if there is one.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -35,7 +35,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use crate::bandwidth::{Bandwidth, Follow};
-use crate::content::Offered;
+use crate::content::{Offered, Slot};
 use crate::grpc::listener::SHARE;
 use crate::grpc::{
     Connected, Directory, Hello, Refused, RefusedItem, ServeError, ShootEndpoint, serve_shares,
@@ -80,6 +80,13 @@ impl FakeDirectory {
     /// Forgets a node: its stream ends, and it gets no other.
     pub(super) fn forget(&self, node: &str) {
         self.nodes.lock().unwrap().remove(node);
+    }
+
+    /// Gives a node that has a desired state a slot for it.
+    pub(super) fn give(&self, node: &str, slot: Slot) {
+        self.nodes.lock().unwrap()[node].send_modify(|desired| {
+            desired.as_mut().unwrap().slot = Some(slot);
+        });
     }
 
     pub(super) fn desire(&self, node: &str, generation: u64) {
@@ -446,6 +453,11 @@ impl Stream {
         let message = soon(self.hear.message()).await?;
         assert!(message.as_ref().is_none_or(|message| message.epoch == EPOCH && message.grants));
         Ok(message)
+    }
+
+    /// The next message, where only the clock of the test sets a limit.
+    pub(super) async fn message_at_last(&mut self) -> Option<v1::controller_message::Kind> {
+        self.hear.message().await.unwrap().unwrap().kind
     }
 
     /// The generation that is sent next.

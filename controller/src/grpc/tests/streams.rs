@@ -9,7 +9,9 @@ use rootstock_proto::v1::controller_message::Kind as Said;
 use rootstock_proto::v1::node_message::Kind;
 use tonic::Code;
 
+use super::clock::Clock;
 use super::setup::{Seed, Told, hello, soon};
+use crate::content::Slot;
 use crate::grpc::RefusedItem;
 
 const NODE: &str = "one/node-1";
@@ -191,4 +193,22 @@ async fn shutdown_says_goodbye_and_ends() {
     drop(stream);
     assert_eq!(seed.told().await, Told::Disconnected(NODE.into()));
     soon(seed.server.join_next()).await.unwrap().unwrap().unwrap();
+}
+
+/// A node that nothing runs on yet has a slot for as long as that stays so, and
+/// is never told more than an hour of it: it must not run out meanwhile.
+#[tokio::test]
+async fn a_slot_without_an_end_is_said_anew_before_it_is_over() {
+    let mut seed = Seed::start().await;
+    seed.directory.desire(NODE, 8);
+    seed.directory.give(NODE, Slot::JOINING);
+    let mut stream = connected(&mut seed).await;
+    assert_eq!(stream.desired().await, 8);
+    let mut clock = Clock::stop();
+    for after in [0_u32, 1800] {
+        let (said, seconds) = clock.until(2000, stream.message_at_last()).await;
+        let Some(Said::Slot(slot)) = said else { panic!("{said:?}") };
+        assert_eq!((slot.generation, slot.activate_within.unwrap().seconds), (8, 3600));
+        assert!(after.abs_diff(seconds) <= 1, "after {seconds} s and not {after} s");
+    }
 }
