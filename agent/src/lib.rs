@@ -16,7 +16,7 @@
 //! * [`preflight`]: what is on a node, for people and without changing it
 //! * [`preview`]: what would be done, for people and support cases
 //! * [`pull`]: how fast blobs may come, by what the controller grants
-//! * `slot`: when containerd may be restarted, by what the controller allows
+//! * [`slot`]: when containerd may be restarted, by what the controller allows
 //! * [`reconcile`]: the loop; [`link`]: the stream; [`run()`]: both, until the end
 //!
 //! The agent acts from its ledger: without a controller it still converges.
@@ -35,7 +35,7 @@ pub mod pull;
 pub mod reconcile;
 pub mod rootfs;
 mod run;
-mod slot;
+pub mod slot;
 pub mod store;
 
 pub use args::RunArgs;

@@ -105,25 +105,31 @@ pub(super) async fn run(
     let mut said =
         opened.await.map_err(|_| SessionError::Late)?.map_err(SessionError::Unopened)?.into_inner();
     tracing::info!("the stream to the controller is open");
+    // A slot may have been taken back since the last stream broke. One that
+    // still counts is said anew on each.
+    parts.files.slots().forget();
     // What is known is said at once, and then each change of it.
     reports.mark_changed();
     let mut next_report = Instant::now();
     let (mut silence, mut silent) = (pin!(tokio::time::sleep(SILENCE)), true);
     loop {
         tokio::select! {
-            // Cancel-safe: tonic keeps a message that has partly come.
-            message = said.message() => {
-                let Some(message) = message.map_err(SessionError::Status)? else {
-                    return Err(SessionError::Ended);
-                };
-                let (epoch, now) = (message.epoch, Instant::now());
-                if let Err(newest) = parts.epochs.take(epoch, now) {
-                    return Err(SessionError::Outdated { epoch, newest });
-                }
-                silent = false;
-                parts.files.pulls().controller(message.grants);
-                if let Some(ended) = answer(&parts, &out, message).await? {
-                    return Ok(ended);
+            // In order: what ends the stream, what may not be late, and silence
+            // last, for a message that lies there is none. Reports have a pace of
+            // their own, so that they leave time for messages.
+            biased;
+            // Cancel-safe: a moment in time.
+            () = tokio::time::sleep_until(parts.renew_at) => return Ok(Ended::RenewalDue),
+            // Cancel-safe: it goes on where it was.
+            news = &mut news => return Ok(match news {
+                News::Moved => Ended::Moved,
+                News::NewAuthority => Ended::RenewalDue,
+            }),
+            // Cancel-safe: it only waits. What is due is sent at once: the time
+            // of the leases that it asks for is already running.
+            () = parts.files.pulls().due() => {
+                for word in parts.files.pulls().says() {
+                    send(&out, kind(&word)).await?;
                 }
             }
             // Cancel-safe: a change that was not told is told again; then it waits its time.
@@ -141,25 +147,26 @@ pub(super) async fn run(
                     send(&out, Kind::Report(report)).await?;
                 }
             }
+            // Cancel-safe: tonic keeps a message that has partly come.
+            message = said.message() => {
+                let Some(message) = message.map_err(SessionError::Status)? else {
+                    return Err(SessionError::Ended);
+                };
+                let (epoch, now) = (message.epoch, Instant::now());
+                if let Err(newest) = parts.epochs.take(epoch, now) {
+                    return Err(SessionError::Outdated { epoch, newest });
+                }
+                silent = false;
+                parts.files.pulls().controller(message.grants);
+                if let Some(ended) = answer(&parts, &out, message).await? {
+                    return Ok(ended);
+                }
+            }
             // Cancel-safe: a moment in time.
             () = &mut silence, if silent => {
                 silent = false;
                 parts.files.pulls().controller(false);
             }
-            // Cancel-safe: it only waits. What is due is sent at once: the time
-            // of the leases that it asks for is already running.
-            () = parts.files.pulls().due() => {
-                for word in parts.files.pulls().says() {
-                    send(&out, kind(&word)).await?;
-                }
-            }
-            // Cancel-safe: a moment in time.
-            () = tokio::time::sleep_until(parts.renew_at) => return Ok(Ended::RenewalDue),
-            // Cancel-safe: it goes on where it was.
-            news = &mut news => return Ok(match news {
-                News::Moved => Ended::Moved,
-                News::NewAuthority => Ended::RenewalDue,
-            }),
         }
     }
 }

@@ -4,3 +4,4 @@ mod answers;
 mod controller;
 mod impostor;
 mod pulls;
+mod slots;
