@@ -53,6 +53,8 @@ const BUSY: Duration = Duration::from_secs(60);
 /// How far a download is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// So many bytes are here from an earlier time.
+    Resumes(u64),
     /// It may not begin, or not go on, before it gets its share of the bandwidth.
     Waits,
     /// So many bytes came over the network.
@@ -155,6 +157,9 @@ impl Fetcher {
         let keep = claim.map(|claim| (Arc::clone(folder), claim));
         let (mut pipe, bytes) =
             Pipe::start(&shared.threads, wanted.clone(), Arc::clone(into), keep, have)?;
+        if have > 0 {
+            progress(Step::Resumes(have));
+        }
         let mut fed = Feed { bytes, at: have, size: wanted.blob_size };
         let mut outcome = Ok(());
         for at in first..self.sources.len() {
@@ -232,8 +237,9 @@ impl Fetcher {
         }
     }
 
-    /// One request and what comes of it, once it may. It also ends, and well,
-    /// where it lost its lease in the middle: the next one waits for another.
+    /// One request and what comes of it, once it may. Where it loses its lease
+    /// in the middle another follows with the next: as the same pull, which has
+    /// its place in the controller's line.
     async fn once(
         &mut self,
         at: usize,
@@ -245,12 +251,14 @@ impl Fetcher {
         let missing = fed.size.saturating_sub(fed.at);
         let begin = pulls.begin(wanted.blob, source.to_string(), missing);
         let pull = or_say(begin, progress).await;
-        or_say(pull.granted(), progress).await;
-        tokio::select! {
-            // Cancel-safe: a chunk that was not fed yet is asked for again.
-            asked = self.ask(&pull, at, wanted, fed, progress) => asked,
-            // Cancel-safe: it only waits.
-            () = pull.lost() => Ok(()),
+        loop {
+            or_say(pull.granted(), progress).await;
+            tokio::select! {
+                // Cancel-safe: a chunk that was not fed yet is asked for again.
+                asked = self.ask(&pull, at, wanted, fed, progress) => return asked,
+                // Cancel-safe: it only waits.
+                () = pull.lost() => pull.missing(fed.size.saturating_sub(fed.at)),
+            }
         }
     }
 

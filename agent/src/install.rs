@@ -87,6 +87,8 @@ pub enum Progress {
     Here(u64),
     /// Bytes of a blob whose file another bundle on the node has.
     Copied(u64),
+    /// Bytes of a blob that came before it was cut off.
+    Resumed(u64),
     /// It has to wait for its share of the bandwidth.
     Waits,
     /// Bytes that came over the network.
@@ -143,6 +145,7 @@ pub async fn install(
             };
             let step = |step| match step {
                 Step::Came(bytes) => progress(Progress::Pulled(bytes)),
+                Step::Resumes(bytes) => progress(Progress::Resumed(bytes)),
                 Step::Waits => progress(Progress::Waits),
             };
             let copied = {

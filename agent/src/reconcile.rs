@@ -1,17 +1,19 @@
 //! The loop that makes the node what the ledger says.
 //!
 //! ```text
-//!  ledger ─watch─▶ observe ─▶ core::plan ─▶ pull what is missing ─┐
-//!                     ▲                     └▶ change, restart, collect ─▶ reports ─watch─▶ link
-//!                     └────── again until the plan is empty ◀─────┘
+//!  ledger ─watch─▶ observe ─▶ core::plan ─▶ change, restart, collect ─▶ reports ─watch─▶ link
+//!                     ▲           │                   │
+//!                     ├───────────┼── until the plan is empty
+//!                     └─ ended ◀─ downloads: what is missing, in tasks of their own
 //! ```
 //! Every step is idempotent and begins with looking, so it does not matter
 //! where the agent was killed. One bundle that can't be had holds back no
-//! other: failures are kept per type, each with its own time to try again.
+//! other, nor does one that waits for its share of the bandwidth: failures are
+//! kept per type, each with its own time to try again.
 
 mod activate;
-mod ahead;
 mod change;
+mod downloads;
 mod failure;
 mod files;
 mod gate;
@@ -19,22 +21,26 @@ mod ladder;
 mod node;
 mod observe;
 mod pace;
+mod pulls;
 mod report;
 mod rollback;
 mod takeover;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use downloads::Downloads;
 use failure::Failures;
 pub use files::Files;
-use futures_util::{StreamExt as _, stream};
+use futures_util::FutureExt as _;
+use gate::Gate;
 use node::{DriftWatch, InPlace, NodeKind, Refused};
 pub use pace::Pace;
 use report::Waiting;
 pub use report::{NodeReport, Reports};
-use rootstock_core::desired::{DesiredBundle, DesiredContent};
+use rootstock_core::desired::DesiredBundle;
 use rootstock_core::layout::{Layout, TreeId};
 use rootstock_core::name::{Architecture, RuntimeType};
 use rootstock_core::plan::{Plan, plan};
@@ -44,17 +50,11 @@ use rootstock_daemon::error::Chain;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::fetch::Partial;
 use crate::host::Host;
-use crate::install::{self, InstallError, Progress};
-use crate::rootfs::FsError;
-use crate::store::{Held, Step, StoreError, TreeRecord};
+use crate::store::Held;
 
-/// Bundles that are pulled at a time. Each may hold a window of zstd and some
-/// chunks in memory, and one fills most links.
-const SIDE_BY_SIDE: usize = 4;
-/// Rounds without a rest. Pull, change and a look afterwards are three; more
-/// means that something changes the node against us.
+/// Rounds without a rest. A change and a look afterwards are two; many more
+/// mean that something changes the node against us.
 const ROUNDS: usize = 8;
 /// The rest after that.
 const REST: Duration = Duration::from_secs(10);
@@ -71,6 +71,9 @@ pub struct Reconciler {
     failures: Failures,
     /// Those of bundles that are pulled ahead: the node works without them.
     ahead: Failures,
+    downloads: Downloads,
+    /// Until when what could be activated waits for what still comes.
+    together: Option<Instant>,
     /// Whether containerd may be restarted although it was already started
     /// with the tables that it lacks: somebody asked to try again.
     again: bool,
@@ -94,7 +97,7 @@ impl Reconciler {
         retry: Arc<Notify>,
     ) -> Self {
         let held = files.ledger.watch();
-        let (failures, ahead, verified) = Default::default();
+        let (failures, ahead, downloads, verified) = Default::default();
         Self {
             files,
             host,
@@ -104,6 +107,8 @@ impl Reconciler {
             retry,
             failures,
             ahead,
+            downloads,
+            together: None,
             again: false,
             verified,
             node: NodeKind::default(),
@@ -144,6 +149,7 @@ impl Reconciler {
                 }
                 // The sender lives in `files` too.
                 changed = slots.changed() => changed?,
+                ended = self.downloads.next() => self.note(ended),
                 () = self.retry.notified() => {
                     self.failures.forget();
                     self.ahead.forget();
@@ -160,13 +166,14 @@ impl Reconciler {
         self.know(&held.desired.content).await;
         let (content, refused) = self.eligible(&held.desired.content);
         let layouts = lay_out(&content.bundles);
-        let ahead = ahead::lay_out_ahead(&content);
+        let ahead = lay_out(&content.prefetch);
         let seen = observe::look(&mut self, &layouts, &ahead).await;
         let seen = seen.map_err(|error| Chain(&error).to_string())?;
         let whole = plan(&content, &seen.observed);
         let (generation, desired) = (held.desired.generation, &held.desired.content);
-        let queued = self.queued(generation, &content, &seen, &whole);
-        let waiting = self.waiting(&refused, &queued);
+        let queued = self.gate(generation, &content, &seen, &whole).queued;
+        let coming = BTreeMap::new();
+        let waiting = self.waiting(&refused, &queued, &coming);
         self.reports.outlook(generation, &whole, desired, &seen, waiting);
         if let Err(obstacle) =
             seen.containerd.as_ref().map(drop).and_then(|()| seen.config.as_ref().map(drop))
@@ -180,8 +187,6 @@ impl Reconciler {
     /// Does what can be done now, and says when to look again.
     pub async fn round(&mut self, held: Option<Arc<Held>>) -> Duration {
         let Some(held) = held else { return self.pace.look };
-        // What a round that was dropped began is at its end before this one looks.
-        self.files.downloads.quiet().await;
         let generation = held.desired.generation;
         if self.going_back() {
             if !self.failures.node_waits() {
@@ -197,8 +202,13 @@ impl Reconciler {
         for _ in 0..ROUNDS {
             // Anew each time: a bundle that was just taken back is not tried again.
             let (content, refused) = self.eligible(&held.desired.content);
+            self.downloads.keep_to(&content).await;
+            // What has ended is seen as it is, and not begun once more.
+            while let Some(ended) = self.downloads.next().now_or_never() {
+                self.note(ended);
+            }
             let layouts = lay_out(&content.bundles);
-            let ahead = ahead::lay_out_ahead(&content);
+            let ahead = lay_out(&content.prefetch);
             let seen = match observe::look(self, &layouts, &ahead).await {
                 Ok(seen) => seen,
                 Err(error) => {
@@ -209,41 +219,44 @@ impl Reconciler {
             };
             let whole = plan(&content, &seen.observed);
             let desired = &held.desired.content;
-            let queued = self.queued(generation, &content, &seen, &whole);
-            let waiting = self.waiting(&refused, &queued);
+            let Gate { queued, by } = self.gate(generation, &content, &seen, &whole);
+            let due = self.due(&layouts, &whole);
+            // What begins now says so itself.
+            let coming = self.downloads.done();
+            let waiting = self.waiting(&refused, &queued, &coming);
             self.reports.outlook(generation, &whole, desired, &seen, waiting);
-            let due: Vec<&(DesiredBundle, Layout)> = layouts
-                .values()
-                .filter(|(bundle, layout)| {
-                    whole.pulls.contains(&layout.tree) && !self.failures.waits(bundle.runtime())
-                })
-                .collect();
-            if !due.is_empty() {
-                if !self.pull(&content, &due).await {
-                    // The wish has changed: what came so far is kept.
-                    return Duration::ZERO;
-                }
+            if !self.begin(&content, &due, false).await {
                 continue;
             }
-            let mut work = self.without_waiting(&content, &seen, whole.clone(), &queued);
+            let coming = self.coming(&layouts);
+            let together = self.together(generation, &content, &seen, &queued, &coming);
+            let waits: BTreeSet<RuntimeType> = queued.union(&together.types).cloned().collect();
+            let seen = together.without_what_waits(seen);
+            let mut work = self.without_waiting(&content, &seen, &waits);
             work.pulls.clear();
             work.prefetches.clear();
             work.collect_trees.retain(|id| !gate::is_sent(&desired.bundles, id));
-            let without = refused.keys().chain(&queued).cloned().collect();
-            let in_place = InPlace { content: held.content_hash, without };
+            // What comes makes its folders where these are.
+            work.collect_trees.retain(|id| !self.downloads.has_type(&id.runtime));
+            work.collect_rendered.retain(|id| !self.downloads.has_type(&id.tree.runtime));
+            let missing = whole.pulls.iter().map(|tree| &tree.runtime);
+            let failing = layouts.keys().filter(|runtime| self.failures.waits(runtime));
+            let without = refused.keys().chain(&waits).chain(missing).chain(failing);
+            let in_place =
+                InPlace { content: held.content_hash, without: without.cloned().collect() };
             if work.is_empty() {
-                self.failures.settle();
+                self.failures.settle(&coming);
                 // What waits for its turn is not in place, and not to be taken
                 // for what somebody else changed.
-                if queued.is_empty() {
+                if waits.is_empty() {
                     self.again = false;
                     self.drift.settled(in_place);
                 }
                 if self.prove_later(&layouts, &seen).await {
                     continue;
                 }
-                if self.pull_ahead(&content, &ahead, &whole).await {
-                    return Duration::ZERO;
+                if !self.begin_ahead(&content, &ahead, &whole).await {
+                    continue;
                 }
             } else if seen.containerd.is_ok()
                 // A containerd that is down is nobody's change.
@@ -257,12 +270,13 @@ impl Reconciler {
                     content.keep.contains(&id.runtime)
                         || layouts.values().chain(ahead.values()).any(|(_, of)| of.tree == *id)
                 };
-                let waits = !seen.observed.trees.keys().all(wanted)
+                let goes = !seen.observed.trees.keys().all(wanted)
                     || !seen.observed.inherited.files.is_empty();
-                let rest = if waits { self.pace.waiting } else { self.pace.look };
+                let rest = if goes { self.pace.waiting } else { self.pace.look };
+                let rest = together.left.map_or(rest, |left| left.min(rest));
                 return self.ahead.rest(self.failures.rest(rest));
             }
-            self.change(&work, &layouts, &seen).await;
+            self.change(&work, &layouts, &seen, by).await;
         }
         tracing::warn!("the node does not come to rest: something else changes it");
         REST
@@ -272,95 +286,9 @@ impl Reconciler {
         &'a self,
         refused: &'a Refused,
         queued: &'a BTreeSet<RuntimeType>,
+        coming: &'a BTreeMap<TreeId, u64>,
     ) -> Waiting<'a> {
-        Waiting { refused, queued, failures: &self.failures, ahead: &self.ahead }
-    }
-
-    /// Fetches bundles side by side, each to its end or failure. False when
-    /// the desired state changed in the meantime.
-    async fn pull(&mut self, content: &DesiredContent, due: &[&(DesiredBundle, Layout)]) -> bool {
-        if let Err(error) = self.announce(content, due).await {
-            let message = Chain(&error).to_string();
-            for (bundle, _) in due {
-                self.failures.pull(bundle.runtime(), error.reason(), message.clone());
-            }
-            return true;
-        }
-        let (files, host, reports) = (&self.files, &self.host, &self.reports);
-        // They run side by side, each with one incomplete blob.
-        let limit = files.store_limit / u64::try_from(due.len()).unwrap_or(1).max(1);
-        let pulls: Vec<_> = due
-            .iter()
-            .map(|(bundle, layout)| async move {
-                let outcome = install(files, &**host, bundle, content, reports, limit, false).await;
-                (bundle, &layout.tree, outcome)
-            })
-            .collect();
-        let pulls = stream::iter(pulls).buffer_unordered(SIDE_BY_SIDE);
-        let ended = tokio::select! {
-            // Cancel-safe: see below.
-            ended = pulls.collect::<Vec<_>>() => ended,
-            // Cancel-safe: dropping the pulls keeps the bytes that came.
-            _ = self.held.changed() => {
-                self.held.mark_changed();
-                return false;
-            }
-        };
-        for (bundle, tree, outcome) in ended {
-            let runtime = bundle.runtime();
-            match outcome {
-                Ok(()) => {
-                    tracing::info!(%runtime, digest = %tree.digest, "every byte is on the node");
-                    self.failures.over(runtime);
-                    self.verified.insert(tree.clone(), Instant::now());
-                }
-                Err(error) => {
-                    let message = Chain(&error).to_string();
-                    tracing::warn!(%runtime, reason = %error.reason(), why = message, "a bundle does not come");
-                    self.failures.pull(runtime, error.reason(), message);
-                }
-            }
-        }
-        true
-    }
-
-    /// Writes into the journal which folders are about to be made.
-    async fn announce(
-        &self,
-        content: &DesiredContent,
-        due: &[&(DesiredBundle, Layout)],
-    ) -> Result<(), InstallError> {
-        let records: Vec<TreeRecord> = due
-            .iter()
-            .map(|(bundle, layout)| TreeRecord {
-                id: layout.tree.clone(),
-                version: bundle.config.config().version.clone(),
-                handlers: layout.tables.keys().cloned().collect(),
-            })
-            .collect();
-        let files = Arc::clone(&self.files);
-        // Also of bundles that wait for another try: they go on where they were cut off.
-        let bundles = content.bundles.iter().chain(&content.prefetch);
-        let blobs = bundles.flat_map(|bundle| &bundle.config.config().files);
-        let wanted: BTreeSet<String> = blobs.map(|file| file.blob.hex()).collect();
-        let write = move || {
-            files.sweep_partial(&wanted)?;
-            files.journal(|journal| {
-                journal.write(Step::Install, |state| {
-                    records.into_iter().for_each(|record| state.put_tree(record));
-                })
-            })
-        };
-        match tokio::task::spawn_blocking(write).await? {
-            Ok(()) => Ok(()),
-            Err(StoreError::Fs(error)) => Err(error.into()),
-            Err(error) => Err(FsError::Io {
-                what: "write",
-                path: "the journal".to_owned(),
-                source: std::io::Error::other(error),
-            }
-            .into()),
-        }
+        Waiting { refused, queued, failures: &self.failures, ahead: &self.ahead, coming }
     }
 }
 
@@ -371,19 +299,4 @@ fn lay_out(bundles: &[DesiredBundle]) -> BTreeMap<RuntimeType, (DesiredBundle, L
         Some((bundle.runtime().clone(), (bundle.clone(), layout)))
     });
     laid.collect()
-}
-
-async fn install(
-    files: &Files,
-    host: &dyn Host,
-    bundle: &DesiredBundle,
-    content: &DesiredContent,
-    reports: &Reports,
-    limit: u64,
-    ahead: bool,
-) -> Result<(), InstallError> {
-    let folder = Arc::new(files.store.partial()?);
-    let partial = Partial { folder, limit, shared: files.downloads.clone() };
-    let progress = |progress: Progress| reports.progress(bundle, progress, ahead);
-    install::install(&files.rootfs, &partial, host, bundle, &content.registries, &progress).await
 }

@@ -5,6 +5,7 @@ mod deaths;
 mod effects;
 mod gate;
 mod lifecycle;
+mod line;
 mod mortal;
 mod preview;
 mod rollback;

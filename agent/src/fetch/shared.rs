@@ -46,12 +46,17 @@ impl Shared {
         Self { pulls, threads: TaskTracker::new(), state: Arc::default() }
     }
 
+    /// The same with threads of its own, which can be waited for alone.
+    pub(crate) fn apart(&self) -> Self {
+        Self { threads: TaskTracker::new(), ..self.clone() }
+    }
+
     /// How fast they may come.
     pub fn pulls(&self) -> &Pulls {
         &self.pulls
     }
 
-    /// Waits until no thread of a download that was dropped still writes.
+    /// Waits until no thread of a download that has ended still writes.
     pub(crate) async fn quiet(&self) {
         // A tracker that is closed still takes tasks; it only can be waited for.
         self.threads.close();

@@ -66,6 +66,7 @@ struct Node {
     into: Arc<Folder>,
     partial: Arc<Folder>,
     pulled: Arc<AtomicU64>,
+    resumed: AtomicU64,
     waited: AtomicBool,
     shared: Shared,
 }
@@ -76,8 +77,9 @@ impl Node {
         let rootfs = Rootfs::open(root.path(), BinaryRoots::default()).unwrap();
         let into = Arc::new(rootfs.make_folder("/into").unwrap());
         let partial = Arc::new(rootfs.make_folder("/partial").unwrap());
-        let (pulled, waited) = (Arc::default(), AtomicBool::default());
-        Self { root, into, partial, pulled, waited, shared: Shared::new(Pulls::unbounded()) }
+        let (pulled, resumed, waited) = Default::default();
+        let shared = Shared::new(Pulls::unbounded());
+        Self { root, into, partial, pulled, resumed, waited, shared }
     }
 
     async fn fetch(&self, registry: &Registry, wanted: &Wanted) -> Result<(), FetchError> {
@@ -90,6 +92,9 @@ impl Node {
         let progress = |step| match step {
             Step::Came(bytes) => {
                 self.pulled.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Step::Resumes(bytes) => {
+                self.resumed.fetch_add(bytes, Ordering::Relaxed);
             }
             Step::Waits => self.waited.store(true, Ordering::Relaxed),
         };
@@ -227,10 +232,12 @@ async fn what_came_before_a_stop_is_not_fetched_again() {
     let first = server(vec![ok(&bytes[..at])]).await;
     node.fetch(&registry(&first.url), &wanted).await.unwrap_err();
     assert_eq!(node.names().1, [wanted.blob.hex()]);
+    assert_eq!(node.resumed.load(Ordering::Relaxed), 0);
     // This one ignores the range: what is here already is passed over.
     let second = server(vec![ok(&bytes)]).await;
     node.fetch(&registry(&second.url), &wanted).await.unwrap();
     assert!(second.requests.lock().unwrap()[0].contains(&format!("range: bytes={at}-\r\n")));
+    assert_eq!(node.resumed.load(Ordering::Relaxed), at as u64);
     assert!(node.file().unwrap() == plain);
     assert_eq!(node.names(), (vec!["runsc".to_owned()], vec![]));
 }

@@ -121,11 +121,15 @@ impl Reconciler {
         }
         tokio::task::spawn_blocking(move || {
             let previous = Previous { node, bundles, ..Previous::default() };
-            begin(&files, &plan, start, previous, candidate.as_ref())?;
-            if let Some(Candidate { before, edited }) = &candidate
-                && file::put(&files.rootfs, before.as_deref(), edited)? == Put::Moved
-            {
-                return Ok(Put::Moved);
+            let opened = begin(&files, &plan, start, previous, candidate.as_ref())?;
+            if let Some(candidate) = &candidate {
+                let put = exchange(&files, candidate);
+                if opened && !matches!(put, Ok(Put::Written)) {
+                    close(&files, candidate)?;
+                }
+                if put? == Put::Moved {
+                    return Ok(Put::Moved);
+                }
             }
             takeover::remove(&files, &plan)?;
             put_links(&files, &plan)?;
@@ -136,24 +140,39 @@ impl Reconciler {
     }
 }
 
+fn exchange(files: &Files, Candidate { before, edited }: &Candidate) -> Result<Put, FsError> {
+    file::put(&files.rootfs, before.as_deref(), edited)
+}
+
+/// Takes an activation out of the journal that was opened for nothing: what is
+/// open is ended by a restart, with or without a slot. Where a write failed
+/// after the exchange it was not for nothing.
+fn close(files: &Files, candidate: &Candidate) -> Result<(), ChangeError> {
+    if file::read(&files.rootfs)?.as_ref() == Some(&candidate.edited) {
+        return Ok(());
+    }
+    // What the displaced file may be is still told by the rest.
+    files.journal(|journal| journal.write(Step::Settled, |state| state.activation = None))?;
+    Ok(())
+}
+
 /// Writes into the journal what is about to be done, and what was before.
+/// Whether that opens an activation.
 fn begin(
     files: &Files,
     plan: &Plan,
     start: String,
     about: Previous,
     candidate: Option<&Candidate>,
-) -> Result<(), ChangeError> {
+) -> Result<bool, ChangeError> {
     let noted = takeover::note(files, plan)?;
     let before = candidate.and_then(|candidate| candidate.before.as_deref());
     let kept = keep_tables(plan, before)?;
     let links = links_before(files, plan)?;
     let open = files.journal(|journal| journal.state().activation.is_some());
+    let opens = plan.restart.is_some() && !open;
     // What an open activation began with is what was well last.
-    if plan.restart.is_some()
-        && !open
-        && let Some(text) = before
-    {
+    if opens && let Some(text) = before {
         files.store.replace(PREVIOUS, text.as_bytes())?;
     }
     files.journal(|journal| {
@@ -194,7 +213,7 @@ fn begin(
             }
         })
     })?;
-    Ok(())
+    Ok(opens)
 }
 
 /// Writes into the journal what is done.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rootstock_core::desired::DesiredBundle;
+use rootstock_core::desired::{DesiredBundle, Generation};
 use rootstock_core::effective::ForeignChange;
 use rootstock_core::layout::Layout;
 use rootstock_core::name::{HandlerName, RuntimeType};
@@ -65,8 +65,15 @@ impl ChangeError {
 pub(super) type Layouts = BTreeMap<RuntimeType, (DesiredBundle, Layout)>;
 
 impl Reconciler {
-    /// Carries out everything of a plan but its pulls.
-    pub(super) async fn change(&mut self, plan: &Plan, layouts: &Layouts, seen: &Seen) {
+    /// Carries out everything of a plan but its pulls; a restart that needs a
+    /// slot only if that generation's is still open when it is begun.
+    pub(super) async fn change(
+        &mut self,
+        plan: &Plan,
+        layouts: &Layouts,
+        seen: &Seen,
+        by: Option<Generation>,
+    ) {
         if let (Err(_), Some(start)) = (&seen.containerd, &seen.activation)
             && self.failures.node_lasts()
         {
@@ -98,6 +105,10 @@ impl Reconciler {
             Ok(candidate) => candidate,
             Err(error) => return self.not_put(plan, &error),
         };
+        if plan.restart.is_some() && !self.lets(by) {
+            tracing::info!("the slot is over before it was used");
+            return;
+        }
         match self.put(plan, layouts, containerd, candidate).await {
             Ok(Put::Written) => {}
             Ok(Put::Moved) => {

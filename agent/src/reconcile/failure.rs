@@ -1,6 +1,6 @@
 //! What failed, and when it is tried again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rootstock_core::name::RuntimeType;
@@ -91,9 +91,10 @@ impl Failures {
         self.node = None;
     }
 
-    /// Nothing is left to be done: what may be tried again needs it no more.
-    pub(super) fn settle(&mut self) {
-        self.types.retain(|_, failure| failure.waits());
+    /// Nothing is left to be done: what may be tried again needs it no more. Of
+    /// what is being tried it is not known yet.
+    pub(super) fn settle(&mut self, tried: &BTreeSet<RuntimeType>) {
+        self.types.retain(|runtime, failure| failure.waits() || tried.contains(runtime));
         self.node.take_if(|failure| !failure.waits());
     }
 

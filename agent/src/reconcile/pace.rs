@@ -17,6 +17,10 @@ pub struct Pace {
     /// How long containerd has to stay up after a restart: its plugins load in
     /// milliseconds, and what makes it crash later is found within this time.
     pub settle: Duration,
+    /// How long what could be activated waits at most for bundles that still
+    /// come, so that containerd is restarted once for all. Bytes of most bundles
+    /// need less; who waits for its share of the bandwidth may need any time.
+    pub together: Duration,
 }
 
 impl Default for Pace {
@@ -27,6 +31,7 @@ impl Default for Pace {
             waiting: Duration::from_secs(10),
             still: Duration::from_secs(3),
             settle: Duration::from_secs(10),
+            together: Duration::from_secs(30),
         }
     }
 }

@@ -36,6 +36,17 @@ pub(super) struct Waiting<'a> {
     pub(super) failures: &'a Failures,
     /// What failed of that which comes ahead.
     pub(super) ahead: &'a Failures,
+    /// What is on its way, and how many bytes of it are here.
+    pub(super) coming: &'a BTreeMap<TreeId, u64>,
+}
+
+impl Waiting<'_> {
+    /// How many bytes are here of a bundle that is on its way.
+    fn coming(&self, bundle: &DesiredBundle) -> Option<u64> {
+        let of_it = |id: &&TreeId| id.runtime == *bundle.runtime() && id.digest == bundle.digest;
+        let here = |id: &TreeId| id.binary_path == bundle.binary_path;
+        self.coming.iter().find(|(id, _)| of_it(id) && here(id)).map(|(_, done)| *done)
+    }
 }
 
 /// What a pull says that may not come yet.
@@ -106,6 +117,9 @@ impl Reports {
                 let unknown = *outlook == Outlook::Removed && seen.containerd.is_err();
                 let outlook = if unknown { &Outlook::Removing } else { outlook };
                 say(&mut now, outlook, seen, waiting);
+                if let (Outlook::Pull, Some(bundle)) = (outlook, bundle) {
+                    say_coming(&mut now, bundle, before.get(runtime), waiting);
+                }
                 count_sandboxes(&mut now, seen);
                 let kept = *outlook == Outlook::Kept;
                 stays::say_ahead(
@@ -188,13 +202,13 @@ impl Reports {
     ///
     /// What comes ahead of a bundle that works shows in nothing but the bytes
     /// that were pulled.
-    pub(super) fn progress(&self, bundle: &DesiredBundle, progress: Progress, ahead: bool) {
+    pub(super) fn progress(&self, bundle: &DesiredBundle, progress: Progress) {
         self.change(|report| {
             let now = report
                 .bundles
                 .entry(bundle.runtime().clone())
                 .or_insert_with(|| of_bundle(bundle, None));
-            if ahead && now.digest != Some(bundle.digest) {
+            if now.digest != Some(bundle.digest) {
                 if let Progress::Pulled(bytes) = progress {
                     now.bytes_pulled += bytes;
                 }
@@ -207,7 +221,7 @@ impl Reports {
                     now.reason = None;
                     now.message.clear();
                 }
-                Progress::Copied(bytes) => {
+                Progress::Copied(bytes) | Progress::Resumed(bytes) => {
                     now.bytes_done = now.bytes_total.min(now.bytes_done + bytes);
                 }
                 Progress::Waits => now.message = WAITS.to_owned(),
@@ -313,6 +327,24 @@ fn say(now: &mut BundleReport, outlook: &Outlook, seen: &Seen, waiting: Waiting<
             fail(now, failure);
         }
     }
+}
+
+/// A bundle that is on its way is that, whatever became of it before. That it
+/// waits for its share stays said until it does not any more.
+fn say_coming(
+    now: &mut BundleReport,
+    bundle: &DesiredBundle,
+    before: Option<&BundleReport>,
+    waiting: Waiting<'_>,
+) {
+    let Some(done) = waiting.coming(bundle) else { return };
+    let said = before.is_some_and(|before| {
+        (before.phase, before.digest) == (Phase::Pulling, now.digest) && before.message == WAITS
+    });
+    now.phase = Phase::Pulling;
+    now.reason = None;
+    now.message = if said { WAITS.to_owned() } else { String::new() };
+    now.bytes_done = now.bytes_done.max(done).min(now.bytes_total);
 }
 
 /// How many sandboxes run on the bundle that the report is about, and on others.

@@ -1,10 +1,12 @@
 //! containerd is restarted when the controller lets the node, and not before.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rootstock_agent::reconcile::Pace;
+use rootstock_agent::slot::Slots;
 use rootstock_core::desired::{DesiredContent, Generation};
+use tokio::sync::watch;
 
 use super::mortal::{Fate, Mortal};
 use super::*;
@@ -92,6 +94,93 @@ async fn a_slot_that_is_over_leaves_the_node_waiting_for_another() {
     assert_eq!(world.restarts().await, 0);
     agent.files.slots().give(Generation(2), MINUTE);
     agent.until("gvisor", Phase::Loaded).await;
+    agent.stop().await;
+}
+
+/// A node with a slot, and what happens there at calls of its containerd, each
+/// with its number among those of its name.
+async fn with_a_slot(
+    world: &World,
+    happens: impl Fn(&Slots, &str, usize) + Send + Sync + 'static,
+) -> Agent {
+    let gvisor = world.gvisor().await;
+    let slots = Arc::new(OnceLock::new());
+    let (known, counts) = (Arc::clone(&slots), Mutex::new(BTreeMap::new()));
+    let fate = move |call: &'static str| {
+        if let Some(slots) = known.get() {
+            let mut counts = counts.lock().unwrap();
+            let count = counts.entry(call).or_insert(0_usize);
+            *count += 1;
+            happens(slots, call, *count);
+        }
+        Fate::Live
+    };
+    let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(1));
+    let (host, _) = Mortal::new(host, fate);
+    let pace = Pace { settle: Duration::ZERO, still: Duration::ZERO, ..Pace::default() };
+    let mut agent = Agent::open(&world.root(), Arc::new(host), pace).unwrap();
+    agent.take(gated(world, 1, &[&gvisor], &[]));
+    agent.until("gvisor", Phase::Queued).await;
+    // From here on it counts.
+    assert!(slots.set(agent.files.slots().clone()).is_ok());
+    agent.files.slots().give(Generation(1), MINUTE);
+    agent
+}
+
+#[tokio::test]
+async fn a_slot_that_ends_while_a_configuration_is_tried_is_not_used() {
+    let world = World::start().await;
+    let (tried, mut is_tried) = watch::channel(false);
+    // The first is of what is in place, the second of the candidate.
+    let happens = move |slots: &Slots, call: &str, count: usize| {
+        if (call, count) == ("dump", 2) {
+            slots.give(Generation(1), Duration::ZERO);
+            tried.send_replace(true);
+        }
+    };
+    let mut agent = with_a_slot(&world, happens).await;
+    tokio::time::timeout(LIMIT, is_tried.wait_for(|is| *is)).await.unwrap().unwrap();
+    let reported = agent.reports.wait_for(|report| {
+        // What is said of it never is that it begins.
+        let said = report.bundles.values().next().unwrap();
+        assert_ne!(said.phase, Phase::Activating);
+        said.phase == Phase::Queued
+    });
+    tokio::time::timeout(LIMIT, reported).await.unwrap().unwrap();
+    assert_eq!((world.config().as_str(), world.restarts().await), (CONFIG, 0));
+    assert_eq!(agent.files.record().activation, None);
+    agent.files.slots().give(Generation(1), MINUTE);
+    agent.until("gvisor", Phase::Loaded).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_activation_that_put_nothing_in_place_is_not_open() {
+    let world = World::start().await;
+    let config = world.root().join("etc/containerd/config.toml");
+    let others = format!("{CONFIG}\n# of somebody else\n");
+    let (moved, mut is_moved) = watch::channel(false);
+    let text = others.clone();
+    let happens = move |slots: &Slots, call: &str, _: usize| match call {
+        // Another program writes while the candidate is tried.
+        "dump" if !*moved.borrow() && std::fs::read_to_string(&config).unwrap() == CONFIG => {
+            std::fs::write(&config, &text).unwrap();
+            moved.send_replace(true);
+        }
+        // By the time that the node is looked at next the slot is over.
+        "containerd" if *moved.borrow() => slots.give(Generation(1), Duration::ZERO),
+        _ => {}
+    };
+    let mut agent = with_a_slot(&world, happens).await;
+    tokio::time::timeout(LIMIT, is_moved.wait_for(|is| *is)).await.unwrap().unwrap();
+    let slots = agent.files.slots().clone();
+    let over = agent.reports.wait_for(|report| {
+        let said = report.bundles.values().next().unwrap();
+        said.phase == Phase::Queued && !slots.is_open(Generation(1))
+    });
+    tokio::time::timeout(LIMIT, over).await.unwrap().unwrap();
+    assert_eq!(agent.files.record().activation, None);
+    assert_eq!((world.config(), world.restarts().await), (others, 0));
     agent.stop().await;
 }
 

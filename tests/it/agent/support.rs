@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rootstock_agent::host::Host;
+use rootstock_agent::pull::Pulls;
 use rootstock_agent::reconcile::{Files, NodeReport, Pace, Reconciler, Reports};
 use rootstock_agent::store::{Held, StoreError};
 use rootstock_bundle::{Built, Client, Version};
@@ -135,9 +136,23 @@ impl Agent {
         Self::open(&world.root(), host, pace).unwrap()
     }
 
+    /// One that pulls by what a controller grants, which it has not heard yet.
+    pub(super) fn granted(world: &World, host: Arc<dyn Host>, pace: Pace) -> Self {
+        Self::with(&world.root(), host, pace, Pulls::granted()).unwrap()
+    }
+
     pub(super) fn open(root: &Path, host: Arc<dyn Host>, pace: Pace) -> Result<Self, StoreError> {
+        Self::with(root, host, pace, Pulls::unbounded())
+    }
+
+    fn with(
+        root: &Path,
+        host: Arc<dyn Host>,
+        pace: Pace,
+        pulls: Pulls,
+    ) -> Result<Self, StoreError> {
         let files = Files::open(root, "/var/lib/rootstock", BinaryRoots::default())?;
-        let files = Arc::new(files);
+        let files = Arc::new(files.with_pulls(pulls));
         let (reports, retry) = (Reports::default(), Arc::new(Notify::new()));
         let watch = reports.watch();
         let architecture = Architecture::of_this_machine();

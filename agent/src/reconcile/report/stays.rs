@@ -8,7 +8,7 @@ use rootstock_core::name::RuntimeType;
 use rootstock_core::plan::{Observed, TreeState};
 use rootstock_core::status::{BundleReport, Phase};
 
-use super::{Seen, Waiting, fail, of_bundle};
+use super::{Seen, Waiting, fail, of_bundle, say_coming};
 
 /// A type that the desired state says nothing of, by what is on the node.
 pub(super) fn of_node(
@@ -88,6 +88,9 @@ pub(super) fn say_ahead(
             now.bytes_done = now.bytes_total;
         } else if let Some(failure) = waiting.ahead.of(&now.runtime) {
             fail(now, failure);
+        }
+        if !complete {
+            say_coming(now, ahead, before, waiting);
         }
     }
 }

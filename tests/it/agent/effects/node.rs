@@ -25,6 +25,7 @@ const PACE: Pace = Pace {
     waiting: Duration::from_millis(2),
     still: Duration::ZERO,
     settle: Duration::ZERO,
+    together: Duration::from_secs(30),
 };
 
 /// A node, and the change that is tried on it.
