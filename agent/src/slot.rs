@@ -1,6 +1,7 @@
 //! The node's permission to restart containerd, as the controller gives it.
 
 mod clock;
+mod wake;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clock::Clock;
 use rootstock_core::desired::Generation;
 use tokio::sync::watch;
+pub(crate) use wake::Wake;
 
 /// The longest that a slot is kept to. A controller says one that lasts longer
 /// anew before that; who is told of more at once has been told a mistake.

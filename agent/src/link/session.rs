@@ -26,6 +26,7 @@ use super::epoch::Epochs;
 use super::moved::News;
 use crate::pull::Word;
 use crate::reconcile::{Files, NodeReport, Reports};
+use crate::slot::Wake;
 use crate::store::{Held, StoreError};
 
 /// How long the controller may take to open the stream, and one message to go out.
@@ -70,6 +71,8 @@ pub(super) enum SessionError {
     Ended,
     #[error("stream: the controller's term {epoch} is over, for there is term {newest}")]
     Outdated { epoch: u64, newest: u64 },
+    #[error("stream: the node has slept, and what lies there was said before")]
+    Slept,
     #[error("write the ledger")]
     Ledger(#[from] StoreError),
     #[error("a thread of the agent failed")]
@@ -108,6 +111,7 @@ pub(super) async fn run(
     // A slot may have been taken back since the last stream broke. One that
     // still counts is said anew on each.
     parts.files.slots().forget();
+    let wake = Wake::begin();
     // What is known is said at once, and then each change of it.
     reports.mark_changed();
     let mut next_report = Instant::now();
@@ -152,6 +156,10 @@ pub(super) async fn run(
                 let Some(message) = message.map_err(SessionError::Status)? else {
                     return Err(SessionError::Ended);
                 };
+                // A slot counts from when it comes, and this one came long ago.
+                if wake.has_slept() {
+                    return Err(SessionError::Slept);
+                }
                 let (epoch, now) = (message.epoch, Instant::now());
                 if let Err(newest) = parts.epochs.take(epoch, now) {
                     return Err(SessionError::Outdated { epoch, newest });

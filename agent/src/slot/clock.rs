@@ -10,6 +10,8 @@ pub(super) enum Clock {
     /// `CLOCK_BOOTTIME`: it goes on while the machine sleeps, as slots do at
     /// the controller.
     Boot,
+    /// `CLOCK_MONOTONIC`, which stands still then.
+    Awake,
     /// One that stands still until a test advances it.
     #[cfg(test)]
     Stopped(std::sync::Arc<std::sync::atomic::AtomicU64>),
@@ -17,18 +19,18 @@ pub(super) enum Clock {
 
 impl Clock {
     pub(super) fn now(&self) -> Duration {
-        match self {
-            Self::Boot => {
-                let now = clock_gettime(ClockId::Boottime);
-                // Neither is ever negative for this clock.
-                let seconds = now.tv_sec.try_into().unwrap_or(0);
-                Duration::new(seconds, now.tv_nsec.try_into().unwrap_or(0))
-            }
+        let of = match self {
+            Self::Boot => ClockId::Boottime,
+            Self::Awake => ClockId::Monotonic,
             #[cfg(test)]
             Self::Stopped(millis) => {
-                Duration::from_millis(millis.load(std::sync::atomic::Ordering::Relaxed))
+                return Duration::from_millis(millis.load(std::sync::atomic::Ordering::Relaxed));
             }
-        }
+        };
+        let now = clock_gettime(of);
+        // Neither is ever negative for these clocks.
+        let seconds = now.tv_sec.try_into().unwrap_or(0);
+        Duration::new(seconds, now.tv_nsec.try_into().unwrap_or(0))
     }
 
     #[cfg(test)]
