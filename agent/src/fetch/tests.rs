@@ -5,7 +5,7 @@ mod granted;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rootstock_core::desired::Credential;
 use rootstock_core::path::BinaryRoots;
@@ -67,7 +67,8 @@ struct Node {
     partial: Arc<Folder>,
     pulled: Arc<AtomicU64>,
     resumed: AtomicU64,
-    waited: AtomicBool,
+    /// How often it said that it waits.
+    waits: AtomicU64,
     shared: Shared,
 }
 
@@ -77,9 +78,9 @@ impl Node {
         let rootfs = Rootfs::open(root.path(), BinaryRoots::default()).unwrap();
         let into = Arc::new(rootfs.make_folder("/into").unwrap());
         let partial = Arc::new(rootfs.make_folder("/partial").unwrap());
-        let (pulled, resumed, waited) = Default::default();
+        let (pulled, resumed, waits) = Default::default();
         let shared = Shared::new(Pulls::unbounded());
-        Self { root, into, partial, pulled, resumed, waited, shared }
+        Self { root, into, partial, pulled, resumed, waits, shared }
     }
 
     async fn fetch(&self, registry: &Registry, wanted: &Wanted) -> Result<(), FetchError> {
@@ -96,7 +97,9 @@ impl Node {
             Step::Resumes(bytes) => {
                 self.resumed.fetch_add(bytes, Ordering::Relaxed);
             }
-            Step::Waits => self.waited.store(true, Ordering::Relaxed),
+            Step::Waits => {
+                self.waits.fetch_add(1, Ordering::Relaxed);
+            }
         };
         fetcher.fetch(wanted, &self.into, &progress).await
     }

@@ -81,7 +81,7 @@ async fn a_blob_waits_for_its_grant_and_asks_for_what_is_missing() {
         let request = asked(&pulls).await;
         assert_eq!((request.blob, request.bytes), (wanted.blob, (size - half) as u64));
         assert_eq!(*request.source, *server.url);
-        assert!(node.waited.load(Ordering::Relaxed), "it says that it waits");
+        assert!(node.waits.load(Ordering::Relaxed) > 0, "it says that it waits");
         assert!(server.requests.lock().unwrap().is_empty(), "nothing is asked of the registry");
         assert_eq!(pulls.heard(&granted(&request, Rate::new(100 << 20))), None);
         request.id
@@ -93,4 +93,39 @@ async fn a_blob_waits_for_its_grant_and_asks_for_what_is_missing() {
     // The lease is given back, and is the last that is said of it.
     let ended = Shrunk { id, rate: Rate::ZERO, stamp: Stamp::LAST };
     assert!(pulls.says().contains(&Word::Shrunk(ended)));
+}
+
+/// Its lease ends and no other comes for so long that the connection is given
+/// up; the line is waited in as the same pull all the same.
+#[tokio::test]
+async fn a_pull_that_loses_its_lease_keeps_its_place() {
+    let plain = noise(300 << 10);
+    let (blob, wanted) = blob(&plain);
+    let server = server(vec![ok(&blob), ok(&blob)]).await;
+    let pulls = Pulls::granted();
+    let node = Node { shared: Shared::new(pulls.clone()), ..Node::new() };
+    let (_stream, _) = pulls.connect();
+    pulls.controller(true);
+    let registry = registry(&server.url);
+    let leader = async {
+        let first = asked(&pulls).await;
+        let lifetime = Duration::from_millis(300);
+        // Enough for a part of it.
+        pulls.heard(&Grant { lifetime, ..granted(&first, Rate::new(400 << 10)) });
+        // Leases go by the machine's clock, which nobody can advance.
+        tokio::time::sleep(2 * lifetime).await;
+        tokio::time::pause();
+        for _ in 0..30 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        tokio::time::resume();
+        assert_eq!(node.waits.load(Ordering::Relaxed), 2, "it waits once more");
+        let next = asked(&pulls).await;
+        assert_eq!(next.id, first.id);
+        pulls.heard(&granted(&next, Rate::MAX));
+    };
+    let (fetched, ()) = tokio::join!(node.fetch(&registry, &wanted), leader);
+    fetched.unwrap();
+    assert!(node.file().unwrap() == plain);
+    assert_eq!(server.requests.lock().unwrap().len(), 2);
 }
