@@ -208,7 +208,9 @@ impl Phase {
     /// Where it is, as the end of "the rollout …".
     pub fn in_words(self) -> &'static str {
         match self {
-            Self::Unread => "is as it was: its recorded state, or what the seed recorded of its bundle, could not be read",
+            Self::Unread => {
+                "is as it was: its recorded state, or what the seed recorded of its bundle, could not be read"
+            }
             Self::Deleting => "has ended: the resource is being deleted",
             Self::Unknown => "is as it was: it is not known what the type stands for",
             Self::Idle => "has nothing to try: nodes that lack it get the promoted bundle",
