@@ -202,8 +202,13 @@ impl TypeRecord {
             return None;
         }
         if awaited {
-            // It may have broken those that nobody has looked at yet.
-            self.opening = Some(opening).filter(|_| !is_new);
+            // It may have broken those that nobody has looked at yet. The first
+            // ring with a shoot in it needs nobody's word.
+            while is_new && opening.ring + 1 < config.rings() && !opening.has_shoots(config, shoots)
+            {
+                opening.next(now);
+            }
+            self.opening = Some(opening);
             return None;
         }
         loop {
@@ -260,6 +265,10 @@ enum Due {
 }
 
 impl Opening {
+    fn has_shoots(&self, config: &RingsConfig, shoots: &[(&ShootName, &Presence)]) -> bool {
+        shoots.iter().any(|(shoot, _)| config.ring(shoot, &self.digests) <= self.ring)
+    }
+
     fn next_ring(
         &mut self,
         config: &RingsConfig,
