@@ -116,8 +116,8 @@ impl Run<'_, '_> {
             None => {
                 let seed =
                     || self.track.seed.is_some_and(|s| s.promoted.values().any(|d| *d == digest));
-                !state.promoted.values().any(|promoted| *promoted == digest)
-                    && !(state.promoted.is_empty() && seed())
+                let own = || state.promoted.values().any(|promoted| *promoted == digest);
+                !(own() || state.promoted.is_empty() && seed())
             }
         }
     }

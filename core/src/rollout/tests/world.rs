@@ -319,7 +319,7 @@ impl World {
                     // What the node has stays, so there is nothing pending.
                     Give::Stay => {
                         let queued = on.report.is_some_and(|report| report.1 == Phase::Queued);
-                        on.desired = on.works.or(on.desired.filter(|_| !queued));
+                        on.desired = on.works.or_else(|| on.desired.filter(|_| !queued));
                         on.report = on.report.filter(|_| !queued);
                     }
                     Give::Promoted(digest) | Give::Candidate(digest) => on.desired = Some(digest),
