@@ -160,7 +160,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let metrics = async move || {
         // Who stands by has heard of no agent.
         let view = in_use.view();
-        let gauges = view.is_some().then(|| counted.gauges()).unwrap_or_default();
+        let gauges = if view.is_some() { counted.gauges() } else { Vec::new() };
         let page = metrics::page(&gauges, view);
         ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)
     };
