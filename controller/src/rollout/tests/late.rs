@@ -13,7 +13,7 @@ async fn half_way() -> World {
     let nodes = Arc::clone(&world.nodes);
     let answer = move |_: usize, _: &mut Value| {
         let with = nodes.lock().unwrap().values().filter(|node| node.runs == Some(two)).count();
-        (with >= 4).then(|| (scripted::SILENCE, Value::Null))
+        (with >= 4).then_some((scripted::SILENCE, Value::Null))
     };
     let second = Controller::start_with(&world, b"two", Box::new(answer));
     until("four of ten", || world.with(two) >= 4).await;
