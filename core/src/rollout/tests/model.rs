@@ -255,6 +255,23 @@ impl Model {
         }
     }
 
+    /// After so many minutes so many nodes come, again and again.
+    fn grow(&mut self, added: Vec<(u64, u32)>) {
+        for (minutes, nodes) in added {
+            self.minutes(minutes);
+            self.happen(&Event::Scale(nodes));
+            self.minutes(2);
+            self.happen(&Event::Joined);
+        }
+    }
+
+    /// After so many minutes another controller leads, to which everybody comes.
+    fn restart_after(&mut self, minutes: u64) {
+        self.minutes(minutes);
+        self.happen(&Event::Restart);
+        self.happen(&Event::Hear);
+    }
+
     fn happen(&mut self, event: &Event) {
         let world = &mut self.world;
         let keys: Vec<u32> = world.nodes.keys().copied().collect();
@@ -387,16 +404,9 @@ proptest! {
     ) {
         let mut model = Model::new(nodes, canary, unavailable, [fate; 3], false);
         model.world.strategy(json!({"failureBudget": budget}));
-        for (minutes, nodes) in added {
-            model.minutes(minutes);
-            model.happen(&Event::Scale(nodes));
-            model.minutes(2);
-            model.happen(&Event::Joined);
-        }
+        model.grow(added);
         for minutes in restarts {
-            model.minutes(minutes);
-            model.happen(&Event::Restart);
-            model.happen(&Event::Hear);
+            model.restart_after(minutes);
         }
         model.minutes(200);
         let tried: BTreeSet<u32> = model.world.tried("one").into_iter().collect();
@@ -416,16 +426,9 @@ proptest! {
         restarts in prop::collection::vec(1..9_u64, 0..4), retries in 0..3_u32,
     ) {
         let mut model = Model::new(nodes, canary, unavailable, [Fate::Silences; 3], false);
-        for (minutes, nodes) in added {
-            model.minutes(minutes);
-            model.happen(&Event::Scale(nodes));
-            model.minutes(2);
-            model.happen(&Event::Joined);
-        }
+        model.grow(added);
         for minutes in restarts {
-            model.minutes(minutes);
-            model.happen(&Event::Restart);
-            model.happen(&Event::Hear);
+            model.restart_after(minutes);
             model.minutes(1);
             // Whoever has not come by then is away.
             model.world.nodes.values_mut().for_each(|node| node.heard = true);

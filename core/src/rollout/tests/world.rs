@@ -106,6 +106,15 @@ pub(super) fn kind(name: &str) -> RuntimeType {
     name.parse().unwrap()
 }
 
+/// A world in which the first node works with `new`, and the others wait.
+pub(super) fn soaking(nodes: u32) -> World {
+    let mut world = World::new(nodes);
+    world.run(5);
+    let phase = world.phase();
+    assert!(matches!(phase, crate::rollout::progress::Phase::Soaking { .. }), "{phase:?}");
+    world
+}
+
 impl World {
     /// So many nodes of pool `a` with bundle `old`, promoted, and `new` as the target.
     pub(super) fn new(nodes: u32) -> Self {
