@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::record::{Command, Course, Digests, Failure, Stage, Why};
-use super::step::{Gate, Work, earlier};
+use super::step::{Gate, NodeStep, Work, earlier};
 use crate::name::Uid;
 use crate::status::Reason;
 
@@ -25,7 +25,8 @@ pub struct Progress {
     pub nodes: usize,
     /// How many have the candidate.
     pub have: usize,
-    /// How many could have it and don't yet.
+    /// How many could have it and don't yet; where nothing is tried, how many
+    /// are sent what is promoted and don't have it yet.
     pub left: usize,
     /// How many have a slot.
     pub in_flight: usize,
@@ -97,7 +98,7 @@ pub enum Phase {
 }
 
 /// How far one is.
-pub(super) fn of(work: &Work<'_, '_>, at: usize) -> Progress {
+pub(super) fn of(work: &Work<'_, '_>, at: usize, steps: &[NodeStep]) -> Progress {
     let run = &work.runs[at];
     let state = run.state.as_ref();
     let candidate = state.and_then(|state| state.candidate.as_ref());
@@ -116,7 +117,7 @@ pub(super) fn of(work: &Work<'_, '_>, at: usize) -> Progress {
         since: candidate.map(|candidate| candidate.since),
         nodes: run.members.len(),
         have: tally.have,
-        left: tally.left,
+        left: if candidate.is_some() { tally.left } else { work.catching_up(at, steps) },
         in_flight: slots.len(),
         away: tally.away,
         awaited: tally.awaited,
@@ -145,6 +146,10 @@ fn phase(work: &Work<'_, '_>, at: usize) -> Phase {
         (Gate::Stopped, None) => return Phase::Stopped,
         (Gate::Frozen, None) => return Phase::Frozen,
         (Gate::Paused, None) => return Phase::Paused,
+        // It waits for nobody where it is not known what the seed recorded.
+        (Gate::NotYet, None) if run.track.seed.is_some_and(|seed| seed.unread) => {
+            return Phase::Unread;
+        }
         (Gate::NotYet, None) => return Phase::WaitingForRing,
         (Gate::Open, None) => {}
     }

@@ -12,8 +12,9 @@
 //! What one shoot says stops that shoot alone, so that no owner halts others.
 //!
 //! A ring has every shoot of the type, also those that sleep and those that a
-//! new leader has not looked at yet: who is not seen is not gone. Nothing opens
-//! before each was looked at, or the caller has given it up.
+//! new leader has not looked at yet: who is not seen is not gone. The first ring
+//! with a shoot in it opens at once; no other does before each was looked at, or
+//! the caller has given it up.
 //!
 //! Where nothing is promoted for a type either, nothing is known that is safer
 //! than what is being tried. Shoots go by their ring nevertheless, for their
@@ -28,7 +29,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::record::Digests;
-use super::step::{earlier, stage_hash};
+use super::step::{after, earlier, stage_hash};
 use super::view::{Seed, Standing};
 use crate::digest::Digest;
 use crate::name::{RuntimeType, ShootName};
@@ -204,7 +205,9 @@ impl TypeRecord {
         if awaited {
             // It may have broken those that nobody has looked at yet. The first
             // ring with a shoot in it needs nobody's word.
-            while is_new && opening.ring + 1 < config.rings() && !opening.has_shoots(config, shoots)
+            while is_new
+                && opening.ring + 1 < config.rings()
+                && opening.within(config, shoots).is_empty()
             {
                 opening.next(now);
             }
@@ -265,8 +268,14 @@ enum Due {
 }
 
 impl Opening {
-    fn has_shoots(&self, config: &RingsConfig, shoots: &[(&ShootName, &Presence)]) -> bool {
-        shoots.iter().any(|(shoot, _)| config.ring(shoot, &self.digests) <= self.ring)
+    /// The shoots to which it is open.
+    fn within<'a>(
+        &self,
+        config: &RingsConfig,
+        shoots: &[(&ShootName, &'a Presence)],
+    ) -> Vec<&'a Presence> {
+        let open = shoots.iter().filter(|(name, _)| config.ring(name, &self.digests) <= self.ring);
+        open.map(|(_, presence)| *presence).collect()
     }
 
     fn next_ring(
@@ -275,16 +284,14 @@ impl Opening {
         shoots: &[(&ShootName, &Presence)],
         now: Timestamp,
     ) -> Due {
-        let within =
-            shoots.iter().filter(|(shoot, _)| config.ring(shoot, &self.digests) <= self.ring);
-        let open: Vec<_> = within.collect();
+        let open = self.within(config, shoots);
         let last = self.ring + 1 == config.rings();
         if open.is_empty() {
             // Nobody is in it; but a seed without a shoot has proved nothing.
             return if last { Due::At(None) } else { Due::Now };
         }
         let patience = Duration::from_secs(config.patience_seconds);
-        let here = open.iter().filter_map(|(_, presence)| match presence {
+        let here = open.iter().filter_map(|presence| match presence {
             Presence::Here(says) => Some(says),
             Presence::Away | Presence::Awaited => None,
         });
@@ -322,8 +329,4 @@ impl Opening {
         };
         if over <= now { Due::Now } else { Due::At(Some(over)) }
     }
-}
-
-fn after(at: Timestamp, time: Duration) -> Timestamp {
-    at.checked_add(time).unwrap_or(Timestamp::MAX)
 }

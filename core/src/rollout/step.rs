@@ -210,7 +210,7 @@ impl<'v, 'a> Work<'v, 'a> {
     }
 
     /// How many nodes of a run are sent what is promoted and do not have it yet.
-    fn catching_up(&self, run: usize, steps: &[NodeStep]) -> usize {
+    pub(super) fn catching_up(&self, run: usize, steps: &[NodeStep]) -> usize {
         let members = self.runs[run].members.iter();
         let lacks = members.filter(|(at, on)| {
             let node = &self.view.nodes[*at];
@@ -236,15 +236,7 @@ impl<'v, 'a> Work<'v, 'a> {
             }
         }
         for at in 0..self.runs.len() {
-            let mut progress = progress::of(&self, at);
-            if progress.candidate.is_empty() {
-                progress.left = self.catching_up(at, &step.nodes);
-            }
-            let unread = self.runs[at].track.seed.is_some_and(|seed| seed.unread);
-            if unread && progress.phase == progress::Phase::WaitingForRing {
-                // It waits for nobody: what the seed recorded is not known.
-                progress.phase = progress::Phase::Unread;
-            }
+            let progress = progress::of(&self, at, &step.nodes);
             step.next = earlier(step.next, progress.next);
             step.progress.insert(self.runs[at].name.to_owned(), progress);
         }
@@ -298,7 +290,7 @@ impl Run<'_, '_> {
 const LEAST: Duration = Duration::from_secs(120);
 
 /// A moment later, or the last one there is.
-fn after(at: Timestamp, time: Duration) -> Timestamp {
+pub(super) fn after(at: Timestamp, time: Duration) -> Timestamp {
     at.checked_add(time).unwrap_or(Timestamp::MAX)
 }
 

@@ -56,6 +56,13 @@ pub struct Seed {
     pub unread: bool,
 }
 
+impl Seed {
+    /// Whether it has been through every ring.
+    pub(super) fn has_promoted(&self, digest: Digest) -> bool {
+        self.promoted.values().any(|promoted| *promoted == digest)
+    }
+}
+
 /// Whether a shoot may try a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
@@ -229,6 +236,11 @@ impl OnNode<'_> {
     /// Whether it works with this digest.
     pub fn has(&self, digest: Digest) -> bool {
         self.verdict(digest) == Verdict::Ready
+    }
+
+    /// Whether it is being activated.
+    pub(super) fn activates(&self, digest: Digest) -> bool {
+        self.verdict(digest) == Verdict::Busy(Phase::Activating)
     }
 
     /// Whether containerd runs with this digest, whatever becomes of pods there.

@@ -75,12 +75,12 @@ impl Work<'_, '_> {
     /// Makes what the catalog names the candidate, if it is not promoted yet.
     pub(super) fn aim(&mut self, run: usize) {
         self.runs[run].fresh = self.is_fresh(run);
-        let (now, frozen, run) = (self.now, self.view.frozen, &mut self.runs[run]);
+        let (now, run) = (self.now, &mut self.runs[run]);
         let Some(target) = run.target() else { return };
         let canary = run.track.strategy.canary(run.all);
         let standing = run.standing(&target);
         let seeds = run.of_the_seed();
-        if frozen || run.track.deleting {
+        if run.frozen || run.track.deleting {
             return;
         }
         let Some(state) = &mut run.state else { return };
@@ -155,7 +155,7 @@ impl Run<'_, '_> {
         let Some(seed) = self.track.seed else { return Standing::Open };
         let of = |digest| match seed.digests.get(digest) {
             Some(standing) => *standing,
-            None if seed.promoted.values().any(|promoted| promoted == digest) => Standing::Open,
+            None if seed.has_promoted(*digest) => Standing::Open,
             None => Standing::NotYet,
         };
         match digests.values().map(of).max() {
@@ -172,12 +172,12 @@ impl Run<'_, '_> {
     }
 
     /// Whether the candidate may go on; where there is none, whether one might begin.
-    pub(super) fn gate(&self, frozen: bool) -> Gate {
+    pub(super) fn gate(&self) -> Gate {
         let Some(state) = &self.state else { return Gate::Unread };
         if self.track.deleting {
             return Gate::Deleting;
         }
-        if frozen {
+        if self.frozen {
             return Gate::Frozen;
         }
         let target = self.target();

@@ -5,7 +5,6 @@ use crate::digest::Digest;
 use crate::rollout::record::{Course, Slot};
 use crate::rollout::view::{Link, Node, OnNode, Standing, Verdict, is_of_the_pull};
 use crate::state::State;
-use crate::status::Phase;
 
 impl<'a> Work<'_, 'a> {
     /// What every node may have and do, in the order of the nodes.
@@ -61,7 +60,7 @@ impl Run<'_, '_> {
         match digest {
             // What works stays.
             Some(digest) if on.has(digest) && !failed => return known(digest)(digest),
-            // It works with it and is in trouble for now, as far as anybody knows.
+            // It works with it, as far as anybody knows, and is in trouble at this moment.
             Some(digest) if !failed && Self::may_have(on, digest) => return Give::Stay,
             Some(digest) if node.joining && base.is_none() && self.is_live() => {
                 return if failed { Give::Stay } else { Give::Candidate(digest) };
@@ -91,7 +90,7 @@ impl Run<'_, '_> {
         // Nobody follows those that failed with it; what they say has to be seen.
         let fails = base.is_some_and(|base| matches!(on.verdict(base), Verdict::Failing(_)));
         let shut = matches!(self.gate, Gate::Paused | Gate::Frozen) && !begun
-            || self.base_is_bad() && !at_work(on, base) && !fails;
+            || self.base_is_bad() && !base.is_some_and(|base| on.activates(base)) && !fails;
         if shut { Give::Stay } else { or_stay(base) }
     }
 
@@ -99,7 +98,7 @@ impl Run<'_, '_> {
     /// What has begun is brought to its end.
     fn is_withdrawn(&self, slot: &Slot, on: &OnNode<'_>) -> bool {
         let stopped = self.state.as_ref().is_some_and(|state| self.is_stopped(state, slot.digest));
-        stopped && on.verdict(slot.digest) != Verdict::Busy(Phase::Activating)
+        stopped && !on.activates(slot.digest)
     }
 
     /// Whether nothing new is to be activated with a digest.
@@ -114,8 +113,7 @@ impl Run<'_, '_> {
                 candidate.halted.is_some() || forwards && stopped()
             }
             None => {
-                let seed =
-                    || self.track.seed.is_some_and(|s| s.promoted.values().any(|d| *d == digest));
+                let seed = || self.track.seed.is_some_and(|seed| seed.has_promoted(digest));
                 let own = || state.promoted.values().any(|promoted| *promoted == digest);
                 !(own() || state.promoted.is_empty() && seed())
             }
@@ -165,8 +163,4 @@ impl Run<'_, '_> {
         let candidate = self.state.as_ref().and_then(|state| state.candidate.as_ref());
         candidate.is_some_and(|candidate| candidate.attempt > 0)
     }
-}
-
-fn at_work(on: &OnNode<'_>, digest: Option<Digest>) -> bool {
-    digest.is_some_and(|digest| on.verdict(digest) == Verdict::Busy(Phase::Activating))
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::{Work, after};
 use crate::digest::Digest;
 use crate::name::Uid;
@@ -123,22 +125,14 @@ impl<'a> Work<'_, 'a> {
         candidate.passed > 0 || self.members(run).any(has)
     }
 
-    /// Halts the candidate: all that is known of it is that a node fell silent with it.
+    /// Gives the node of a slot up.
     fn lose(&self, run: usize, candidate: &mut Candidate, slot: Slot) {
         let Slot { node, silent, .. } = slot;
-        candidate.failures.retain(|failure| failure.node != node);
-        let shown = candidate.failures.iter().filter(|f| f.evidence.is_some()).count();
-        if candidate.failures.len() < MAX_FAILURES {
-            let here = self.find(run, &node).map(|(node, _)| node.name.clone());
-            let since = silent.as_ref().map_or(self.now, |silent| silent.since);
-            let name = here.or_else(|| silent.and_then(|silent| silent.name));
-            let message = format!("silent since {since}, after it was to activate the bundle");
-            let evidence = name.filter(|_| shown < MAX_EVIDENCE);
-            let evidence = evidence.map(|name| Evidence { name, message });
-            let (reason, at) = (Reason::NodeUnreachable, self.now);
-            candidate.failures.push(Failure { node, reason, at, excused: false, evidence });
-        }
-        candidate.halted.get_or_insert(Halt { at: self.now, why: Why::CanaryLost });
+        let here = self.find(run, &node).map(|(node, _)| node.name.clone());
+        let since = silent.as_ref().map_or(self.now, |silent| silent.since);
+        let name = here.or_else(|| silent.and_then(|silent| silent.name));
+        let message = format!("silent since {since}, after it was to activate the bundle");
+        candidate.lose(node, name.map(|name| Evidence { name, message }), self.now);
     }
 
     /// Counts nodes that fail without a slot, and forgets what is over.
@@ -218,14 +212,8 @@ impl<'a> Work<'_, 'a> {
             }
             return;
         }
-        if candidate.failures.len() >= MAX_FAILURES {
-            return;
-        }
-        let shown = candidate.failures.iter().filter(|f| f.evidence.is_some()).count();
-        let evidence = (shown < MAX_EVIDENCE)
-            .then(|| Evidence { name: node.name.clone(), message: message() });
-        let node = node.uid.clone();
-        candidate.failures.push(Failure { node, reason, at: self.now, excused: false, evidence });
+        let evidence = Evidence { name: node.name.clone(), message: message() };
+        candidate.note(node.uid.clone(), reason, Some(evidence), self.now);
     }
 
     /// Records that something is in a node's way, and when it may try again.
@@ -249,6 +237,26 @@ impl<'a> Work<'_, 'a> {
     }
 }
 
+impl Candidate {
+    /// Records that a node failed, as long as there is room; of the first ones
+    /// also who it is and what it said.
+    fn note(&mut self, node: Uid, reason: Reason, evidence: Option<Evidence>, at: Timestamp) {
+        if self.failures.len() >= MAX_FAILURES {
+            return;
+        }
+        let shown = self.failures.iter().filter(|failure| failure.evidence.is_some()).count();
+        let evidence = evidence.filter(|_| shown < MAX_EVIDENCE);
+        self.failures.push(Failure { node, reason, at, excused: false, evidence });
+    }
+
+    /// Halts it: all that is known of it is that a node fell silent with it.
+    pub(super) fn lose(&mut self, node: Uid, evidence: Option<Evidence>, at: Timestamp) {
+        self.failures.retain(|failure| failure.node != node);
+        self.note(node, Reason::NodeUnreachable, evidence, at);
+        self.halted.get_or_insert(Halt { at, why: Why::CanaryLost });
+    }
+}
+
 /// What a node said, cut; or what was counted there.
 fn words(on: &OnNode<'_>, reason: Reason) -> String {
     let message = on.report.map(|said| said.message).unwrap_or_default();
@@ -265,7 +273,7 @@ pub(super) fn matters(state: &State, seed: Option<&Seed>, digest: Digest) -> boo
     state.candidate.as_ref().is_some_and(|candidate| candidate.has(digest))
         || state.promoted.values().any(|promoted| *promoted == digest)
         || state.slots.iter().any(|slot| slot.digest == digest)
-        || seed.is_some_and(|seed| seed.promoted.values().any(|promoted| *promoted == digest))
+        || seed.is_some_and(|seed| seed.has_promoted(digest))
 }
 
 fn is_excused(state: &State, node: &Uid) -> bool {

@@ -7,7 +7,7 @@ use super::{Gate, Run, Work, after};
 use crate::digest::Digest;
 use crate::name::Uid;
 use crate::rollout::record::{
-    Candidate, Course, Evidence, Failure, Halt, MAX_FAILURES, MAX_HELD, Stage, Why,
+    Candidate, Course, Evidence, Halt, MAX_FAILURES, MAX_HELD, Stage, Why,
 };
 use crate::rollout::view::{Link, Node, Verdict};
 use crate::status::Reason;
@@ -127,7 +127,7 @@ impl<'a> Work<'_, 'a> {
             let held = held || unrecorded;
             tally.left += usize::from(!has && !failed && !held && !stuck && able);
         }
-        let gate = of.gate(self.view.frozen);
+        let gate = of.gate();
         (self.runs[run].tally, self.runs[run].gate) = (tally, gate);
     }
 
@@ -217,13 +217,7 @@ impl<'a> Work<'_, 'a> {
         };
         let (uid, name, now) = (node.uid.clone(), node.name.clone(), self.now);
         let message = "silent since it has the bundle".to_owned();
-        self.amend(at, |candidate| {
-            let evidence = Some(Evidence { name, message });
-            let reason = Reason::NodeUnreachable;
-            let failure = Failure { node: uid, reason, at: now, excused: false, evidence };
-            candidate.failures.push(failure);
-            candidate.halted = Some(Halt { at: now, why: Why::CanaryLost });
-        })
+        self.amend(at, |candidate| candidate.lose(uid, Some(Evidence { name, message }), now))
     }
 
     fn amend(&mut self, run: usize, how: impl FnOnce(&mut Candidate)) -> bool {
