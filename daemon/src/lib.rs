@@ -1,5 +1,5 @@
 //! What every daemon needs and no domain knows: logs, shutdown, named tasks,
-//! an admin listener.
+//! an admin listener, a moment that may not be.
 //!
 //! ```text
 //!  main ─▶ telemetry::init ─▶ Shutdown (SIGTERM, SIGINT)
@@ -14,6 +14,7 @@ pub mod error;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
+pub mod timer;
 
 pub use admin::Readiness;
 pub use shutdown::Shutdown;

@@ -7,6 +7,7 @@ mod cluster;
 mod container_runtime;
 mod lean;
 mod managed_resource;
+mod write;
 
 pub use cluster::{Cluster, ClusterSpec};
 pub use container_runtime::{
@@ -17,6 +18,7 @@ pub(crate) use lean::Lean;
 pub use managed_resource::{
     ManagedResource, ManagedResourceSpec, ManagedResourceStatus, SecretRef,
 };
+pub(crate) use write::{PATIENCE, WriteError};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;

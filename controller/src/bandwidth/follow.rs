@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rootstock_core::catalog::Catalog;
 use rootstock_daemon::Shutdown;
+use rootstock_daemon::timer::until;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::Bandwidth;
 
@@ -32,12 +32,5 @@ impl Follow {
                 () = shutdown.begun() => return Ok(()),
             }
         }
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }

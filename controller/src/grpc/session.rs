@@ -12,6 +12,7 @@ use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt as _};
 use prost::Message as _;
 use rootstock_core::desired::Generation;
 use rootstock_core::digest::Digest;
+use rootstock_daemon::timer::until;
 use rootstock_proto::MAX_CONTROLLER_MESSAGE;
 use rootstock_proto::v1::{self, controller_message::Kind};
 use tokio::time::Instant;
@@ -168,14 +169,6 @@ impl<D: Directory> Drop for Session<D> {
     fn drop(&mut self) {
         let (node, end, skipped) = (&self.seat.node, &self.end, self.skipped);
         tracing::info!(%node, ?end, skipped, "node disconnected");
-    }
-}
-
-/// That moment, if there is one.
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

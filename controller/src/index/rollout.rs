@@ -57,7 +57,7 @@ pub(crate) struct NodeSurvey {
     pub(crate) name: NodeName,
     pub(crate) uid: Uid,
     pool: String,
-    architecture: Option<Architecture>,
+    pub(crate) architecture: Option<Architecture>,
     ready: bool,
     joining: bool,
     leaving: bool,

@@ -36,12 +36,12 @@ impl Rollouts {
         let objects = recorded.of_shoot(shoot);
         let states = states(shoot, &objects);
         let now = Timestamp::now();
-        let of_seed = |runtime: &RuntimeType| match &self.rings {
-            Some(rings) => rings.seed(runtime, shoot).promoted,
-            None => Digests::new(),
+        let seeds = self.seeds(shoot, &survey);
+        let of_seed = |runtime: &RuntimeType| {
+            seeds.get(runtime).map(|seed| seed.promoted.clone()).unwrap_or_default()
         };
         self.index.need(shoot, needed(&survey, &states, of_seed));
-        let step = self.step(shoot, &survey, &objects, &states, now);
+        let step = self.step(shoot, &survey, &objects, &states, &seeds, now);
         if !self.write(shoot, &objects, &step.states, recorded).await {
             return Outcome::Again;
         }
@@ -59,12 +59,20 @@ impl Rollouts {
         if done { Outcome::Done(next) } else { Outcome::Again }
     }
 
+    /// What the seed says of the shoot's types; nothing where there are no rings.
+    fn seeds(&self, shoot: &ShootName, survey: &Survey) -> BTreeMap<RuntimeType, Seed> {
+        let Some(rings) = &self.rings else { return BTreeMap::new() };
+        let types: BTreeSet<_> = survey.tracks.values().map(|track| &track.runtime).collect();
+        types.into_iter().map(|of| (of.clone(), rings.seed(of, shoot))).collect()
+    }
+
     fn step(
         &self,
         shoot: &ShootName,
         survey: &Survey,
         objects: &Objects,
         states: &BTreeMap<String, State>,
+        seeds: &BTreeMap<RuntimeType, Seed>,
         now: Timestamp,
     ) -> Step {
         let catalog = Arc::clone(&self.catalog.borrow());
@@ -84,14 +92,6 @@ impl Rollouts {
                 (name.as_str(), over(base, track.strategy.as_ref()))
             })
             .collect();
-        let seeds: BTreeMap<&str, Seed> = match &self.rings {
-            Some(rings) => survey
-                .tracks
-                .iter()
-                .map(|(name, track)| (name.as_str(), rings.seed(&track.runtime, shoot)))
-                .collect(),
-            None => BTreeMap::new(),
-        };
         let tracks = survey.tracks.iter().map(|(name, track)| {
             let track = Track {
                 runtime: &track.runtime,
@@ -99,7 +99,7 @@ impl Rollouts {
                 target: track.target.clone(),
                 command: objects.get(name).and_then(|object| command(object)).and_then(Result::ok),
                 deleting: track.deleting,
-                seed: seeds.get(name.as_str()),
+                seed: seeds.get(&track.runtime),
             };
             (name.as_str(), track)
         });
@@ -164,7 +164,7 @@ pub(super) fn needed(
         for slot in &state.slots {
             if digests.iter().all(|(_, digest)| *digest != slot.digest) {
                 let node = survey.nodes.iter().find(|node| node.uid == slot.node);
-                let architecture = node.and_then(|node| node.in_view().architecture);
+                let architecture = node.and_then(|node| node.architecture);
                 digests.extend(architecture.map(|of| (of, slot.digest)));
             }
         }

@@ -43,6 +43,7 @@ use tokio::time::Instant;
 use self::due::Due;
 use self::recorded::Recorded;
 pub(crate) use self::seed::Rings;
+use crate::api::PATIENCE;
 use crate::bandwidth::Bandwidth;
 use crate::events::Events;
 use crate::home::Home;
@@ -51,8 +52,6 @@ use crate::seed::{Clusters, Store};
 
 /// How many shoots are looked at at once; most of a look is waiting for writes.
 const AT_ONCE: usize = 8;
-/// How long the API may take for one request.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Changes are gathered for so long before they are compared: ten thousand
 /// nodes that come speak as often.
 const GATHER: Duration = Duration::from_millis(20);

@@ -35,8 +35,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::PATIENCE;
-use crate::api::is_not_found;
+use crate::api::{PATIENCE, is_not_found};
 use crate::index::Survey;
 use crate::seed::{Scope, Store};
 

@@ -10,10 +10,10 @@ use rootstock_core::state::State;
 use rootstock_daemon::error::Chain;
 use serde_json::{Value, json};
 
+use super::Rollouts;
 use super::look::{Objects, ROLLOUT, command};
 use super::recorded::Recorded;
-use super::{PATIENCE, Rollouts};
-use crate::api::{ContainerRuntime, is_conflict, is_not_found};
+use crate::api::{ContainerRuntime, PATIENCE, WriteError, is_conflict, is_not_found};
 use crate::events::Word;
 use crate::index::RuntimeKey;
 use crate::status::patch;
@@ -21,16 +21,6 @@ use crate::status::patch;
 /// How often a state is written before the shoot is looked at anew: a status is
 /// written once a second at most, so a second conflict is rare.
 const TRIES: usize = 3;
-
-/// Why something is not written.
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error("the API refused it")]
-    Api(#[from] kube::Error),
-    /// It may have been written.
-    #[error("the API did not answer within {PATIENCE:?}")]
-    Late(#[from] tokio::time::error::Elapsed),
-}
 
 impl Rollouts {
     /// Writes states, each over what was read. Tells whether all are written.
@@ -71,23 +61,21 @@ impl Rollouts {
         let Some(diff) = diff else { return true };
         let key = RuntimeKey { shoot: shoot.clone(), name: name.to_owned() };
         let api = key.api(&self.client);
-        let mut over = read.clone();
+        let mut version = read.metadata.resource_version.clone();
         for _ in 0..TRIES {
-            let patch = Patch::Merge(over_read(&over, json!({"status": diff})));
+            let patch = Patch::Merge(over(version.as_deref(), json!({"status": diff})));
             let params = PatchParams::default();
             let written = tokio::time::timeout(PATIENCE, api.patch_status(name, &params, &patch));
             if self.note(&key, written.await, recorded).await {
                 return true;
             }
             let Some(newest) = recorded.of_shoot(shoot).remove(name) else { return false };
-            let other = newest.metadata.resource_version != over.metadata.resource_version;
-            if !other
-                || newest.metadata.uid != read.metadata.uid
-                || recorded_state(&newest) != before
+            let same = newest.metadata.resource_version == version;
+            if same || newest.metadata.uid != read.metadata.uid || recorded_state(&newest) != before
             {
                 return false;
             }
-            over = ContainerRuntime::clone(&newest);
+            version.clone_from(&newest.metadata.resource_version);
         }
         false
     }
@@ -118,7 +106,8 @@ impl Rollouts {
             if command(newest).as_ref() != Some(&asked) {
                 continue;
             }
-            let patch = over_read(newest, json!({"metadata": {"annotations": {ROLLOUT: null}}}));
+            let version = newest.metadata.resource_version.as_deref();
+            let patch = over(version, json!({"metadata": {"annotations": {ROLLOUT: null}}}));
             let key = RuntimeKey { shoot: shoot.clone(), name: name.clone() };
             let api = key.api(&self.client);
             let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
@@ -178,8 +167,8 @@ fn recorded_state(object: &ContainerRuntime) -> Value {
     object.status.as_ref().and_then(|status| status.state.clone()).unwrap_or_default()
 }
 
-/// A patch that is taken only over what was read.
-fn over_read(object: &ContainerRuntime, mut patch: Value) -> Value {
-    patch["metadata"]["resourceVersion"] = json!(object.metadata.resource_version);
+/// A patch that is taken only over the version that was read.
+fn over(version: Option<&str>, mut patch: Value) -> Value {
+    patch["metadata"]["resourceVersion"] = json!(version);
     patch
 }

@@ -51,7 +51,7 @@ use tokio::time::Instant;
 use self::compose::{Composed, compose};
 use self::gate::{Gate, gate};
 use self::waiting::{Due, Version, Waiting};
-use crate::api::{ContainerRuntime, is_conflict, is_not_found};
+use crate::api::{ContainerRuntime, PATIENCE, WriteError, is_conflict, is_not_found};
 use crate::events::Events;
 use crate::index::{Index, Missed, RuntimeKey};
 use crate::seed::Store;
@@ -64,8 +64,6 @@ const GATHER: Duration = Duration::from_millis(200);
 const SETTLE: Duration = Duration::from_secs(30);
 /// How long the watch may take to show what was written.
 const BEHIND: Duration = Duration::from_secs(5);
-/// How long the API may take for one write.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How many resources are written at once; one that hangs is one of them.
 const AT_ONCE: usize = 8;
 
@@ -94,17 +92,6 @@ enum Outcome {
     Conflict,
     /// It could not be written.
     Refused(WriteError),
-}
-
-/// Why a status is not written.
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error("the API refused it")]
-    Api(#[from] kube::Error),
-    /// It may have been written: then the watch has it, and the next write
-    /// starts from there.
-    #[error("the API did not answer within {PATIENCE:?}")]
-    Late(#[from] tokio::time::error::Elapsed),
 }
 
 impl StatusWriter {
