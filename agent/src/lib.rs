@@ -23,6 +23,7 @@
 
 pub mod args;
 mod backoff;
+mod clock;
 pub mod containerd;
 pub mod fetch;
 pub mod host;

@@ -15,7 +15,6 @@
 //! still while the machine sleeps: they are late then, and what they wake looks
 //! at the clock.
 
-mod clock;
 mod meter;
 mod paced;
 mod state;
@@ -25,13 +24,14 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use clock::Clock;
 pub(crate) use paced::{Paced, Slot};
 use rootstock_core::bandwidth::{Grant, Held, Rate, Request, Shrunk};
 use rootstock_core::digest::Digest;
 use state::State;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::clock::Clock;
 
 /// So long may a pull be without a lease before its connection is given up: a
 /// leader is replaced in less, and no registry ends an answer as soon.

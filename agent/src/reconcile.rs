@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use change::Layouts;
 use downloads::Downloads;
 use failure::Failures;
 pub use files::Files;
@@ -202,13 +203,13 @@ impl Reconciler {
         for _ in 0..ROUNDS {
             // Anew each time: a bundle that was just taken back is not tried again.
             let (content, refused) = self.eligible(&held.desired.content);
-            self.downloads.keep_to(&content).await;
+            let layouts = lay_out(&content.bundles);
+            let ahead = lay_out(&content.prefetch);
+            self.downloads.keep_to(&content, &layouts, &ahead).await;
             // What has ended is seen as it is, and not begun once more.
             while let Some(ended) = self.downloads.next().now_or_never() {
                 self.note(ended);
             }
-            let layouts = lay_out(&content.bundles);
-            let ahead = lay_out(&content.prefetch);
             let seen = match observe::look(self, &layouts, &ahead).await {
                 Ok(seen) => seen,
                 Err(error) => {
@@ -232,13 +233,15 @@ impl Reconciler {
             let together = self.together(generation, &content, &seen, &queued, &coming);
             let waits: BTreeSet<RuntimeType> = queued.union(&together.types).cloned().collect();
             let seen = together.without_what_waits(seen);
-            let mut work = self.without_waiting(&content, &seen, &waits);
+            let now = together.planned(&content, &seen, &whole);
+            let mut work = self.without_waiting(&content, &seen, now, &waits);
             work.pulls.clear();
             work.prefetches.clear();
-            work.collect_trees.retain(|id| !gate::is_sent(&desired.bundles, id));
             // What comes makes its folders where these are.
-            work.collect_trees.retain(|id| !self.downloads.has_type(&id.runtime));
-            work.collect_rendered.retain(|id| !self.downloads.has_type(&id.tree.runtime));
+            let comes = |runtime: &RuntimeType| self.downloads.has_type(runtime);
+            work.collect_trees
+                .retain(|id| !gate::is_sent(&desired.bundles, id) && !comes(&id.runtime));
+            work.collect_rendered.retain(|id| !comes(&id.tree.runtime));
             let missing = whole.pulls.iter().map(|tree| &tree.runtime);
             let failing = layouts.keys().filter(|runtime| self.failures.waits(runtime));
             let without = refused.keys().chain(&waits).chain(missing).chain(failing);
@@ -293,7 +296,7 @@ impl Reconciler {
 }
 
 /// What each bundle means on the node; those that mean nothing are told by the plan.
-fn lay_out(bundles: &[DesiredBundle]) -> BTreeMap<RuntimeType, (DesiredBundle, Layout)> {
+fn lay_out(bundles: &[DesiredBundle]) -> Layouts {
     let laid = bundles.iter().filter_map(|bundle| {
         let layout = Layout::of(bundle).ok()?;
         Some((bundle.runtime().clone(), (bundle.clone(), layout)))

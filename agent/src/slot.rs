@@ -1,15 +1,15 @@
 //! The node's permission to restart containerd, as the controller gives it.
 
-mod clock;
 mod wake;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use clock::Clock;
 use rootstock_core::desired::Generation;
 use tokio::sync::watch;
 pub(crate) use wake::Wake;
+
+use crate::clock::Clock;
 
 /// The longest that a slot is kept to. A controller says one that lasts longer
 /// anew before that; who is told of more at once has been told a mistake.

@@ -18,6 +18,7 @@ use rootstock_core::layout::{Layout, TreeId};
 use rootstock_core::name::RuntimeType;
 use tokio::task::JoinSet;
 
+use super::change::Layouts;
 use super::{Files, Reports};
 use crate::fetch::{Partial, Shared};
 use crate::host::Host;
@@ -106,13 +107,15 @@ impl Downloads {
     /// When this returns, nothing of it writes any more.
     ///
     /// What was to come ahead may be what is desired by now: it goes on.
-    pub(super) async fn keep_to(&mut self, content: &DesiredContent) {
-        let wanted = [(&content.prefetch, true), (&content.bundles, false)];
-        let wanted = wanted.into_iter().flat_map(|(bundles, ahead)| {
-            bundles.iter().filter_map(move |bundle| {
-                let tree = Layout::of(bundle).ok()?.tree;
-                Some((tree, (Source::of(bundle, content), ahead)))
-            })
+    pub(super) async fn keep_to(
+        &mut self,
+        content: &DesiredContent,
+        layouts: &Layouts,
+        ahead: &Layouts,
+    ) {
+        let all = ahead.values().map(|of| (of, true)).chain(layouts.values().map(|of| (of, false)));
+        let wanted = all.map(|((bundle, layout), ahead)| {
+            (layout.tree.clone(), (Source::of(bundle, content), ahead))
         });
         let mut wanted: BTreeMap<TreeId, (Source, bool)> = wanted.collect();
         let mut stopped = Vec::new();

@@ -52,12 +52,16 @@ impl Reconciler {
         &self,
         content: &DesiredContent,
         seen: &Seen,
+        whole: Plan,
         others: &BTreeSet<RuntimeType>,
     ) -> Plan {
         let waits =
             |runtime: &RuntimeType| self.failures.waits(runtime) || others.contains(runtime);
         let types = content.bundles.iter().map(|bundle| bundle.runtime());
         let waiting: BTreeSet<RuntimeType> = types.filter(|of| waits(of)).cloned().collect();
+        if waiting.is_empty() {
+            return whole;
+        }
         let mut content = content.clone();
         content.bundles.retain(|bundle| !waiting.contains(bundle.runtime()));
         content.keep.extend(waiting);
@@ -76,14 +80,19 @@ fn needing(content: &DesiredContent, seen: &Seen, whole: &Plan) -> BTreeSet<Runt
         return whole.restarts_for(content);
     }
     // The restart that ends an activation takes nothing along that it was not about.
-    let closed = Observed { activation_open: false, ..seen.observed.clone() };
-    let mut types = plan(content, &closed).restarts_for(content);
+    let mut types = restarts_apart(content, &seen.observed);
     for bundle in &content.bundles {
         if seen.begun.get(bundle.runtime()) == Some(&BundleKey::of(bundle)) {
             types.remove(bundle.runtime());
         }
     }
     types
+}
+
+/// The types that containerd would be restarted for, whatever has begun.
+pub(super) fn restarts_apart(content: &DesiredContent, seen: &Observed) -> BTreeSet<RuntimeType> {
+    let closed = Observed { activation_open: false, ..seen.clone() };
+    plan(content, &closed).restarts_for(content)
 }
 
 /// Whether a folder is that of a bundle which the node was sent: also while it

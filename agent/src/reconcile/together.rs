@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use rootstock_core::desired::{DesiredContent, Generation};
 use rootstock_core::name::RuntimeType;
-use rootstock_core::plan::{Observed, plan};
+use rootstock_core::plan::{Observed, Plan, plan};
 use tokio::time::Instant;
 
 use super::Reconciler;
+use super::gate::restarts_apart;
 use super::observe::Seen;
 
 /// What waits for others that are on their way.
@@ -30,6 +31,11 @@ impl Together {
         }
         Seen { observed: Observed { activation_open: false, ..seen.observed }, ..seen }
     }
+
+    /// The plan for that, which is another one only where an activation waits.
+    pub(super) fn planned(&self, content: &DesiredContent, seen: &Seen, whole: &Plan) -> Plan {
+        if self.begun { plan(content, &seen.observed) } else { whole.clone() }
+    }
 }
 
 impl Reconciler {
@@ -47,11 +53,14 @@ impl Reconciler {
         let open = seen.observed.activation_open;
         // An activation is proven by its handlers, which need all their bytes.
         let begun = open && seen.begun.keys().any(|runtime| coming.contains(runtime));
-        let closed = Observed { activation_open: false, ..seen.observed.clone() };
-        let mut types = plan(content, &closed).restarts_for(content);
-        types.retain(|runtime| !queued.contains(runtime));
         // What has begun is ended, and takes them along.
-        if coming.is_empty() || (types.is_empty() && !begun) || (open && !begun) {
+        let may = !coming.is_empty() && (begun || !open);
+        let mut types = match may {
+            true => restarts_apart(content, &seen.observed),
+            false => BTreeSet::new(),
+        };
+        types.retain(|runtime| !queued.contains(runtime));
+        if types.is_empty() && !begun {
             self.together = None;
             return Together::default();
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::clock::Clock;
+use crate::clock::Clock;
 
 /// What the two clocks may differ by because they are read one after the other.
 const APART: Duration = Duration::from_secs(1);

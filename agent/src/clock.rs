@@ -1,4 +1,4 @@
-//! The clock that slots count by.
+//! The clocks by which leases and slots count.
 
 use std::time::Duration;
 
@@ -6,22 +6,27 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// A monotonic clock.
 #[derive(Clone, Debug)]
-pub(super) enum Clock {
-    /// `CLOCK_BOOTTIME`: it goes on while the machine sleeps, as slots do at
-    /// the controller.
+pub(crate) enum Clock {
+    /// `CLOCK_BOOTTIME`: it goes on while the machine sleeps, as leases and slots
+    /// do at the controller.
     Boot,
     /// `CLOCK_MONOTONIC`, which stands still then.
     Awake,
+    /// The runtime's, which tests stop and advance.
+    #[cfg(test)]
+    Runtime(tokio::time::Instant),
     /// One that stands still until a test advances it.
     #[cfg(test)]
     Stopped(std::sync::Arc<std::sync::atomic::AtomicU64>),
 }
 
 impl Clock {
-    pub(super) fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         let of = match self {
             Self::Boot => ClockId::Boottime,
             Self::Awake => ClockId::Monotonic,
+            #[cfg(test)]
+            Self::Runtime(begun) => return begun.elapsed(),
             #[cfg(test)]
             Self::Stopped(millis) => {
                 return Duration::from_millis(millis.load(std::sync::atomic::Ordering::Relaxed));
@@ -34,12 +39,12 @@ impl Clock {
     }
 
     #[cfg(test)]
-    pub(super) fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         Self::Stopped(std::sync::Arc::default())
     }
 
     #[cfg(test)]
-    pub(super) fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         if let Self::Stopped(millis) = self {
             let by = u64::try_from(by.as_millis()).unwrap();
             millis.fetch_add(by, std::sync::atomic::Ordering::Relaxed);
