@@ -5,7 +5,7 @@ pub(crate) mod controller;
 mod pulls;
 mod slots;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,36 @@ fn arguments(dir: &Path, root: &Path) -> RunArgs {
     args
 }
 
+/// A node without an agent, in a folder with a registry beside it.
+async fn prepared() -> (tempfile::TempDir, PathBuf, Registry) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("node");
+    SimulatedHost::prepare(&root).await.unwrap();
+    let registry = Registry::start(&dir.path().join("registry")).await.unwrap();
+    (dir, root, registry)
+}
+
+/// Writes one of the files that an agent is started with.
+fn write(dir: &Path, name: &str, text: &str) {
+    std::fs::write(dir.join(name), text).unwrap();
+}
+
+/// What leads an agent to the controller behind this port.
+fn lead_to(world: &World, dir: &Path, port: u16) {
+    write(dir, "ca.crt", &world.ca);
+    write(dir, "token", &token());
+    write(dir, "endpoint", &format!("https://{HOST}:{port}\n"));
+}
+
+/// An agent that runs until this is shut down.
+fn agent(dir: &Path, root: &Path) -> JoinSet<anyhow::Result<()>> {
+    let host = Arc::new(SimulatedHost::new(root).with_start(Duration::from_millis(10)));
+    let mut agents = JoinSet::new();
+    agents.spawn(rootstock_agent::run(arguments(dir, root), host));
+    agents
+}
+
 async fn until(seen: &mut watch::Receiver<Seen>, what: &str, is: impl Fn(&Seen) -> bool) {
     let found =
         tokio::time::timeout(LIMIT, seen.wait_for(is)).await.map(|found| drop(found.unwrap()));
@@ -73,11 +103,7 @@ async fn until(seen: &mut watch::Receiver<Seen>, what: &str, is: impl Fn(&Seen) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_enrols_takes_reports_and_comes_back() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("node");
-    SimulatedHost::prepare(&root).await.unwrap();
-    let registry = Registry::start(&dir.path().join("registry")).await.unwrap();
+    let (dir, root, registry) = prepared().await;
     let gvisor = bundle(&registry, &dir.path().join("work")).await;
 
     let world = World::new();
@@ -97,10 +123,7 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
     // The token is only there after a while, as a kubelet's volume may be.
     std::fs::write(&files[0], &world.ca).unwrap();
     std::fs::write(&files[2], format!("https://{HOST}:{}\n", server.port)).unwrap();
-    let args = arguments(dir.path(), &root);
-    let host = Arc::new(SimulatedHost::new(&root).with_start(Duration::from_millis(10)));
-    let mut agents = JoinSet::new();
-    agents.spawn(rootstock_agent::run(args, host));
+    let mut agents = agent(dir.path(), &root);
     let lock = root.join("var/lib/rootstock/lock");
     let begun = async {
         while !lock.exists() {
@@ -160,20 +183,12 @@ async fn an_agent_enrols_takes_reports_and_comes_back() {
 /// when its certificate's CA has left, and one that comes back then as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_of_a_ca_that_has_left_is_given_up() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("node");
-    SimulatedHost::prepare(&root).await.unwrap();
+    let (dir, root, _registry) = prepared().await;
     let world = World::new();
     let mut seen = world.seen.subscribe();
     let server = Server::start(&world, 0).await;
-    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    write("ca.crt", &world.ca);
-    write("token", &token());
-    write("endpoint", &format!("https://{HOST}:{}\n", server.port));
-    let host = Arc::new(SimulatedHost::new(&root));
-    let mut agents = JoinSet::new();
-    agents.spawn(rootstock_agent::run(arguments(dir.path(), &root), host));
+    lead_to(&world, dir.path(), server.port);
+    let mut agents = agent(dir.path(), &root);
     until(&mut seen, "connected", |seen| seen.hellos.len() == 1).await;
 
     let reviews =
@@ -181,7 +196,7 @@ async fn a_certificate_of_a_ca_that_has_left_is_given_up() {
     let (old, new) = (Arc::clone(&world.first), world.another());
     let both = [Arc::clone(&new), Arc::clone(&old)];
     world.serve_by(Authorities::new(Arc::clone(&new), old, &both));
-    write("ca.crt", &format!("{}{}", new.cert_pem(), world.ca));
+    write(dir.path(), "ca.crt", &format!("{}{}", new.cert_pem(), world.ca));
     assert_eq!((seen.borrow().disconnects, reviews()), (0, 1), "it stays");
     world.serve_by(Authorities::one(Arc::clone(&new)));
     until(&mut seen, "back", |seen| seen.hellos.len() == 2).await;
@@ -190,7 +205,7 @@ async fn a_certificate_of_a_ca_that_has_left_is_given_up() {
     // While the controller is away its CA is replaced at once.
     let port = server.stop().await;
     let newer = world.another();
-    write("ca.crt", newer.cert_pem());
+    write(dir.path(), "ca.crt", newer.cert_pem());
     world.serve_by(Authorities::one(newer));
     let server = Server::start(&world, port).await;
     until(&mut seen, "back again", |seen| seen.hellos.len() == 3).await;
@@ -203,23 +218,15 @@ async fn a_certificate_of_a_ca_that_has_left_is_given_up() {
 #[ignore = "it waits for half a minute; the waiting itself is tested with paused time"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_goes_where_its_endpoint_goes() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("node");
-    SimulatedHost::prepare(&root).await.unwrap();
+    let (dir, root, _registry) = prepared().await;
     let world = World::new();
     let mut seen = world.seen.subscribe();
     let (one, two) = (Server::start(&world, 0).await, Server::start(&world, 0).await);
-    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    write("ca.crt", &world.ca);
-    write("token", &token());
-    write("endpoint", &format!("https://{HOST}:{}", one.port));
-    let host = Arc::new(SimulatedHost::new(&root));
-    let mut agents = JoinSet::new();
-    agents.spawn(rootstock_agent::run(arguments(dir.path(), &root), host));
+    lead_to(&world, dir.path(), one.port);
+    let mut agents = agent(dir.path(), &root);
     until(&mut seen, "connected", |seen| seen.hellos.len() == 1).await;
     // The first stays up, and its stream is fine.
-    write("endpoint", &format!("https://{HOST}:{}", two.port));
+    write(dir.path(), "endpoint", &format!("https://{HOST}:{}", two.port));
     let moved = seen.wait_for(|seen| seen.hellos.len() == 2 && seen.disconnects == 1);
     let moved = tokio::time::timeout(Duration::from_secs(60), moved).await;
     drop(moved.expect("it moves in time").unwrap());

@@ -6,14 +6,20 @@ use rootstock_core::status::BundleReport;
 use super::gate::{MINUTE, gated};
 use super::*;
 
-#[tokio::test]
-async fn what_is_pulled_ahead_is_on_the_disk_and_nowhere_else() {
+/// A node that works with one bundle, and the next one.
+async fn upgrade() -> (World, DesiredBundle, DesiredBundle, Agent) {
     let world = World::start().await;
     let one = world.gvisor().await;
     let two = world.bundle(&Tiny::new("gvisor", "2").with_data(1 << 20)).await;
     let mut agent = Agent::start(&world);
     agent.take(world.held(1, &[&one]));
     agent.until("gvisor", Phase::Loaded).await;
+    (world, one, two, agent)
+}
+
+#[tokio::test]
+async fn what_is_pulled_ahead_is_on_the_disk_and_nowhere_else() {
+    let (world, one, two, mut agent) = upgrade().await;
 
     agent.take(gated(&world, 2, &[&one], &[&two]));
     let fetched = |report: &NodeReport| {
@@ -67,12 +73,7 @@ async fn a_node_that_has_nothing_says_what_it_has_ahead() {
 
 #[tokio::test]
 async fn a_bundle_that_does_not_come_ahead_is_no_failure_of_the_one_that_works() {
-    let world = World::start().await;
-    let one = world.gvisor().await;
-    let two = world.bundle(&Tiny::new("gvisor", "2").with_data(1 << 20)).await;
-    let mut agent = Agent::start(&world);
-    agent.take(world.held(1, &[&one]));
-    agent.until("gvisor", Phase::Loaded).await;
+    let (world, one, two, mut agent) = upgrade().await;
     let blob = two.config.config().files.last().unwrap().blob;
     world.registry.faults().set(Target::Digest(blob), Fault::Corrupt);
     agent.take(gated(&world, 2, &[&one], &[&two]));

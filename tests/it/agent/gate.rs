@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rootstock_agent::reconcile::Pace;
 use rootstock_agent::slot::Slots;
+use rootstock_agent::store::Held;
 use rootstock_core::desired::{DesiredContent, Generation};
 use tokio::sync::watch;
 
@@ -19,7 +20,7 @@ pub(super) fn gated(
     generation: u64,
     bundles: &[&DesiredBundle],
     prefetch: &[&DesiredBundle],
-) -> rootstock_agent::store::Held {
+) -> Held {
     let own = |of: &[&DesiredBundle]| of.iter().copied().cloned().collect();
     let keep =
         prefetch.iter().filter(|ahead| bundles.iter().all(|b| b.runtime() != ahead.runtime()));
@@ -249,9 +250,9 @@ async fn the_way_back_needs_no_slot() {
     agent.stop().await;
 }
 
-/// A node whose agent was killed when it was about to restart containerd with
-/// a bundle, and the desired state that it finds when it comes back.
-async fn killed_with(world: &World, gvisor: &DesiredBundle, next: &[&DesiredBundle]) -> Agent {
+/// An agent that was killed when it was about to restart containerd for its
+/// first desired state.
+pub(super) async fn killed(world: &World, first: Held) -> Agent {
     let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(1));
     let fate = |call: &str| match call {
         "restart_containerd" => Fate::DieBefore,
@@ -259,10 +260,17 @@ async fn killed_with(world: &World, gvisor: &DesiredBundle, next: &[&DesiredBund
     };
     let (host, mut dead) = Mortal::new(host, fate);
     let agent = Agent::with_host(world, Arc::new(host));
-    agent.take(gated(world, 1, &[gvisor], &[]));
+    agent.take(first);
     agent.files.slots().give(Generation(1), MINUTE);
     let died = dead.wait_for(Option::is_some);
     tokio::time::timeout(LIMIT, died).await.unwrap().unwrap();
+    agent
+}
+
+/// A node whose agent was killed so with a bundle, and the desired state that it
+/// finds when it comes back.
+async fn killed_with(world: &World, gvisor: &DesiredBundle, next: &[&DesiredBundle]) -> Agent {
+    let agent = killed(world, gated(world, 1, &[gvisor], &[])).await;
     agent.take(gated(world, 2, next, &[]));
     agent.stop().await;
     assert_eq!(world.restarts().await, 0);

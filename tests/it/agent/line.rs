@@ -10,7 +10,7 @@ use rootstock_core::desired::Generation;
 use rootstock_core::status::BundleReport;
 use tokio::sync::watch;
 
-use super::gate::{MINUTE, gated};
+use super::gate::{MINUTE, gated, killed};
 use super::mortal::{Fate, Mortal};
 use super::*;
 
@@ -103,14 +103,7 @@ async fn a_slot_is_used_while_another_bundle_is_in_line() {
 async fn what_a_killed_agent_began_is_ended_while_another_bundle_is_in_line() {
     let world = World::start().await;
     let (gvisor, kata) = (world.gvisor().await, world.bundle(&Tiny::new("kata", "1")).await);
-    let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(1));
-    let (host, mut dead) = Mortal::new(host, |call: &str| match call {
-        "restart_containerd" => Fate::DieBefore,
-        _ => Fate::Live,
-    });
-    let agent = Agent::with_host(&world, Arc::new(host));
-    agent.take(world.held(1, &[&gvisor]));
-    tokio::time::timeout(LIMIT, dead.wait_for(Option::is_some)).await.unwrap().unwrap();
+    let agent = killed(&world, world.held(1, &[&gvisor])).await;
     agent.take(world.held(2, &[&gvisor, &kata]));
     agent.stop().await;
 
@@ -126,14 +119,7 @@ async fn what_a_killed_agent_began_is_ended_while_another_bundle_is_in_line() {
 async fn an_activation_waits_for_its_own_bytes() {
     let world = World::start().await;
     let gvisor = world.gvisor().await;
-    let host = SimulatedHost::new(&world.root()).with_start(Duration::from_millis(1));
-    let (host, mut dead) = Mortal::new(host, |call: &str| match call {
-        "restart_containerd" => Fate::DieBefore,
-        _ => Fate::Live,
-    });
-    let agent = Agent::with_host(&world, Arc::new(host));
-    agent.take(world.held(1, &[&gvisor]));
-    tokio::time::timeout(LIMIT, dead.wait_for(Option::is_some)).await.unwrap().unwrap();
+    let agent = killed(&world, world.held(1, &[&gvisor])).await;
     agent.stop().await;
     let folder = format!(".rootstock/gvisor/{}", gvisor.digest.hex());
     let shim = &gvisor.config.config().handlers[0].shim;

@@ -19,13 +19,9 @@ const AHEAD: u64 = 3 * (64 << 10) + 2 * (208 << 10) + Gauge::ahead();
 /// are fewer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_leaves_the_registry_keeps_to_the_grants() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("node");
-    SimulatedHost::prepare(&root).await.unwrap();
+    let (dir, root, registry) = prepared().await;
     let limit = Limit::At(Rate::new(RATE));
     let world = World::with_budgets(Budgets { seed: limit, node: limit, ..Budgets::default() });
-    let registry = Registry::start(&dir.path().join("registry")).await.unwrap();
     let tiny = Tiny::new("gvisor", "1").with_data(4 << 20);
     let gvisor = bundle_of(&registry, &dir.path().join("work"), &tiny).await;
     let bytes = gvisor.config.config().blob_bytes();
@@ -33,13 +29,8 @@ async fn what_leaves_the_registry_keeps_to_the_grants() {
 
     let mut seen = world.seen.subscribe();
     let server = Server::start(&world, 0).await;
-    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    write("ca.crt", &world.ca);
-    write("token", &token());
-    write("endpoint", &format!("https://{HOST}:{}", server.port));
-    let host = Arc::new(SimulatedHost::new(&root).with_start(Duration::from_millis(10)));
-    let mut agents = JoinSet::new();
-    agents.spawn(rootstock_agent::run(arguments(dir.path(), &root), host));
+    lead_to(&world, dir.path(), server.port);
+    let mut agents = agent(dir.path(), &root);
     let url = format!("http://{}", gauge.address);
     let content = DesiredContent {
         bundles: vec![gvisor.clone()],

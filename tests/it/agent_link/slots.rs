@@ -8,22 +8,13 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_over_the_wire_opens_the_gate() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("node");
-    SimulatedHost::prepare(&root).await.unwrap();
-    let registry = Registry::start(&dir.path().join("registry")).await.unwrap();
+    let (dir, root, registry) = prepared().await;
     let gvisor = bundle(&registry, &dir.path().join("work")).await;
     let world = World::new();
     let mut seen = world.seen.subscribe();
     let server = Server::start(&world, 0).await;
-    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    write("ca.crt", &world.ca);
-    write("token", &token());
-    write("endpoint", &format!("https://{HOST}:{}", server.port));
-    let host = Arc::new(SimulatedHost::new(&root).with_start(Duration::from_millis(10)));
-    let mut agents = JoinSet::new();
-    agents.spawn(rootstock_agent::run(arguments(dir.path(), &root), host));
+    lead_to(&world, dir.path(), server.port);
+    let mut agents = agent(dir.path(), &root);
 
     let content = DesiredContent {
         bundles: vec![gvisor.clone()],
