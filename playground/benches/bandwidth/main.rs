@@ -5,32 +5,41 @@
 //!        two controllers, an embedded API ══ grants over mTLS ══▶ └─ each in a task of this process
 //! ```
 //!
-//! Three waves: of all nodes; of 2 % of them, which must not be slower for
-//! being few; and of all once more while agents die, agents stand still, and
-//! the leader dies. Networks that are cut are not here: `core` has them.
+//! Waves of all nodes; of 2 % of them, which must not be slower for being few;
+//! of all once more while agents die, agents stand still, and the leader dies;
+//! and of all while a fifth of them is cut off again and again.
 //!
 //! A window is over where more bytes have left the registry in it than the
 //! budget's and the declared burst: of each pull what its pacer lets through at
-//! once, and what two kernels take in ahead of it.
+//! once, and what two kernels hold of it.
+//!
+//! As root it makes two networks for itself. Without them packets are those of
+//! a loopback, larger than any between machines, and none is cut off.
 //!
 //! Each figure is measured once and printed as `figure NAME VALUE UNIT goal OP GOAL`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods, reason = "nothing here outlives the bench")]
 
+mod network;
 #[path = "../../../tests/it/leaders/replicas.rs"]
 #[allow(dead_code, reason = "the test of leaders uses all of it")]
 mod replicas;
 mod source;
+mod windows;
 
-use std::path::Path;
+use std::fmt::Debug;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rootstock_playground::crowd::{Crowd, Done, Downloads};
-use rootstock_playground::registry::Gauge;
+use rootstock_playground::crowd::{Crowd, Done, Downloads, Leads, Relay};
+use tokio::sync::watch;
 
+use network::Elsewhere;
 use replicas::{Replicas, Size};
-use source::{Look, Source};
+use source::Source;
+use windows::Look;
 
 /// Nothing here takes nearly so long unless something is broken.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -47,12 +56,11 @@ const FEW: usize = 10;
 const ALL_BYTES: usize = 16 << 20;
 const FEW_BYTES: usize = 64 << 20;
 const DISTURBED_BYTES: usize = 8 << 20;
-/// What a pacer lets through at once, where 10 ms of its rate are not more.
-const BURST: u64 = 64 << 10;
-/// What an agent's kernel takes in ahead of its reader, over so short a way.
-const RECEIVES: u64 = 128 << 10;
+/// One of so many agents is where it can be cut off.
+const THERE: usize = 5;
 
 fn main() {
+    let has_network = network::enter();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // Each download that waits has two threads, which sleep.
@@ -60,59 +68,120 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(measure());
+    runtime.block_on(measure(has_network));
 }
 
 struct Bench {
     replicas: Replicas,
     source: Source,
-    crowd: Crowd,
-    downloads: Arc<Downloads>,
+    here: Group,
+    /// Agents in a network that can be cut off, where there is one.
+    there: Option<(Group, Elsewhere)>,
     nodes: usize,
     dir: tempfile::TempDir,
 }
 
-async fn measure() {
+/// Agents, and what they pull.
+struct Group {
+    crowd: Crowd,
+    downloads: Arc<Downloads>,
+    nodes: usize,
+}
+
+async fn measure(has_network: bool) {
     let nodes = std::env::var("ROOTSTOCK_PULLS").ok().and_then(|n| n.parse().ok());
     let nodes: usize = nodes.unwrap_or(500);
     let program = Path::new(env!("CARGO_BIN_EXE_rootstock-playground"));
     let size = Size { controllers: 2, nodes, lease: "5s", limit: LIMIT };
+    let elsewhere = has_network.then(Elsewhere::start);
+    let ip = if has_network { network::NEAR } else { Ipv4Addr::LOCALHOST };
     let replicas = Replicas::start(program, size).await;
     let leader = replicas.until("a leader", async || replicas.leader().await.ok_or(())).await;
     let dir = memory();
-    let source = Source::start(&dir.path().join("registry")).await;
-    let downloads = Arc::new(Downloads::new(dir.path().join("nodes")));
-    let mut crowd = replicas.crowd().await.with_downloads(Arc::clone(&downloads));
-    crowd.set_at_work(true);
-    crowd.begin();
-    let mut seen = crowd.seen();
-    let came = tokio::time::timeout(LIMIT, seen.wait_for(|seen| seen.connected == nodes));
-    assert!(came.await.is_ok(), "not all are there\n{}", replicas.logs());
-    let mut bench = Bench { replicas, source, crowd, downloads, nodes, dir };
+    let source = Source::start(&dir.path().join("registry"), ip).await;
+    let few_there = if has_network { nodes / THERE } else { 0 };
+    let border = nodes - few_there;
+    let folder = |name: &str| dir.path().join(name);
+    let crowd = replicas.crowd_of(0..border, replicas.service()).await;
+    let here = Group::begin(crowd, folder("here"), border);
+    let there = match elsewhere {
+        None => None,
+        Some(elsewhere) => {
+            let crowd = replicas.crowd_of(border..nodes, lead(replicas.service()).await).await;
+            let there = {
+                let _there = elsewhere.handle().enter();
+                Group::begin(crowd, folder("there"), few_there)
+            };
+            Some((there, elsewhere))
+        }
+    };
+    let mut bench = Bench { replicas, source, here, there, nodes, dir };
+    bench
+        .until("all are there", |bench| {
+            let connected: usize =
+                bench.groups().map(|group| group.crowd.seen().borrow().connected).sum();
+            if connected == nodes { Ok(()) } else { Err(connected) }
+        })
+        .await;
 
     let all = bench.wave("all", ALL_BYTES, nodes).await;
     let few = bench.wave("few", FEW_BYTES, FEW).await;
     let disturbed = bench.disturbed(&leader).await;
+    let cut = bench.cut().await;
 
-    let over: u64 = [&all, &few, &disturbed].map(|looks| over(looks)).iter().sum();
+    let waves = [Some(&all), Some(&few), Some(&disturbed), cut.as_ref()];
+    let over: u64 = waves.into_iter().flatten().map(|looks| windows::over(looks)).sum();
+    eprintln!("the declared burst is {:.1} MB", windows::burst() as f64 / 1e6);
     println!("figure cap_bytes_over {over} B goal <= 0");
-    println!("figure cap_use {:.2} % goal >= 95", used(&all));
-    println!("figure cap_use_small_wave {:.2} % goal >= 90", used(&few));
-    let wrong = bench.crowd.seen().borrow().wrong.clone();
+    println!("figure cap_use {:.2} % goal >= 95", windows::used(&all));
+    println!("figure cap_use_small_wave {:.2} % goal >= 90", windows::used(&few));
+    let wrong: Vec<_> =
+        bench.groups().flat_map(|group| group.crowd.seen().borrow().wrong.clone()).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    drop(bench.crowd);
     bench.replicas.stop().await;
 }
 
+/// The controller that serves, at an address that is reached from elsewhere.
+async fn lead(
+    mut service: watch::Receiver<Option<SocketAddr>>,
+) -> watch::Receiver<Option<SocketAddr>> {
+    let relay = Relay::start_at(network::NEAR, Leads::Silence).await.unwrap();
+    let address = relay.address;
+    tokio::spawn(async move {
+        loop {
+            let leads = service.borrow_and_update().map_or(Leads::Silence, Leads::To);
+            relay.lead(leads);
+            if service.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    watch::Sender::new(Some(address)).subscribe()
+}
+
+impl Group {
+    fn begin(crowd: Crowd, dir: PathBuf, nodes: usize) -> Self {
+        let downloads = Arc::new(Downloads::new(dir));
+        let mut crowd = crowd.with_downloads(Arc::clone(&downloads));
+        crowd.set_at_work(true);
+        crowd.begin();
+        Self { crowd, downloads, nodes }
+    }
+}
+
 impl Bench {
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.here).chain(self.there.as_ref().map(|(group, _)| group))
+    }
+
     /// Offers a bundle to all, and lets so many of them pull it.
     async fn wave(&mut self, version: &str, data: usize, nodes: usize) -> Vec<Look> {
         let before = self.offer(version, data).await;
         let watch = self.source.watch();
-        self.downloads.let_pull(0..nodes);
+        self.let_pull(nodes);
         self.until_done(before + nodes).await;
         let looks = watch.end();
-        say(version, &looks);
+        windows::say(version, &looks);
         looks
     }
 
@@ -120,16 +189,16 @@ impl Bench {
     async fn disturbed(&mut self, leader: &str) -> Vec<Look> {
         let before = self.offer("disturbed", DISTURBED_BYTES).await;
         let watch = self.source.watch();
-        let half = self.nodes / 2;
-        self.downloads.let_pull(0..self.nodes);
+        let (half, all) = (self.here.nodes / 2, self.here.nodes);
+        self.let_pull(self.nodes);
         // Half of those that pull at this moment die; others stand still for
         // longer than their leases last.
         for _ in 0..4 {
             pause(1500).await;
-            self.crowd.kill(0..half);
-            self.crowd.hold(half..self.nodes, true);
+            self.here.crowd.kill(0..half);
+            self.here.crowd.hold(half..all, true);
             pause(3500).await;
-            self.crowd.hold(half..self.nodes, false);
+            self.here.crowd.hold(half..all, false);
         }
         self.replicas.controllers[leader].process.hold().await;
         let begun = std::time::Instant::now();
@@ -142,77 +211,79 @@ impl Bench {
         eprintln!("another one leads after {:.1} s", begun.elapsed().as_secs_f64());
         self.until_done(before + self.nodes).await;
         let looks = watch.end();
-        say("disturbed", &looks);
+        windows::say("disturbed", &looks);
         looks
+    }
+
+    /// A wave of all in which some are cut off again and again, for longer than
+    /// their leases last; none where there is no such network.
+    async fn cut(&mut self) -> Option<Vec<Look>> {
+        let (there, elsewhere) = self.there.as_ref()?;
+        let before = self.offer("cut", DISTURBED_BYTES).await;
+        let watch = self.source.watch();
+        // They come first in line: it is their leases that are lost.
+        there.downloads.let_pull(0..there.nodes);
+        pause(500).await;
+        self.let_pull(self.nodes);
+        for _ in 0..3 {
+            pause(1500).await;
+            elsewhere.cut(true);
+            pause(5000).await;
+            elsewhere.cut(false);
+        }
+        self.until_done(before + self.nodes).await;
+        let looks = watch.end();
+        windows::say("cut", &looks);
+        Some(looks)
+    }
+
+    /// Lets the first nodes pull, and of the others none.
+    fn let_pull(&self, nodes: usize) {
+        let mut left = nodes;
+        for group in self.groups() {
+            let some = left.min(group.nodes);
+            group.downloads.let_pull(0..some);
+            left -= some;
+        }
     }
 
     /// All have the bundle in their desired state, and none pulls it yet. How
     /// many bundles are on nodes by then.
     async fn offer(&self, version: &str, data: usize) -> usize {
-        self.downloads.let_pull(0..0);
+        self.let_pull(0);
         let work = self.dir.path().join("work");
         self.source.offer(version, data, &work, &self.replicas.catalog).await;
-        self.replicas
-            .until("all have it", async || match self.crowd.with_version(version) {
-                count if count == self.nodes => Ok(()),
-                count => Err(count),
-            })
-            .await;
-        self.downloads.done().borrow().bundles
+        self.until("all have it", |bench| {
+            let have: usize = bench.groups().map(|group| group.crowd.with_version(version)).sum();
+            if have == bench.nodes { Ok(()) } else { Err(have) }
+        })
+        .await;
+        self.done().bundles
+    }
+
+    fn done(&self) -> Done {
+        self.groups().map(|group| *group.downloads.done().borrow()).fold(
+            Done::default(),
+            |sum, done| Done {
+                bundles: sum.bundles + done.bundles,
+                failed: sum.failed + done.failed,
+            },
+        )
     }
 
     async fn until_done(&self, bundles: usize) {
-        let mut done = self.downloads.done();
-        let waited = tokio::time::timeout(LIMIT, done.wait_for(|done| done.bundles >= bundles));
-        let waited = waited.await.is_ok();
-        let Done { bundles: are, failed } = *done.borrow();
-        assert!(waited, "{are} of {bundles}, {failed} failed\n{}", self.replicas.logs());
-        eprintln!("{are} bundles so far, {failed} downloads failed");
+        self.until("all have pulled", |bench| match bench.done() {
+            done if done.bundles >= bundles => Ok(()),
+            done => Err(done),
+        })
+        .await;
+        let Done { bundles, failed } = self.done();
+        eprintln!("{bundles} bundles so far, {failed} downloads failed");
     }
-}
 
-/// Bytes of all windows beyond what each may have.
-fn over(looks: &[Look]) -> u64 {
-    let burst = PULLS * (BURST + RECEIVES + Gauge::ahead());
-    windows(looks).map(|(allowed, bytes)| bytes.saturating_sub(allowed + burst)).sum()
-}
-
-/// What the budget allows in each window, and what left the registry.
-fn windows(looks: &[Look]) -> impl Iterator<Item = (u64, u64)> {
-    looks.windows(2).map(|pair| {
-        // As long as it may have been: each look has taken a moment.
-        let nanos = pair[1].after.duration_since(pair[0].before).as_nanos();
-        let allowed = u128::from(CAP) * nanos / 1_000_000_000;
-        (u64::try_from(allowed).unwrap(), pair[1].bytes - pair[0].bytes)
-    })
-}
-
-/// How much of the budget was used, in percent: from the first byte until 95 %
-/// of them have left, for the last pulls are alone with their nodes' budgets.
-fn used(looks: &[Look]) -> f64 {
-    let (begin, end) = (looks.first().unwrap().bytes, looks.last().unwrap().bytes);
-    let most = begin + (end - begin) / 20 * 19;
-    let first = looks.iter().rposition(|look| look.bytes == begin).unwrap();
-    let last = looks.iter().position(|look| look.bytes >= most).unwrap();
-    let seconds = looks[last].before.duration_since(looks[first].after).as_secs_f64();
-    (looks[last].bytes - begin) as f64 / seconds / CAP as f64 * 100.0
-}
-
-fn say(what: &str, looks: &[Look]) {
-    let seconds = looks.last().unwrap().before.duration_since(looks[0].after).as_secs_f64();
-    let bytes = looks.last().unwrap().bytes - looks[0].bytes;
-    let shares = windows(looks).map(|(allowed, bytes)| bytes as f64 / allowed as f64 * 100.0);
-    let mut shares: Vec<f64> = shares.collect();
-    shares.sort_by(f64::total_cmp);
-    let (median, most) = (shares[shares.len() / 2], shares[shares.len() - 1]);
-    let beyond = shares.iter().filter(|share| **share > 100.0).count();
-    eprintln!(
-        "{what}: {:.1} MB in {seconds:.1} s, {:.1} % of the budget used; of {} windows the median \
-         has {median:.1} %, the largest {most:.1} %, {beyond} are beyond 100 %",
-        bytes as f64 / 1e6,
-        used(looks),
-        shares.len(),
-    );
+    async fn until<S: Debug>(&self, what: &str, look: impl Fn(&Self) -> Result<(), S>) {
+        self.replicas.until(what, async || look(self)).await;
+    }
 }
 
 async fn pause(millis: u64) {

@@ -1,20 +1,20 @@
 //! The registry that everything comes from, and what is counted of it.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rootstock_bundle::Client;
 use rootstock_core::desired::Registry as Desired;
-use rootstock_playground::registry::{Gauge, Registry};
+use rootstock_playground::registry::{Counts, Gauge, Registry};
 use rootstock_playground::samples::tiny::Tiny;
 use serde_json::json;
 
+use crate::windows::Watch;
 use crate::{BUDGETS, PULLS};
 
 /// Debian's name of the reference implementation of the OCI distribution spec.
@@ -26,7 +26,7 @@ pub(crate) struct Source {
     near: Desired,
     /// As nodes see it: through the gauge.
     pub(crate) far: Desired,
-    passed: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     /// Kept for their end alone; one of them is there.
     _registry: (Option<Process>, Option<Registry>),
 }
@@ -35,9 +35,10 @@ pub(crate) struct Source {
 struct Process(Child);
 
 impl Source {
-    pub(crate) async fn start(dir: &Path) -> Self {
+    /// `ip` is where nodes reach it.
+    pub(crate) async fn start(dir: &Path, ip: Ipv4Addr) -> Self {
         std::fs::create_dir_all(dir).unwrap();
-        let (registry, address, ca) = match real(dir) {
+        let (registry, address, ca) = match real(dir, ip) {
             Some((process, address, ca)) => ((Some(process), None), address, ca),
             None => {
                 eprintln!("no {PROGRAM} here: the playground's registry, without TLS");
@@ -54,8 +55,8 @@ impl Source {
             ca_bundle: ca.clone(),
             credential: None,
         };
-        let (gauge, passed) = gauge(address);
-        Self { near: desired(address), far: desired(gauge), passed, _registry: registry }
+        let (gauge, counts) = gauge(ip, address);
+        Self { near: desired(address), far: desired(gauge), counts, _registry: registry }
     }
 
     /// Pushes a bundle with so much data in it, and writes the configuration
@@ -77,56 +78,20 @@ impl Source {
         std::fs::write(catalog, format!("{text:#}\n")).unwrap();
     }
 
-    /// Looks at the gauge ten times a second.
+    /// Looks at the gauge from here on.
     pub(crate) fn watch(&self) -> Watch {
-        let (passed, (stop, stopped)) = (Arc::clone(&self.passed), mpsc::channel());
-        // A thread of its own: a busy runtime must not make windows longer.
-        let thread = std::thread::spawn(move || {
-            let mut looks = Vec::new();
-            loop {
-                let before = Instant::now();
-                let bytes = passed.load(Ordering::SeqCst);
-                looks.push(Look { before, bytes, after: Instant::now() });
-                let next = before + Duration::from_millis(100);
-                let wait = next.saturating_duration_since(Instant::now());
-                if stopped.recv_timeout(wait) != Err(mpsc::RecvTimeoutError::Timeout) {
-                    return looks;
-                }
-            }
-        });
-        Watch { stop, thread }
-    }
-}
-
-/// One look at the gauge: it was read between these moments.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
-    pub(crate) before: Instant,
-    pub(crate) bytes: u64,
-    pub(crate) after: Instant,
-}
-
-/// Looks that go on until they are asked for.
-pub(crate) struct Watch {
-    stop: mpsc::Sender<()>,
-    thread: std::thread::JoinHandle<Vec<Look>>,
-}
-
-impl Watch {
-    pub(crate) fn end(self) -> Vec<Look> {
-        self.stop.send(()).unwrap();
-        self.thread.join().unwrap()
+        Watch::start(Arc::clone(&self.counts))
     }
 }
 
 /// A gauge with a thread of its own: the agents' own work must not slow it.
-fn gauge(registry: SocketAddr) -> (SocketAddr, Arc<AtomicU64>) {
+fn gauge(ip: Ipv4Addr, registry: SocketAddr) -> (SocketAddr, Arc<Counts>) {
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let gauge = Gauge::start(registry).await.unwrap();
-            tell.send((gauge.address, gauge.counter())).unwrap();
+            let gauge = Gauge::start_at(ip, registry).await.unwrap();
+            tell.send((gauge.address, gauge.counts())).unwrap();
             std::future::pending::<()>().await;
         });
     });
@@ -134,9 +99,10 @@ fn gauge(registry: SocketAddr) -> (SocketAddr, Arc<AtomicU64>) {
 }
 
 /// The real registry where it is installed, with TLS; its address and its CA.
-fn real(dir: &Path) -> Option<(Process, SocketAddr, String)> {
+fn real(dir: &Path, ip: Ipv4Addr) -> Option<(Process, SocketAddr, String)> {
     let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let params =
+        rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned(), ip.to_string()]).unwrap();
     let ca = params.self_signed(&key).unwrap().pem();
     let [config, data, certificate, private] =
         ["config.yml", "data", "registry.crt", "registry.key"].map(|name| dir.join(name));

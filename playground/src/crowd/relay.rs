@@ -1,4 +1,4 @@
-//! A port on loopback that leads to another one, as long as it should.
+//! A port that leads to another one, as long as it should.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,12 +28,20 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay on a port of its own.
+    /// A relay on a port of its own, on loopback.
     ///
     /// # Errors
     /// When there is no port.
     pub async fn start(leads: Leads) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at(Ipv4Addr::LOCALHOST, leads).await
+    }
+
+    /// The same at another address of this machine.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub async fn start_at(ip: Ipv4Addr, leads: Leads) -> io::Result<Self> {
+        let listener = TcpListener::bind((ip, 0)).await?;
         let address = listener.local_addr()?;
         let (leads, follow) = watch::channel(leads);
         let mut task = JoinSet::new();

@@ -1,4 +1,4 @@
-//! How many bytes leave a registry, seen from outside of it.
+//! How many bytes leave a registry, and over how many connections, seen from outside of it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,15 +15,34 @@ use tokio::task::JoinSet;
 /// count as gone, so that little is best: enough for a loopback at full speed.
 const SEND_BUFFER: usize = 32 << 10;
 
-/// A port on loopback that leads to a registry and counts what comes back, in
+/// A port that leads to a registry and counts what comes back, in
 /// bytes of the wire: those that were given to the network, where the other side may
 /// not have taken them yet. It runs until this is dropped.
 #[derive(Debug)]
 pub struct Gauge {
     /// Its own address.
     pub address: SocketAddr,
-    passed: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     _task: JoinSet<()>,
+}
+
+/// What a gauge counts.
+#[derive(Debug, Default)]
+pub struct Counts {
+    passed: AtomicU64,
+    open: AtomicU64,
+}
+
+impl Counts {
+    /// The bytes that have left the registry so far.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::SeqCst)
+    }
+
+    /// How many connections there are at this moment.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::SeqCst)
+    }
 }
 
 impl Gauge {
@@ -32,21 +51,29 @@ impl Gauge {
     /// # Errors
     /// When there is no port.
     pub async fn start(registry: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at(Ipv4Addr::LOCALHOST, registry).await
+    }
+
+    /// The same at another address of this machine.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub async fn start_at(ip: Ipv4Addr, registry: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((ip, 0)).await?;
         let address = listener.local_addr()?;
-        let (passed, mut task) = (Arc::<AtomicU64>::default(), JoinSet::new());
-        task.spawn(accept(listener, registry, Arc::clone(&passed)));
-        Ok(Self { address, passed, _task: task })
+        let (counts, mut task) = (Arc::<Counts>::default(), JoinSet::new());
+        task.spawn(accept(listener, registry, Arc::clone(&counts)));
+        Ok(Self { address, counts, _task: task })
     }
 
     /// The bytes that have left the registry so far.
     pub fn passed(&self) -> u64 {
-        self.passed.load(Ordering::SeqCst)
+        self.counts.passed()
     }
 
-    /// The same, for who has no part in this.
-    pub fn counter(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.passed)
+    /// What it counts, for who has no part in this.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
     }
 
     /// The most that is counted of one connection before it has left: the
@@ -56,18 +83,20 @@ impl Gauge {
     }
 }
 
-async fn accept(listener: TcpListener, registry: SocketAddr, passed: Arc<AtomicU64>) {
+async fn accept(listener: TcpListener, registry: SocketAddr, counts: Arc<Counts>) {
     let mut connections = JoinSet::new();
     loop {
         // Cancel-safe: accept loses no connection, and join_next no result.
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((near, _)) = accepted else { continue };
-                let passed = Arc::clone(&passed);
+                let counts = Arc::clone(&counts);
                 connections.spawn(async move {
-                    if let Err(error) = lead(near, registry, &passed).await {
+                    counts.open.fetch_add(1, Ordering::SeqCst);
+                    if let Err(error) = lead(near, registry, &counts.passed).await {
                         tracing::debug!(%error, "a connection to the registry broke");
                     }
+                    counts.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
             Some(_) = connections.join_next() => {}

@@ -31,7 +31,7 @@ use base64::prelude::BASE64_STANDARD;
 use rootstock_core::digest::Digest;
 
 pub use faults::{Fault, Faults, Target};
-pub use gauge::Gauge;
+pub use gauge::{Counts, Gauge};
 
 use body::Meter;
 use server::Server;

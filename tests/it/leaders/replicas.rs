@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -190,9 +191,23 @@ impl Replicas {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    /// One agent for each node, by certificates of the authority that the
-    /// controllers made. They have yet to begin.
+    /// One agent for each node. They have yet to begin.
     pub(crate) async fn crowd(&self) -> Crowd {
+        self.crowd_of(0..self.nodes.len(), self.service()).await
+    }
+
+    /// Where the controller is that serves.
+    pub(crate) fn service(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.service.clone()
+    }
+
+    /// One agent for each of these nodes, by certificates of the authority that
+    /// the controllers made, which connects to that address.
+    pub(crate) async fn crowd_of(
+        &self,
+        nodes: Range<usize>,
+        address: watch::Receiver<Option<SocketAddr>>,
+    ) -> Crowd {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
         let ca = self
             .until("there is an authority", async || {
@@ -206,8 +221,8 @@ impl Replicas {
             })
             .await;
         let host = "rs-local.seed.localhost".to_owned();
-        let place = Place { address: self.service.clone(), host };
-        Crowd::new(place, &ca, self.nodes.iter().cloned()).unwrap()
+        let place = Place { address, host };
+        Crowd::new(place, &ca, self.nodes[nodes].iter().cloned()).unwrap()
     }
 
     /// Who holds the Lease at this moment.
