@@ -89,12 +89,16 @@ pub struct Partial {
     pub shared: Shared,
 }
 
-/// Fetches blobs of one repository. One connection is kept between blobs.
+/// Fetches blobs of one repository. One connection is kept between blobs, and
+/// so is the pull: a node's next blob does not wait behind all other nodes'
+/// first ones. Its lease is given back when this is dropped.
 #[derive(Debug)]
 pub struct Fetcher {
     sources: Vec<Endpoint>,
     client: Client,
     partial: Partial,
+    /// The pull that goes on, and the number of its source.
+    turn: Option<(usize, Pull)>,
 }
 
 impl Fetcher {
@@ -111,7 +115,7 @@ impl Fetcher {
             .map(|(url, credential)| Endpoint::new(url, repository, credential))
             .collect::<Result<_, _>>()?;
         let client = Client::new(&registry.ca_bundle, partial.shared.pulls());
-        Ok(Self { sources, client, partial })
+        Ok(Self { sources, client, partial, turn: None })
     }
 
     /// Fetches a file into a folder. `progress` is told of every byte that
@@ -233,13 +237,16 @@ impl Fetcher {
                 return Err(error);
             }
             tracing::debug!(blob = %wanted.blob, at = fed.at, ?wait, %error, "a download goes on by range");
-            tokio::time::sleep(wait.unwrap_or_default()).await;
+            if let Some(wait) = wait {
+                // Others may have its lease meanwhile.
+                self.turn = None;
+                tokio::time::sleep(wait).await;
+            }
         }
     }
 
     /// One request and what comes of it, once it may. Where it loses its lease
-    /// in the middle another follows with the next: as the same pull, which has
-    /// its place in the controller's line.
+    /// in the middle another follows with the next, as the same pull.
     async fn once(
         &mut self,
         at: usize,
@@ -249,17 +256,29 @@ impl Fetcher {
     ) -> Result<(), FetchError> {
         let (pulls, source) = (self.partial.shared.pulls(), &self.sources[at].origin);
         let missing = fed.size.saturating_sub(fed.at);
-        let begin = pulls.begin(wanted.blob, source.to_string(), missing);
-        let pull = or_say(begin, progress).await;
-        loop {
+        let pull = match self.turn.take() {
+            Some((of, pull)) if of == at => {
+                pull.goes_on(wanted.blob, missing);
+                pull
+            }
+            // Another source's is given back before the next is asked for.
+            other => {
+                drop(other);
+                let begin = pulls.begin(wanted.blob, source.to_string(), missing);
+                or_say(begin, progress).await
+            }
+        };
+        let asked = loop {
             or_say(pull.granted(), progress).await;
             tokio::select! {
                 // Cancel-safe: a chunk that was not fed yet is asked for again.
-                asked = self.ask(&pull, at, wanted, fed, progress) => return asked,
+                asked = self.ask(&pull, at, wanted, fed, progress) => break asked,
                 // Cancel-safe: it only waits.
                 () = pull.lost() => pull.missing(fed.size.saturating_sub(fed.at)),
             }
-        }
+        };
+        self.turn = Some((at, pull));
+        asked
     }
 
     async fn ask(

@@ -54,7 +54,8 @@ struct Shared {
     news: Notify,
 }
 
-/// One blob that is pulled from one source. Dropping it gives the lease back.
+/// Blobs that are pulled from one source, one after the other. Dropping it
+/// gives the lease back.
 #[derive(Debug)]
 pub(crate) struct Pull {
     granted: Option<(Arc<Shared>, u64)>,
@@ -188,6 +189,15 @@ impl Shared {
 }
 
 impl Pull {
+    /// It goes on with another blob, of which so many bytes are missing: with its
+    /// lease, or its place in the controller's line.
+    pub(crate) fn goes_on(&self, blob: Digest, bytes: u64) {
+        if let Some((shared, id)) = &self.granted {
+            shared.state().goes_on(*id, blob, bytes, shared.clock.now());
+            shared.news.notify_one();
+        }
+    }
+
     /// Waits until it may begin.
     pub(crate) async fn granted(&self) {
         let Some((shared, _)) = &self.granted else { return };

@@ -83,13 +83,20 @@ impl Node {
         Self { root, into, partial, pulled, resumed, waits, shared }
     }
 
-    async fn fetch(&self, registry: &Registry, wanted: &Wanted) -> Result<(), FetchError> {
+    fn fetcher(&self, registry: &Registry) -> Result<Fetcher, FetchError> {
         let partial = Partial {
             folder: Arc::clone(&self.partial),
             limit: 1 << 30,
             shared: self.shared.clone(),
         };
-        let mut fetcher = Fetcher::new(registry, "rootstock/gvisor", partial)?;
+        Fetcher::new(registry, "rootstock/gvisor", partial)
+    }
+
+    async fn fetch(&self, registry: &Registry, wanted: &Wanted) -> Result<(), FetchError> {
+        self.fetch_by(&mut self.fetcher(registry)?, wanted).await
+    }
+
+    async fn fetch_by(&self, fetcher: &mut Fetcher, wanted: &Wanted) -> Result<(), FetchError> {
         let progress = |step| match step {
             Step::Came(bytes) => {
                 self.pulled.fetch_add(bytes, Ordering::Relaxed);

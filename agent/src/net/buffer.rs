@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rootstock_core::bandwidth::Rate;
-use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, socket_recv_buffer_size};
 
 use super::Tcp;
 
@@ -18,20 +18,42 @@ const LEAST: usize = 64 << 10;
 /// again while a connection lasts, and half of a buffer is bookkeeping.
 const ROOM: u64 = 8;
 
+/// What a kernel takes in of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Buffer {
+    /// Bytes that it may hold before anybody reads them. One that is the
+    /// kernel's to grow may hold more later.
+    pub(crate) holds: u64,
+    /// The rate that the connection carries at most; none where the buffer is
+    /// the kernel's to grow.
+    pub(crate) carries: Option<Rate>,
+}
+
+/// Whether a connection is so near that a little buffer carries the rate.
+pub(crate) fn is_near(tcp: &Tcp, rate: Rate) -> bool {
+    let carries = carried(buffer(tcp.round_trip, rate), tcp.round_trip);
+    carries.is_some_and(|most| rate.get() <= most.get() / 2)
+}
+
 /// Bounds what the kernel takes in ahead of a reader that keeps to a rate: it
-/// has left the registry, whatever becomes of the lease. The rate that the
-/// connection then carries at most; none where its buffer is the kernel's to
-/// grow, for such a bound can't be lifted again.
-pub(crate) fn hold_little(tcp: &Tcp, rate: Rate) -> Option<Rate> {
-    let buffer = buffer(tcp.round_trip, rate);
-    let carries = carried(buffer, tcp.round_trip).filter(|most| rate.get() <= most.get() / 2)?;
-    match set_socket_recv_buffer_size(&tcp.stream, buffer) {
-        Ok(()) => Some(carries),
-        Err(error) => {
-            tracing::debug!(%error, "a receive buffer stays as large as the kernel likes");
-            None
+/// has left the registry, whatever becomes of the lease. Only of a connection
+/// that is near, for such a bound can't be lifted again.
+pub(crate) fn hold_little(tcp: &Tcp, rate: Rate) -> Buffer {
+    let mut carries = None;
+    if is_near(tcp, rate) {
+        let buffer = buffer(tcp.round_trip, rate);
+        match set_socket_recv_buffer_size(&tcp.stream, buffer) {
+            Ok(()) => carries = carried(buffer, tcp.round_trip),
+            Err(error) => {
+                tracing::debug!(%error, "a receive buffer stays as large as the kernel likes");
+            }
         }
     }
+    let holds = socket_recv_buffer_size(&tcp.stream).unwrap_or_else(|error| {
+        tracing::debug!(%error, "how much a receive buffer holds is not known");
+        2 * MOST
+    });
+    Buffer { holds: holds as u64, carries }
 }
 
 /// Room for what a round trip brings at a rate.
@@ -51,7 +73,6 @@ fn carried(buffer: usize, round_trip: Duration) -> Option<Rate> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::sockopt::socket_recv_buffer_size;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -64,15 +85,17 @@ mod tests {
         let mut tcp = Tcp { stream, round_trip: Duration::from_millis(10) };
         let slow = Rate::new(21_299_200);
         for rate in [Rate::MAX, slow, Rate::new(10_649_601)] {
-            assert_eq!(hold_little(&tcp, rate), None, "{rate}");
+            let untouched = Buffer { holds: before as u64, carries: None };
+            assert_eq!(hold_little(&tcp, rate), untouched, "{rate}");
         }
         tcp.round_trip = Duration::ZERO;
-        assert_eq!(hold_little(&tcp, Rate::new(1)), None);
+        assert_eq!(hold_little(&tcp, Rate::new(1)).carries, None);
         assert_eq!(socket_recv_buffer_size(&tcp.stream).unwrap(), before);
         tcp.round_trip = Duration::from_millis(10);
-        assert_eq!(hold_little(&tcp, Rate::new(10_649_600)), Some(slow));
+        let held = hold_little(&tcp, Rate::new(10_649_600));
         let after = socket_recv_buffer_size(&tcp.stream).unwrap();
         assert!(after <= 2 * MOST && after != before, "{before} {after}");
+        assert_eq!(held, Buffer { holds: after as u64, carries: Some(slow) });
     }
 
     #[test]

@@ -1,4 +1,10 @@
 //! One pull's reads: how many bytes, and how long they were held back.
+//!
+//! A kernel takes in what nobody has read yet, and by then it has left the
+//! registry: as much as its buffer holds, at once, and then as fast as it is
+//! read. So that much of an answer is paid before it is asked for, and the last
+//! that is read of it, which came so much earlier, is not paid again. What has
+//! left the registry is never more than was paid.
 
 use std::time::Duration;
 
@@ -14,13 +20,31 @@ pub(super) struct Meter {
     held_back: Duration,
     /// Since when nothing may be read; none where something may.
     since: Option<Instant>,
+    /// What the connection brings of the answer, and how much of that is paid
+    /// before it is read.
+    answer: Answer,
+    /// Whether what was taken last is paid already.
+    is_paid: bool,
+}
+
+/// The bytes of an answer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Answer {
+    left: u64,
+    paid: u64,
 }
 
 impl Meter {
     /// One that may read nothing.
     pub(super) fn new(now: Duration) -> Self {
         let (pacer, kept) = (Pacer::new(Rate::ZERO, 0, now), (Rate::ZERO, 0));
-        Self { pacer, kept, held_back: Duration::ZERO, since: None }
+        let (answer, is_paid) = (Answer::default(), false);
+        Self { pacer, kept, held_back: Duration::ZERO, since: None, answer, is_paid }
+    }
+
+    /// An answer of so many bytes is asked for, of which these are paid.
+    pub(super) fn asks(&mut self, left: u64, paid: u64) {
+        self.answer = Answer { left, paid };
     }
 
     /// From now on nothing beyond this is read.
@@ -34,7 +58,12 @@ impl Meter {
 
     pub(super) fn take(&mut self, allowance: Option<Allowance>, want: u64, now: Duration) -> Take {
         self.keep_to(allowance, now);
-        let taken = self.pacer.take(want, now);
+        let Answer { left, paid } = self.answer;
+        self.is_paid = allowance.is_some() && (1..=paid).contains(&left);
+        let taken = match self.is_paid {
+            true => Take::Now(want.min(left)),
+            false => self.pacer.take(want, now),
+        };
         match taken {
             Take::Now(_) => {
                 self.held_back = self.held_back(Instant::now());
@@ -47,8 +76,12 @@ impl Meter {
         taken
     }
 
-    pub(super) fn give_back(&mut self, bytes: u64) {
-        self.pacer.give_back(bytes);
+    /// Of the bytes that were taken so many came.
+    pub(super) fn read(&mut self, taken: u64, came: u64) {
+        self.answer.left = self.answer.left.saturating_sub(came);
+        if !self.is_paid {
+            self.pacer.give_back(taken.saturating_sub(came));
+        }
     }
 
     pub(super) fn held_back(&self, now: Instant) -> Duration {

@@ -1,5 +1,6 @@
 //! A socket that is read no faster than the pull in progress may.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +64,24 @@ impl<S> Paced<S> {
     }
 }
 
+impl Pull {
+    /// Pays for what a kernel takes in of the next answer, so many bytes at
+    /// most, before anybody reads it: that has left the registry. To be waited
+    /// for before the answer is asked for. Cancel-safe: what was paid by then
+    /// is paid for nothing.
+    pub(crate) async fn pay_ahead(&self, kernel: u64) {
+        let Some((shared, id)) = &self.granted else { return };
+        let owed = shared.state().owes(*id, kernel, shared.clock.now());
+        // Of an answer before it nothing more comes.
+        shared.state().asks(*id, 0);
+        let (mut timer, mut left) = (Timer::default(), owed);
+        while left > 0 {
+            left -= poll_fn(|cx| timer.poll_take(cx, shared, Some(*id), left)).await.min(left);
+        }
+        shared.state().asks(*id, owed);
+    }
+}
+
 impl Timer {
     /// Waits until up to `want` bytes may be read for a pull, and takes them.
     fn poll_take(
@@ -115,7 +134,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let came = part.filled().len();
         buf.advance(came);
         if let Some(id) = id {
-            shared.state().give_back(id, taken.saturating_sub(came as u64));
+            shared.state().read(id, taken, came as u64);
         }
         read
     }

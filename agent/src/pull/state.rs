@@ -12,6 +12,10 @@ use tokio::time::Instant;
 use super::Word;
 use super::meter::Meter;
 
+/// Not more than one part in so many of a second's bytes is paid ahead: a slow
+/// pull must not wait long for its first byte.
+const PAYS_WITHIN: u64 = 4;
+
 /// What the controller says of grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Controller {
@@ -131,6 +135,10 @@ impl State {
         self.holder.came(id, bytes, now);
     }
 
+    pub(super) fn goes_on(&mut self, id: u64, blob: Digest, bytes: u64, now: Duration) {
+        self.holder.goes_on(id, blob, bytes, now);
+    }
+
     pub(super) fn missing(&mut self, id: u64, bytes: u64) {
         self.holder.missing(id, bytes);
     }
@@ -165,9 +173,25 @@ impl State {
         taken
     }
 
-    pub(super) fn give_back(&mut self, id: u64, bytes: u64) {
+    /// Of the bytes that were taken so many came.
+    pub(super) fn read(&mut self, id: u64, taken: u64, came: u64) {
         if let Some(meter) = self.meters.get_mut(&id) {
-            meter.give_back(bytes);
+            meter.read(taken, came);
+        }
+    }
+
+    /// How many bytes of its next answer a pull pays before it asks, where a
+    /// kernel takes in so many before they are read.
+    pub(super) fn owes(&self, id: u64, kernel: u64, now: Duration) -> u64 {
+        let soon = self.rate(id, now).get() / PAYS_WITHIN;
+        kernel.min(self.holder.left(id)).min(soon)
+    }
+
+    /// The answer is asked for, and so much of it is paid.
+    pub(super) fn asks(&mut self, id: u64, paid: u64) {
+        let left = self.holder.left(id);
+        if let Some(meter) = self.meters.get_mut(&id) {
+            meter.asks(left, paid);
         }
     }
 

@@ -155,6 +155,48 @@ async fn reading_ends_with_the_lease_and_goes_on_with_the_next() {
     assert!(sum(&read_for(&mut stream, ms(1)).await) > 100 * KIB);
 }
 
+/// What two kernels hold of an answer has left the registry before it is read.
+#[tokio::test(start_paused = true)]
+async fn all_that_has_left_the_registry_was_paid_and_nothing_is_paid_twice() {
+    let (total, rate) = (1024 * KIB, 1000 * KIB);
+    for kernel in [0, 1, 100 * KIB, 128 * KIB, 2048 * KIB] {
+        let (pulls, mut tasks) = (pulls(), JoinSet::new());
+        let (_stream, _) = pulls.connect();
+        let mut leader = Leader::new(&pulls);
+        let pull = pulls.begin(blob(), "r", total).await;
+        let slot = Slot::new(&pulls);
+        slot.put(&pull);
+        let mut stream = Paced::new(source(&mut tasks), slot);
+        leader.hear();
+        leader.grant(7, rate);
+        let granted = Instant::now();
+        pull.pay_ahead(kernel).await;
+        // A slow pull does not wait for its first byte until a large buffer is paid.
+        let holds = kernel.min(250 * KIB);
+        let (mut read, mut buffer) = (0, vec![0; 16 << 10]);
+        loop {
+            let left = total.min(read + holds);
+            let passed = u64::try_from(granted.elapsed().as_micros()).unwrap();
+            let paid = 64 * KIB + rate * (passed + 1) / 1_000_000;
+            assert!(left <= paid, "{kernel}: {left} have left, {paid} are paid");
+            if read >= total {
+                break;
+            }
+            if granted.elapsed() > ms(500) {
+                leader.hear();
+                leader.grant(7, rate);
+            }
+            read += stream.read(&mut buffer).await.unwrap() as u64;
+        }
+        // The first bytes came later for what was paid ahead, and the last ones earlier.
+        let due = ms(total * 1000 / rate);
+        assert!(granted.elapsed() <= due + ms(30), "{kernel}: {:?}", granted.elapsed());
+        // More than was asked for is not paid yet.
+        let more = sum(&read_for(&mut stream, ms(100)).await);
+        assert!(more <= 64 * KIB + rate / 10 + KIB, "{kernel}: {more}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_taken_and_does_not_come_is_not_lost() {
     let pulls = pulls();

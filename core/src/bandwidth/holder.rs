@@ -23,7 +23,8 @@ const FIRST_BYTE: Duration = Duration::from_secs(1);
 /// How many rounds a grant may be behind.
 const ROUNDS: usize = 8;
 
-/// What an agent may pull, and what it asks and answers.
+/// What an agent may pull, and what it asks and answers. A pull may be of
+/// several blobs, one after the other.
 ///
 /// ```text
 ///  request ─▶ due ─▶ asks ══ Request ══▶ controller ══ Grant ══▶ heard ─▶ allowance
@@ -172,6 +173,21 @@ impl Holder {
     pub fn missing(&mut self, id: u64, bytes: u64) {
         if let Some(pull) = self.pulls.get_mut(&id) {
             pull.bytes = bytes;
+        }
+    }
+
+    /// How many bytes are still to come.
+    pub fn left(&self, id: u64) -> u64 {
+        self.pulls.get(&id).map_or(0, |pull| pull.bytes)
+    }
+
+    /// The pull goes on with another blob of its source, of which so many bytes
+    /// are missing. It keeps its lease, or its place among those who wait.
+    pub fn goes_on(&mut self, id: u64, blob: Digest, bytes: u64, now: Duration) {
+        if let Some(pull) = self.pulls.get_mut(&id) {
+            (pull.blob, pull.bytes, pull.due) = (blob, bytes, now);
+            // What came between two answers says nothing of the link.
+            (pull.flows, pull.came, pull.since) = (false, 0, now);
         }
     }
 

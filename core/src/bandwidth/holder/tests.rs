@@ -178,3 +178,24 @@ fn a_new_stream_hears_nothing_from_before_and_ids_go_on() {
     // What has ended is not held.
     assert_eq!(holder.hello(ms(9000)), []);
 }
+
+#[test]
+fn another_blob_goes_on_with_the_lease() {
+    let mut holder = asked();
+    holder.heard(&grant(7, 1, 1, 100), ms(10));
+    holder.came(7, 1000, ms(100));
+    let blob = Digest::from_bytes([2; 32]);
+    holder.goes_on(7, blob, 500, ms(400));
+    assert_eq!((rate(&holder, ms(400)), holder.left(7)), (100, 500));
+    // It is said at once, and the time between two answers is no measure of the link.
+    assert_eq!(holder.due(), Some(ms(400)));
+    let asks = holder.asks(ms(400));
+    assert_eq!(asks.len(), 1);
+    let Request { round, used, useful_rate, bytes, .. } = asks[0];
+    assert_eq!((round, used, useful_rate, bytes), (2, None, Some(Rate::new(5)), 500));
+    assert_eq!(asks[0].blob, blob);
+    // Nothing of a pull that has ended.
+    holder.done(7);
+    holder.goes_on(7, blob, 500, ms(500));
+    assert_eq!((holder.left(7), holder.due()), (0, None));
+}
