@@ -175,13 +175,14 @@ impl Allocator {
         let (level, granted) = (self.pulls[pull].level, self.pulls[pull].granted);
         let asked = self.pulls[pull].asked.as_ref();
         let (useful, used) = asked.map_or((None, None), |asked| (asked.useful_rate, asked.used));
+        let bytes = asked.map_or(u64::MAX, |asked| asked.bytes);
         let class = self.pulls[pull].class;
         let waited_for = self.is_granting() && self.tree.is_waited_for(level, class);
         let (limit, lowest) = (self.tree.limit(level), self.tree.lowest(level));
         let most = if waited_for {
             // Whether a link carries more than is known is tried when nobody waits.
             let link = useful.map_or(Rate::MAX, |useful| useful.max(granted));
-            want::most(limit, lowest).min(link)
+            want::most(limit, lowest).min(link).min(want::rest(granted, bytes))
         } else {
             limit.rate()
         };
