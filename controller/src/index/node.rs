@@ -46,6 +46,8 @@ pub(super) struct Node {
     /// Since when no agent is connected, where none is; where none ever was,
     /// since when it is expected.
     away_since: Instant,
+    /// Since when one is, where one is.
+    here_since: Instant,
     /// Whether its agent was missed before this term.
     missed: bool,
     /// What it last said of each bundle; none before its first word.
@@ -74,6 +76,7 @@ impl Node {
             held: None,
             connection: Connection::Never,
             away_since: now,
+            here_since: now,
             missed: false,
             reports: None,
             reported: Generation::default(),
@@ -195,6 +198,14 @@ impl Node {
             Some(left) if !left.is_zero() => (Connection::Never, Some(left)),
             Some(_) | None => (Connection::Missing, None),
         }
+    }
+
+    /// Whether it has a stream, and has said nothing over it of what it has
+    /// while any agent would: whoever looks at its node hangs.
+    pub(super) fn is_mute(&self, now: Instant) -> bool {
+        self.connection == Connection::Open
+            && self.reports.is_none()
+            && now.saturating_duration_since(self.here_since) >= RETURN
     }
 
     /// It was there when its shoot was first listed.
@@ -326,7 +337,7 @@ impl Index {
             return Err(Refused::NoAgent);
         }
         node.held = held;
-        node.connection = Connection::Open;
+        (node.connection, node.here_since) = (Connection::Open, Instant::now());
         if held.is_none() {
             // It has nothing, and says so by that: it reports on what it is sent.
             node.reports.get_or_insert_default();

@@ -328,9 +328,13 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// from when its shoot was first listed in it.
 pub(crate) const AWAITED: Duration = RETURN;
 
-fn link(node: &Node, begun: Option<Instant>, now: Instant) -> Link {
+pub(super) fn link(node: &Node, begun: Option<Instant>, now: Instant) -> Link {
     match node.connection {
         Connection::Open if node.reports.is_some() => Link::Here,
+        // A rollout waits for whom it awaits: not for ever for one that hangs.
+        Connection::Open if node.is_mute(now) => {
+            Link::Away { was_ready: !node.object.stay.joining }
+        }
         Connection::Open => Link::Awaited,
         // One that is marked for the agent since is not expected to have anything.
         Connection::Never | Connection::Missing => match begun {

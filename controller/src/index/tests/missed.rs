@@ -1,7 +1,11 @@
 //! Whose agent is expected, and whose is missed, from the beginning of a term.
 
+use rootstock_core::digest::Digest;
+use rootstock_core::rollout::view::Link;
+
 use super::*;
 use crate::index::Missed;
+use crate::index::rollout::link;
 
 fn named(names: &[&str]) -> Missed {
     Missed::Named(names.iter().map(|name| name.parse().unwrap()).collect())
@@ -106,4 +110,20 @@ fn an_agent_that_never_comes_is_missed_once_it_was_expected_for_long() {
     assert!(left <= long && left > long - Duration::from_secs(60));
     index.connect(&id("1"), None).unwrap();
     assert_eq!(index.summary(&key()).unwrap().look_again, None);
+}
+
+#[test]
+fn an_agent_that_is_here_and_says_nothing_is_not_awaited_for_ever() {
+    let index = ready();
+    let seen = |now| {
+        let state = index.lock();
+        link(&state.shoots[&shoot()].nodes[&"n1".parse().unwrap()], None, now)
+    };
+    let held = Some((Generation(1), Digest::of(b"what it has")));
+    let _stream = index.connect(&id("1"), held).unwrap();
+    assert_eq!(seen(Instant::now()), Link::Awaited);
+    assert_eq!(seen(soon()), Link::Away { was_ready: true });
+    // Its first word makes up for that, however late it is.
+    index.report(&id("1"), Generation(1), report(Phase::Proven));
+    assert_eq!(seen(soon()), Link::Here);
 }
