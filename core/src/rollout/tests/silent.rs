@@ -276,3 +276,61 @@ fn a_controller_that_starts_hears_what_came_of_a_slot_that_is_over() {
     assert_eq!((world.phase(), world.with("new").len()), (Phase::Idle, 10));
     assert_eq!(world.tried("new").len(), 10);
 }
+
+/// Whether all nodes are there, or none of them but what has to be.
+fn connect(world: &mut World, connected: bool, but: Option<u32>) {
+    for (number, node) in &mut world.nodes {
+        if Some(*number) != but {
+            (node.connected, node.ready) = (connected, connected);
+        }
+    }
+}
+
+#[test]
+fn a_shoot_that_is_out_of_sight_as_a_whole_is_no_bundles_doing() {
+    for comes_back in [true, false] {
+        let (mut world, canary) = silenced();
+        connect(&mut world, false, None);
+        world.run(120);
+        assert_eq!(world.phase(), Phase::Canary, "its slot is over for long");
+        // The others are back a minute before it.
+        connect(&mut world, true, Some(canary));
+        world.run(1);
+        assert_eq!(world.phase(), Phase::Canary);
+        if comes_back {
+            // It has made it meanwhile.
+            world.fates.clear();
+            let on = world.node(canary).runtimes.get_mut(&kind("gvisor")).unwrap();
+            (on.works, on.desired) = (Some(digest("new")), Some(digest("new")));
+            on.report = Some((digest("new"), status::Phase::Proven, None));
+            connect(&mut world, true, None);
+            world.run(300);
+            assert_eq!((world.phase(), world.with("new").len()), (Phase::Idle, 10));
+        } else {
+            world.run(5);
+            assert_eq!(world.phase(), Phase::Halted(Why::CanaryLost));
+            assert_eq!(world.tried("new"), [canary]);
+        }
+    }
+}
+
+#[test]
+fn a_soak_that_nobody_could_see_begins_anew() {
+    for comes_back in [true, false] {
+        let mut world = World::new(10);
+        world.run(5);
+        assert!(matches!(world.phase(), Phase::Soaking { .. }), "{:?}", world.phase());
+        let canary = world.tried("new")[0];
+        connect(&mut world, false, None);
+        world.run(300);
+        assert!(matches!(world.phase(), Phase::Soaking { .. }), "{:?}", world.phase());
+        connect(&mut world, true, (!comes_back).then_some(canary));
+        world.run(300);
+        if comes_back {
+            assert_eq!((world.phase(), world.with("new").len()), (Phase::Idle, 10));
+        } else {
+            assert_eq!(world.phase(), Phase::Halted(Why::CanaryLost));
+            assert_eq!(world.tried("new"), [canary]);
+        }
+    }
+}
