@@ -43,7 +43,7 @@ bundle fails.";
 
 const ROLLOUT_EXAMPLES: &str = "\
 Examples:
-  # Give no further slots, and go on later
+  # Let no other node begin, and go on later
   rootstock rollout pause gvisor-a -n shoot--garden--one
   rootstock rollout resume gvisor-a -n shoot--garden--one
 
@@ -136,7 +136,7 @@ pub enum Output {
 /// What to tell a rollout.
 #[derive(Clone, Debug, Subcommand)]
 pub enum RolloutVerb {
-    /// Give no further slots: nodes that activate end that, no other begins.
+    /// Let no other node begin: those that activate end that.
     #[command(after_help = ROLLOUT_EXAMPLES)]
     Pause(RolloutArgs),
     /// Go on after a pause.

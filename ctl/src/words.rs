@@ -100,7 +100,7 @@ fn of(phase: &RolloutPhase, rollout: &Rollout) -> (Tone, String) {
 /// What a command does, as the end of "…".
 pub(crate) fn effect(command: Command) -> &'static str {
     match command {
-        Command::Pause => "give no further slots",
+        Command::Pause => "let no other node begin",
         Command::Resume => "go on",
         Command::Retry => "try again what failed, from the canary on",
         Command::Promote => "do not wait for the first nodes to go on working",

@@ -1,21 +1,26 @@
 //! HTTP/1.1 as far as a registry's blobs need it.
+//!
+//! * `body`: what an answer brings, and whether that is fast enough
+//! * `patience`: how long a source may bring nothing
+
+mod body;
+mod patience;
 
 use std::fmt;
-use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use body::Body;
+use body::{body, number};
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HOST, HeaderMap, RANGE, RETRY_AFTER, USER_AGENT,
-};
+use http::header::{AUTHORIZATION, HOST, HeaderMap, RANGE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use patience::{patient, stalled};
 use rootstock_core::bandwidth::Rate;
 use rootstock_core::digest::Digest;
 use rustls_pki_types::ServerName;
@@ -27,16 +32,6 @@ use super::endpoint::{Endpoint, Origin, location};
 use crate::net::{self, Buffer, Tcp, proxy::Proxies};
 use crate::pull::{Paced, Pull, Pulls, Slot};
 
-/// How long a source may bring no byte, while one might be read. A registry
-/// that reads a blob from cold storage takes some seconds.
-const STALL: Duration = Duration::from_secs(30);
-/// How often that is looked at, at most, where reads are held back.
-const LOOK: Duration = Duration::from_millis(100);
-/// How long a source may bring fewer than [`FLOOR`] bytes a second, while they
-/// might be read: one that drips would hold a pull for days and never stall.
-const SLOW: Duration = Duration::from_secs(60);
-/// Bytes per second, far below any link that a node could live on.
-const FLOOR: u64 = 4 << 10;
 /// Redirects that are followed for one blob.
 const REDIRECTS: usize = 3;
 
@@ -60,35 +55,6 @@ struct Connection {
     origin: Origin,
     sender: SendRequest<Empty<Bytes>>,
     buffer: Buffer,
-}
-
-/// The payload of an answer.
-pub(super) struct Body {
-    connection: Connection,
-    incoming: Incoming,
-    start: u64,
-    length: Option<u64>,
-    pace: Pace,
-}
-
-/// How fast bytes come.
-#[derive(Debug, Default)]
-struct Pace {
-    waited: Duration,
-    came: u64,
-}
-
-impl Pace {
-    /// Counts what came after a wait in which it might have come. Whether that is too slow.
-    fn is_slow(&mut self, waited: Duration, bytes: u64) -> bool {
-        self.waited += waited;
-        self.came += bytes;
-        if self.waited < SLOW {
-            return false;
-        }
-        let Self { waited, came } = std::mem::take(self);
-        came < FLOOR * waited.as_secs()
-    }
 }
 
 impl Client {
@@ -273,143 +239,4 @@ fn text(origin: &Origin, value: String) -> Result<HeaderValue, FetchError> {
         url: origin.to_string(),
         why: error.to_string(),
     })
-}
-
-/// Waits for what a source brings; none where it brings nothing for too long.
-/// Only time in which it might have been read counts.
-async fn patient<T>(pull: &Pull, step: impl Future<Output = T>) -> Option<T> {
-    let mut step = pin!(step);
-    let begun = pull.open();
-    loop {
-        let left = STALL.saturating_sub(pull.open().saturating_sub(begun));
-        if left.is_zero() {
-            return None;
-        }
-        // Cancel-safe: the step goes on where it was.
-        if let Ok(done) = tokio::time::timeout(left.max(LOOK), &mut step).await {
-            return Some(done);
-        }
-    }
-}
-
-async fn stalled<T>(
-    pull: &Pull,
-    origin: &Origin,
-    step: impl Future<Output = hyper::Result<T>>,
-) -> Result<T, FetchError> {
-    match patient(pull, step).await {
-        Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => Err(FetchError::Broken {
-            url: origin.to_string(),
-            early: ended_early(&error),
-            source: Box::new(error),
-        }),
-        None => {
-            let (url, what) = (origin.to_string(), format!("no byte for {STALL:?}"));
-            Err(FetchError::Stalled { url, what })
-        }
-    }
-}
-
-/// hyper calls a head that ends early incomplete; a body that does is an end of
-/// file to it, as a TLS connection's that was not closed in order is to rustls.
-fn ended_early(error: &hyper::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
-            return true;
-        }
-        cause = error.source();
-    }
-    error.is_incomplete_message()
-}
-
-fn number(
-    headers: &HeaderMap,
-    parse: impl Fn(&str) -> Option<u64>,
-    name: http::HeaderName,
-) -> Option<u64> {
-    headers.get(name).and_then(|value| value.to_str().ok()).and_then(parse)
-}
-
-fn body(
-    connection: Connection,
-    response: Response<Incoming>,
-    from: u64,
-    url: String,
-) -> Result<Body, FetchError> {
-    let headers = response.headers();
-    let length = number(headers, |value| value.parse().ok(), CONTENT_LENGTH);
-    let start = if response.status() == StatusCode::PARTIAL_CONTENT {
-        let parse = |value: &str| value.strip_prefix("bytes ")?.split('-').next()?.parse().ok();
-        match number(headers, parse, CONTENT_RANGE) {
-            Some(start) if start == from => start,
-            _ => {
-                let source = "it sends another range than was asked for".into();
-                return Err(FetchError::Broken { url, early: false, source });
-            }
-        }
-    } else {
-        // The whole blob, also where a range was asked for.
-        0
-    };
-    let (incoming, pace) = (response.into_body(), Pace::default());
-    Ok(Body { connection, incoming, start, length, pace })
-}
-
-impl Body {
-    /// The byte of the blob that the body begins with.
-    pub(super) fn start(&self) -> u64 {
-        self.start
-    }
-
-    /// How many bytes were announced.
-    pub(super) fn length(&self) -> Option<u64> {
-        self.length
-    }
-
-    /// The next bytes; none at the end.
-    pub(super) async fn next(&mut self, pull: &Pull) -> Result<Option<Bytes>, FetchError> {
-        loop {
-            let frame = async { self.incoming.frame().await.transpose() };
-            let begun = pull.open();
-            let Some(frame) = stalled(pull, &self.connection.origin, frame).await? else {
-                return Ok(None);
-            };
-            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-            if self.pace.is_slow(pull.open().saturating_sub(begun), bytes) {
-                let url = self.connection.origin.to_string();
-                let what = format!("fewer than {FLOOR} bytes a second for {SLOW:?}");
-                return Err(FetchError::Stalled { url, what });
-            }
-            // Trailers are no payload.
-            if let Ok(data) = frame.into_data() {
-                return Ok(Some(data));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_source_that_brings_nothing_is_given_up() {
-        let origin = Origin { tls: false, host: "x".to_owned(), port: 80 };
-        let pull = Pulls::unbounded().begin(Digest::of(b"x"), "x", 1).await;
-        let error = stalled::<()>(&pull, &origin, std::future::pending()).await.unwrap_err();
-        assert!(error.is_cut() && error.is_stalled() && !error.is_early_end(), "{error}");
-        assert_eq!(error.reason(), rootstock_core::status::Reason::RegistryUnreachable);
-    }
-
-    #[test]
-    fn a_source_that_drips_is_given_up() {
-        let mut drip = Pace::default();
-        let slow = (0..7).map(|_| drip.is_slow(Duration::from_secs(10), 1));
-        assert_eq!(slow.filter(|slow| *slow).count(), 1, "once a minute");
-        let mut fine = Pace::default();
-        assert!((0..100).all(|_| !fine.is_slow(Duration::from_secs(1), 8 << 10)));
-    }
 }

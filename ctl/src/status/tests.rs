@@ -170,7 +170,7 @@ Conditions
     on its way
 
 What can be asked of the rollout
-  rootstock rollout pause gvisor-a -n shoot--garden--one --context my-seed   give no further slots
+  rootstock rollout pause gvisor-a -n shoot--garden--one --context my-seed   let no other node begin
   rootstock rollout abort gvisor-a -n shoot--garden--one --context my-seed   go back to the promoted bundle
 ";
     assert_eq!(lines(&said), lines(page));
