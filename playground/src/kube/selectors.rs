@@ -192,6 +192,7 @@ mod tests {
             ("metadata.name=m", false),
             ("metadata.name=n,metadata.namespace=ns", true),
             ("spec.nodeName=w,status.phase!=Succeeded,status.phase!=Failed", true),
+            ("status.phase=Pending", false),
             ("involvedObject.name==p", true),
             ("type=Opaque", true),
             ("spec.absent=", true),
