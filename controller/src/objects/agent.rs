@@ -82,7 +82,8 @@ fn role() -> Value {
         "rules": [
             // Which runtimes a node should have; the label that keeps the agent there.
             rule("", "nodes", &["get", "list", "watch", "patch"]),
-            // Whether the Pod that enrols is the agent's, and where one is left.
+            // Whether the Pod that enrols is the agent's, and where one is left;
+            // which ones wait for their sandbox.
             rule("", "pods", &["get", "list", "watch"]),
             // Sandboxes that do not start.
             rule("", "events", &["get", "list", "watch", "create", "patch"]),

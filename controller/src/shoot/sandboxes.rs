@@ -1,4 +1,5 @@
-//! The sandboxes of one shoot that could not be started, by the kubelets' Events.
+//! The sandboxes of one shoot that could not be started, by the kubelets' Events
+//! and by the Pods that wait for one ([`stuck`]).
 //!
 //! ```text
 //!  Events FailedCreatePodSandBox ─list, watch─▶ how many more ─▶ queue
@@ -9,8 +10,11 @@
 //! Whoever may write Events in the shoot can make some up, so what an Event
 //! says counts only for a Pod that is there, on the node that the Pod is on.
 
+mod causes;
 mod increments;
 mod pods;
+mod stuck;
+mod waiting;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,6 +30,7 @@ use tokio::time::Instant;
 
 use self::increments::Increments;
 use self::pods::Pods;
+use self::stuck::Stuck;
 use super::agents::Trouble;
 use super::follow::{Follow, Followed};
 use super::trouble::Pauses;
@@ -47,6 +52,7 @@ pub(super) struct Sandboxes {
     events: Follow<ToQueue>,
     queue: mpsc::Receiver<Failure>,
     pods: Pods,
+    stuck: Stuck,
     trouble: Trouble,
 }
 
@@ -74,13 +80,15 @@ impl Sandboxes {
         let events = Follow::new(shoot.clone(), to);
         let lacking = "a rollout does not see what fails on its nodes";
         let trouble = Trouble::of(ToQueue::WHAT, lacking);
-        Self { shoot, index, catalog, events, queue, pods: Pods::default(), trouble }
+        let stuck = Stuck::new(shoot.clone(), Arc::clone(&index), catalog.clone());
+        Self { shoot, index, catalog, events, queue, pods: Pods::default(), stuck, trouble }
     }
 
     /// What was known is of no use any more: the shoot sleeps.
     pub(super) fn forget(&mut self) {
         self.events.forget();
         self.pods = Pods::default();
+        self.stuck.forget();
     }
 
     /// Follows them for ever; whatever is wrong here ends nothing.
@@ -88,7 +96,7 @@ impl Sandboxes {
     /// Cancel-safe but for a Pod that is being looked up: its failure is lost,
     /// and the kubelet's next try counts.
     pub(super) async fn follow(&mut self, client: &Client) -> Infallible {
-        let Self { shoot, index, catalog, events, queue, pods, trouble } = self;
+        let Self { shoot, index, catalog, events, queue, pods, stuck, trouble } = self;
         let follow = async {
             let mut pauses = Pauses::default();
             loop {
@@ -112,10 +120,11 @@ impl Sandboxes {
             }
             std::future::pending().await
         };
-        // Cancel-safe: neither ends.
+        // Cancel-safe: none ends.
         tokio::select! {
             never = follow => never,
             never = count => never,
+            never = stuck.follow(client) => never,
         }
     }
 }

@@ -55,8 +55,14 @@ pub(super) struct Server {
     pub(super) events: watch::Sender<Result<Vec<Value>, u16>>,
     /// What watches of those Events tell.
     pub(super) sandbox_events: broadcast::Sender<Value>,
+    /// The Pods that are pending in a list, or with what code they are refused.
+    pub(super) pending: watch::Sender<Result<Vec<Value>, u16>>,
+    /// What watches of those Pods tell.
+    pub(super) pending_events: broadcast::Sender<Value>,
     /// The Pods that were asked for by name.
     pub(super) asked: Arc<Mutex<Vec<String>>>,
+    /// The codes with which Pods and Events were refused.
+    pub(super) refusals: Arc<Mutex<Vec<u16>>>,
     /// Raised to end all watches.
     pub(super) cut: watch::Sender<u64>,
     pub(super) seen: Arc<Mutex<BTreeMap<String, Seen>>>,
@@ -76,7 +82,10 @@ impl Server {
             pod_events: broadcast::channel(8).0,
             events: watch::channel(Ok(vec![super::sandboxes::event("e0", "sandboxed", 40)])).0,
             sandbox_events: broadcast::channel(8).0,
+            pending: watch::channel(Ok(vec![super::sandboxes::waits("first")])).0,
+            pending_events: broadcast::channel(8).0,
             asked: Arc::default(),
+            refusals: Arc::default(),
             cut: watch::channel(0).0,
             seen: Arc::default(),
             written: Arc::default(),
@@ -88,6 +97,8 @@ impl Server {
             .route("/{shoot}/api/v1/namespaces/kube-system/pods", get(pods))
             .route("/{shoot}/api/v1/namespaces/default/pods/{name}", get(pod_by_name))
             .route("/{shoot}/api/v1/events", get(events))
+            .route("/{shoot}/api/v1/pods", get(pending))
+            .route("/{shoot}/api/v1/namespaces/default/events", get(events_of_pod))
             .with_state(server.clone());
         #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
         drop(tokio::spawn(async move { axum::serve(listener, routes).await }));
@@ -196,49 +207,70 @@ async fn nodes(
     Body::from_stream(events).into_response()
 }
 
-async fn pods(
-    State(server): State<Server>,
-    Path(shoot): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let query = query.unwrap_or_default();
-    assert!(query.contains("labelSelector=app.kubernetes.io%2Fname%3Drootstock-agent"), "{query}");
-    let mood = server.moods.borrow().get(&shoot).copied().unwrap_or(Mood::Good);
-    let pods = server.pods.borrow().clone();
-    let pods = match pods {
-        Ok(pods) if mood == Mood::Good => pods,
-        Ok(_) => return refuse(503),
-        Err(code) => return refuse(code),
-    };
-    if !query.contains("watch=true") {
-        let metadata = json!({"resourceVersion": "7"});
-        let list =
-            json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": pods});
-        return Json(list).into_response();
-    }
-    tell(&server, &server.pod_events)
+async fn pods(server: State<Server>, shoot: Path<String>, query: RawQuery) -> Response {
+    let selector = "labelSelector=app.kubernetes.io%2Fname%3Drootstock-agent";
+    let (items, events) = (server.pods.borrow().clone(), server.pod_events.clone());
+    followed(&server, &shoot, query, selector, items, &events)
 }
 
 /// Events of sandboxes that could not be started.
-async fn events(
-    State(server): State<Server>,
-    Path(shoot): Path<String>,
+async fn events(server: State<Server>, shoot: Path<String>, query: RawQuery) -> Response {
+    let selector = "fieldSelector=reason%3DFailedCreatePodSandBox";
+    let (items, events) = (server.events.borrow().clone(), server.sandbox_events.clone());
+    followed(&server, &shoot, query, selector, items, &events)
+}
+
+/// Pods that are pending.
+async fn pending(server: State<Server>, shoot: Path<String>, query: RawQuery) -> Response {
+    let selector = "fieldSelector=status.phase%3DPending";
+    let (items, events) = (server.pending.borrow().clone(), server.pending_events.clone());
+    followed(&server, &shoot, query, selector, items, &events)
+}
+
+/// Objects in a list or a watch, where the query has the selector.
+fn followed(
+    server: &Server,
+    shoot: &str,
     RawQuery(query): RawQuery,
+    selector: &str,
+    items: Result<Vec<Value>, u16>,
+    events: &broadcast::Sender<Value>,
 ) -> Response {
     let query = query.unwrap_or_default();
-    assert!(query.contains("fieldSelector=reason%3DFailedCreatePodSandBox"), "{query}");
-    let mood = server.moods.borrow().get(&shoot).copied().unwrap_or(Mood::Good);
-    let events = server.events.borrow().clone();
-    let events = match events {
-        Ok(events) if mood == Mood::Good => events,
+    assert!(query.contains(selector), "{query}");
+    let mood = server.moods.borrow().get(shoot).copied().unwrap_or(Mood::Good);
+    let items = match items {
+        Ok(items) if mood == Mood::Good => items,
         Ok(_) => return refuse(503),
-        Err(code) => return refuse(code),
+        Err(code) => {
+            server.refusals.lock().unwrap().push(code);
+            return refuse(code);
+        }
     };
     if query.contains("watch=true") {
-        return tell(&server, &server.sandbox_events);
+        return tell(server, events);
     }
     let metadata = json!({"resourceVersion": "7"});
-    Json(json!({"kind": "EventList", "apiVersion": "v1", "metadata": metadata, "items": events}))
+    Json(json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}))
+        .into_response()
+}
+
+/// The Events of a Pod by its UID, which says what they are.
+async fn events_of_pod(State(server): State<Server>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    let of = query.split('&').find_map(|part| {
+        part.trim_start_matches('?').strip_prefix("fieldSelector=involvedObject.uid%3D")
+    });
+    let uid = of.unwrap_or_else(|| panic!("{query}")).to_owned();
+    let first = !server.asked.lock().unwrap().contains(&uid);
+    server.asked.lock().unwrap().push(uid.clone());
+    let reasons: &[&str] = match uid.as_str() {
+        "pulls" => &["Scheduled", "Pulling"],
+        "refused-once" if first => return refuse(503),
+        _ => &["Scheduled"],
+    };
+    let items: Vec<_> = reasons.iter().map(|reason| json!({"reason": reason})).collect();
+    Json(json!({"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": items}))
         .into_response()
 }
 
