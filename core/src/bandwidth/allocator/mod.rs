@@ -163,8 +163,10 @@ impl Allocator {
             Some(pull) => *pull,
             None => self.add(puller, request.id, class, request.useful_rate)?,
         };
+        let level = self.pulls[pull].level;
+        let most = want::most(self.tree.limit(level), self.tree.lowest(level));
         // Its class, and with it the list where it waits, may be another one.
-        self.pulls[pull].ask(request, class, now);
+        self.pulls[pull].ask(request, class, now, most);
         self.settle(pull);
         self.pulls[pull].started.map(|_| pull)
     }

@@ -142,6 +142,20 @@ fn who_goes_on_for_few_bytes_leaves_the_rest_to_those_who_wait() {
 }
 
 #[test]
+fn who_goes_on_with_another_blob_begins_as_fast_as_anyone() {
+    let mut desk = Desk::new(budgets(60, 30));
+    desk.ask("a/p/n1", request(1, 1));
+    // Between two blobs it is at something else, and uses next to nothing.
+    let idle = Request { used: Some(Rate::new(1)), ..request(1, 2) };
+    let least = desk.ask("a/p/n1", idle);
+    assert_eq!((least.len(), least[0].rate), (1, LEAST));
+    desk.shrunk("a/p/n1", 1, LEAST, least[0].stamp());
+    assert_eq!(desk.ask("a/p/n1", request(1, 3))[0].rate, LEAST, "the same blob learns its link");
+    let next = Request { blob: Digest::from_bytes([2; 32]), ..request(1, 4) };
+    assert_eq!(desk.told(asked("a/p/n1", Class::Regular, next)), told("a/n1", 30));
+}
+
+#[test]
 fn who_lets_others_go_first_does_so_for_a_while() {
     let mut desk = Desk::new(budgets(30, 30));
     desk.ask("a/p/n", request(1, 1));
