@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::record::{Command, Course, Digests, Failure, Slot, Stage, Why};
+use super::record::{Command, Course, Digests, Failure, Stage, Why};
 use super::step::{Gate, NodeStep, Work, earlier};
 use crate::name::Uid;
 use crate::status::Reason;
@@ -104,7 +104,7 @@ pub(super) fn of(work: &Work<'_, '_>, at: usize, steps: &[NodeStep]) -> Progress
     let candidate = state.and_then(|state| state.candidate.as_ref());
     let slots = run.slots();
     let held = state.map_or(&[][..], |state| &state.held);
-    let due = run.due().into_iter().chain(slots.iter().map(Slot::over));
+    let due = run.due().into_iter().chain(slots.iter().map(|slot| slot.until));
     let due = due.chain(held.iter().map(|held| held.again)).chain(run.waits_for_bytes);
     let due = due.chain(run.opening.filter(|_| run.waits_for_window));
     let next = due.filter(|due| *due > work.now).fold(None, |next, due| earlier(next, Some(due)));

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -226,19 +225,6 @@ pub struct Slot {
     /// What a later revision added.
     #[serde(flatten)]
     pub more: Map<String, Value>,
-}
-
-/// So long after it fell silent a node is not given up. As many agents of a
-/// shoot come back within a minute or two that was out of sight as a whole.
-const BACK: Duration = Duration::from_secs(3 * 60);
-
-impl Slot {
-    /// When it is taken back from a node that is not heard of.
-    pub(super) fn over(&self) -> Timestamp {
-        let silent = self.silent.as_ref();
-        let back = silent.map(|silent| silent.since.checked_add(BACK).unwrap_or(Timestamp::MAX));
-        back.map_or(self.until, |back| back.max(self.until))
-    }
 }
 
 /// A node that has a slot and is not heard of. What silences a node may well be

@@ -19,8 +19,6 @@ use crate::status::{Phase, Reason};
 const PAUSE: Duration = Duration::from_secs(10 * 60);
 /// How often that is doubled: up to 160 minutes.
 const DOUBLED: u32 = 4;
-/// How often it is noted that a shoot is still out of sight.
-const NOTED: Duration = Duration::from_secs(60);
 
 /// What came of a slot.
 enum Outcome {
@@ -39,7 +37,6 @@ impl<'a> Work<'_, 'a> {
     pub(super) fn settle(&mut self, run: usize) {
         let Some(mut state) = self.runs[run].state.take() else { return };
         let slots = std::mem::take(&mut state.slots);
-        let cut_off = self.is_cut_off(|node| slots.iter().any(|slot| slot.node == *node.uid));
         let (mut lost, mut silent) = (Vec::new(), 0);
         for mut slot in slots {
             let of_candidate = state.candidate.as_ref().is_some_and(|c| c.has(slot.digest));
@@ -48,7 +45,7 @@ impl<'a> Work<'_, 'a> {
                 lost.extend(Some(slot).filter(|slot| of_candidate && slot.silent.is_some()));
                 continue;
             };
-            slot.silent = self.silence(slot.silent, node, silent < MAX_NAMED, cut_off);
+            slot.silent = self.silence(slot.silent, node, silent < MAX_NAMED);
             silent += usize::from(slot.silent.is_some());
             let excused = is_excused(&state, &slot.node);
             let held = is_held(&state, &slot.node, slot.digest);
@@ -69,7 +66,6 @@ impl<'a> Work<'_, 'a> {
                 _ if node.link == Link::Awaited => Outcome::Keeps,
                 // It was drained, or went with its machine after it fell silent.
                 _ if node.leaving && slot.silent.is_none() => Outcome::Dropped,
-                _ if node.link != Link::Here && slot.over() > self.now => Outcome::Keeps,
                 _ if node.link != Link::Here => Outcome::Lost,
                 Verdict::Busy(Phase::Activating) => Outcome::Failed(Reason::DeadlineExceeded),
                 // It was not to be used.
@@ -106,35 +102,16 @@ impl<'a> Work<'_, 'a> {
     }
 
     /// Since when a node with a slot is silent, by what was known and is now. One
-    /// that was on its way out before is not: its end is no bundle's doing. As
-    /// long as the whole shoot is out of sight, that is since now.
-    fn silence(
-        &self,
-        before: Option<Silent>,
-        node: &Node<'a>,
-        named: bool,
-        cut_off: bool,
-    ) -> Option<Silent> {
-        match (node.link, before) {
-            (Link::Here, _) => None,
-            (Link::Away { .. }, Some(silent)) if cut_off => {
-                let since = silent.since;
-                let since = if after(since, NOTED) <= self.now { self.now } else { since };
-                Some(Silent { since, ..silent })
-            }
-            (Link::Away { .. }, None) if !node.leaving => {
+    /// that was on its way out before is not: its end is no bundle's doing.
+    fn silence(&self, before: Option<Silent>, node: &Node<'a>, named: bool) -> Option<Silent> {
+        match node.link {
+            Link::Here => None,
+            Link::Awaited => before,
+            Link::Away { .. } if node.leaving => before,
+            Link::Away { .. } => before.or_else(|| {
                 Some(Silent { since: self.now, name: named.then(|| node.name.clone()) })
-            }
-            (Link::Awaited | Link::Away { .. }, before) => before,
+            }),
         }
-    }
-
-    /// Whether nobody is here but those that this concerns, though others were:
-    /// then it is the way to the shoot that broke, and no bundle.
-    pub(super) fn is_cut_off(&self, concerns: impl Fn(&Node<'a>) -> bool) -> bool {
-        let others = || self.view.nodes.iter().filter(|node| !concerns(node));
-        others().all(|node| node.link != Link::Here)
-            && others().any(|node| node.link == Link::Away { was_ready: true } && !node.leaving)
     }
 
     /// Whether a node works with the candidate, or did: then one that is silent

@@ -9,7 +9,7 @@ use crate::name::Uid;
 use crate::rollout::record::{
     Candidate, Course, Evidence, Halt, MAX_FAILURES, MAX_HELD, Stage, Why,
 };
-use crate::rollout::view::{Link, Node, OnNode, Verdict};
+use crate::rollout::view::{Link, Node, Verdict};
 use crate::status::Reason;
 
 /// The nodes of a candidate, counted.
@@ -205,28 +205,17 @@ impl<'a> Work<'_, 'a> {
     /// leaves is followed by others, one that went silent stops the rollout.
     fn out_of_sight(&mut self, at: usize) -> bool {
         let run = &self.runs[at];
-        let now = self.now;
-        let has = |node: &Node<'a>, on: &OnNode<'a>| {
-            run.candidate(node.architecture).is_some_and(|digest| on.has(digest))
-        };
-        if self
-            .is_cut_off(|node| node.runtimes.iter().any(|on| on.track == run.name && has(node, on)))
-        {
-            // A soak that nobody could see is none.
-            return self.amend(at, |candidate| {
-                candidate.stage = Stage::Soak { since: now, from: None };
-            });
-        }
         let silent = run.members.iter().find_map(|(node, on)| {
             let node = &self.view.nodes[*node];
-            (has(node, &node.runtimes[*on]) && !node.leaving).then_some(node)
+            let has = run.candidate(node.architecture).is_some_and(|d| node.runtimes[*on].has(d));
+            (has && !node.leaving).then_some(node)
         });
         let Some(node) = silent else {
             return self.amend(at, |candidate| {
                 (candidate.stage, candidate.passed) = (Stage::Canary, 0);
             });
         };
-        let (uid, name) = (node.uid.clone(), node.name.clone());
+        let (uid, name, now) = (node.uid.clone(), node.name.clone(), self.now);
         let message = "silent since it has the bundle".to_owned();
         self.amend(at, |candidate| candidate.lose(uid, Some(Evidence { name, message }), now))
     }
