@@ -170,10 +170,16 @@ impl Client {
         while self.drivers.try_join_next().is_some() {}
         let tls = if origin.tls { Some(self.tls(origin)?) } else { None };
         let mut tcp = dial(origin).await.map_err(failed)?;
+        // How much the kernel may take in goes by the rate: not by that of a
+        // lease that has just ended.
+        pull.granted().await;
         // A busy machine sees an answer late: what looks far is tried again.
         if pull.rate() < Rate::MAX && !net::is_near(&tcp, pull.rate()) {
-            let again = dial(origin).await.ok();
-            tcp = again.filter(|again| again.round_trip < tcp.round_trip).unwrap_or(tcp);
+            match dial(origin).await {
+                Ok(again) if again.round_trip < tcp.round_trip => tcp = again,
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%origin, %error, "a second try to be nearer fails"),
+            }
         }
         let buffer = net::hold_little(&tcp, pull.rate());
         let stream = Paced::new(tcp.stream, self.slot.clone());

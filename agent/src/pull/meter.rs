@@ -4,7 +4,9 @@
 //! registry: as much as its buffer holds, at once, and then as fast as it is
 //! read. So that much of an answer is paid before it is asked for, and the last
 //! that is read of it, which came so much earlier, is not paid again. What has
-//! left the registry is never more than was paid.
+//! left the registry is no more than was paid, but for buffers that a slow pull
+//! can't pay for in a quarter of a second, and for those that the kernel lets
+//! grow on long ways.
 
 use std::time::Duration;
 
@@ -54,6 +56,11 @@ impl Meter {
             self.pacer.set(keep.0, keep.1, now);
             self.kept = keep;
         }
+    }
+
+    /// The answer brings so many bytes, whatever was asked for.
+    pub(super) fn brings(&mut self, left: u64) {
+        self.answer.left = left;
     }
 
     pub(super) fn take(&mut self, allowance: Option<Allowance>, want: u64, now: Duration) -> Take {

@@ -17,8 +17,8 @@ use super::{Pull, Pulls, Shared};
 /// once is nobody else's meanwhile, and hyper reads 400 KiB at most.
 const MOST: usize = 256 << 10;
 
-/// The pull that connections read for: they are kept between blobs, and each
-/// blob is a pull of its own. Each clone is the same one.
+/// The pull that connections read for: they are kept between blobs, and between
+/// pulls. Each clone is the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     /// None where pulls have no bounds.
@@ -71,6 +71,8 @@ impl Pull {
     /// is paid for nothing.
     pub(crate) async fn pay_ahead(&self, kernel: u64) {
         let Some((shared, id)) = &self.granted else { return };
+        // Its lease may have ended while a connection was made.
+        self.granted().await;
         let owed = shared.state().owes(*id, kernel, shared.clock.now());
         // Of an answer before it nothing more comes.
         shared.state().asks(*id, 0);

@@ -141,6 +141,9 @@ impl State {
 
     pub(super) fn missing(&mut self, id: u64, bytes: u64) {
         self.holder.missing(id, bytes);
+        if let Some(meter) = self.meters.get_mut(&id) {
+            meter.brings(bytes);
+        }
     }
 
     pub(super) fn held_back(&self, id: u64, now: Instant) -> Duration {

@@ -337,7 +337,9 @@ impl Index {
             return Err(Refused::NoAgent);
         }
         node.held = held;
-        (node.connection, node.here_since) = (Connection::Open, Instant::now());
+        if node.connection != Connection::Open {
+            (node.connection, node.here_since) = (Connection::Open, Instant::now());
+        }
         if held.is_none() {
             // It has nothing, and says so by that: it reports on what it is sent.
             node.reports.get_or_insert_default();

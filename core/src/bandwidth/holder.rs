@@ -126,9 +126,10 @@ impl Holder {
     }
 
     /// When something is to be asked; none while nothing is, or nobody is
-    /// there to be asked.
+    /// there to be asked. A pull whose bytes are all there asks for nothing
+    /// before it goes on: its lease ends where that takes long.
     pub fn due(&self) -> Option<Duration> {
-        let dues = self.pulls.values().map(|pull| pull.due);
+        let dues = self.pulls.values().filter(|pull| pull.bytes > 0).map(|pull| pull.due);
         dues.min().filter(|_| self.connected)
     }
 
@@ -136,7 +137,8 @@ impl Holder {
     /// it buys is already running.
     pub fn asks(&mut self, now: Duration) -> Vec<Request> {
         let Self { pulls, links, connected, .. } = self;
-        let pulls = pulls.iter_mut().filter(|(_, pull)| *connected && pull.due <= now);
+        let is_due = |pull: &Pull| *connected && pull.bytes > 0 && pull.due <= now;
+        let pulls = pulls.iter_mut().filter(|(_, pull)| is_due(pull));
         pulls.map(|(id, pull)| pull.ask(*id, links, now)).collect()
     }
 

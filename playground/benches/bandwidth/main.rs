@@ -9,9 +9,9 @@
 //! of all once more while agents die, agents stand still, and the leader dies;
 //! and of all while a fifth of them is cut off again and again.
 //!
-//! A window is over where more bytes have left the registry in it than the
-//! budget's and the declared burst: of each pull what its pacer lets through at
-//! once, and what two kernels hold of it.
+//! Bytes are over where more have left the registry in any time, short or long,
+//! than the budget's and one declared burst: of each pull what its pacer lets
+//! through at once, and what two kernels hold of it.
 //!
 //! As root it makes two networks for itself. Without them packets are those of
 //! a loopback, larger than any between machines, and none is cut off.

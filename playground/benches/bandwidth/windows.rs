@@ -78,9 +78,21 @@ pub(crate) fn burst() -> u64 {
     PULLS * (BURST + RECEIVES + Gauge::ahead())
 }
 
-/// Bytes of all windows beyond what each may have.
+/// Bytes beyond what any time may have, however short or long: of all pairs of
+/// looks the one that has most.
 pub(crate) fn over(looks: &[Look]) -> u64 {
-    windows(looks).map(|window| window.bytes.saturating_sub(window.allowed + burst())).sum()
+    let Some(begin) = looks.first().map(|look| look.before) else { return 0 };
+    let allowed = |until: Instant| {
+        let nanos = until.duration_since(begin).as_nanos();
+        i128::try_from(nanos * u128::from(CAP) / 1_000_000_000).unwrap()
+    };
+    let (mut least, mut most) = (i128::from(looks[0].bytes), 0);
+    for look in looks {
+        // A time is as long as it may have been: each look has taken a moment.
+        most = most.max(i128::from(look.bytes) - allowed(look.after) - least);
+        least = least.min(i128::from(look.bytes) - allowed(look.before));
+    }
+    u64::try_from(most).unwrap().saturating_sub(burst())
 }
 
 fn windows(looks: &[Look]) -> impl Iterator<Item = Window> {

@@ -156,9 +156,9 @@ async fn the_next_blob_goes_on_as_the_same_pull() {
     let (fetched, request) = tokio::join!(node.fetch_by(&mut fetcher, &one), grant);
     fetched.unwrap();
     // Nothing is waited for, and what is pulled is said.
-    node.fetch_by(&mut fetcher, &two).await.unwrap();
+    let (fetched, next) = tokio::join!(node.fetch_by(&mut fetcher, &two), asked(&pulls));
+    fetched.unwrap();
     assert_eq!(node.waits.load(Ordering::Relaxed), 1);
-    let next = asked(&pulls).await;
     assert_eq!((next.id, next.blob), (request.id, two.blob));
     drop(fetcher);
     let ended = Shrunk { id: request.id, rate: Rate::ZERO, stamp: Stamp::LAST };

@@ -185,9 +185,11 @@ fn another_blob_goes_on_with_the_lease() {
     holder.heard(&grant(7, 1, 1, 100), ms(10));
     holder.came(7, 1000, ms(100));
     let blob = Digest::from_bytes([2; 32]);
+    assert_eq!((holder.due(), holder.asks(ms(390))), (None, vec![]));
     holder.goes_on(7, blob, 500, ms(400));
     assert_eq!((rate(&holder, ms(400)), holder.left(7)), (100, 500));
-    // It is said at once, and the time between two answers is no measure of the link.
+    // It is said at once, and not before: there was nothing to ask for. The
+    // time between two answers is no measure of the link.
     assert_eq!(holder.due(), Some(ms(400)));
     let asks = holder.asks(ms(400));
     assert_eq!(asks.len(), 1);
