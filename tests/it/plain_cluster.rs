@@ -77,7 +77,7 @@ impl Plain {
             platforms: vec![sample.build(&work.join("blobs")).await.unwrap()],
             classes: vec![("gvisor".to_owned(), "gvisor".to_owned())],
         };
-        catalog::offer(&registry, &[offer], &catalog).await.unwrap();
+        catalog::offer(&registry, &[offer], &catalog::at_once(), &catalog).await.unwrap();
         let client = cluster.client();
         let program = env!("CARGO_BIN_EXE_rootstock-playground").into();
         let mut plain = Self {

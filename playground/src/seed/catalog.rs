@@ -48,13 +48,14 @@ pub enum CatalogError {
     Write(#[from] std::io::Error),
 }
 
-/// Pushes the bundles and writes the catalog that pins them.
+/// Pushes the bundles and writes the catalog that pins them, each with this strategy.
 ///
 /// # Errors
 /// See [`CatalogError`].
 pub async fn offer(
     registry: &Registry,
     offers: &[Offer],
+    strategy: &Value,
     catalog: &Path,
 ) -> Result<(), CatalogError> {
     let client = Client::new(&registry.as_desired(REGISTRY))?;
@@ -76,7 +77,7 @@ pub async fn offer(
             .collect();
         runtimes.push(json!({
             "type": offer.runtime, "bundle": bundle, "runtimeClasses": classes,
-            "strategy": at_once(),
+            "strategy": strategy,
         }));
     }
     let content = json!({

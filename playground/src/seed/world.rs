@@ -149,7 +149,7 @@ impl World {
         let catalog = dir.join("catalog.yaml");
         // The APIs come up while the bundles are pushed.
         let (clusters, ()) = tokio::try_join!(async { start_clusters(&options).await }, async {
-            Ok(catalog::offer(&registry, &options.offers, &catalog).await?)
+            Ok(catalog::offer(&registry, &options.offers, &catalog::at_once(), &catalog).await?)
         },)?;
         let (seed, shoots) = clusters;
 

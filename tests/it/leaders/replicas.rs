@@ -163,7 +163,11 @@ impl Replicas {
             platforms: vec![sample.build(&work.join("blobs")).await.unwrap()],
             classes: vec![("gvisor".to_owned(), "gvisor".to_owned())],
         };
-        catalog::offer(&self.registry, &[offer], &self.catalog).await.unwrap();
+        let mut strategy = catalog::at_once();
+        // What a leader let nodes do that died with it, and before they heard of
+        // it, is taken back at a deadline: nobody here waits for a quarter of an hour.
+        strategy["deadlines"] = json!({"firstSandbox": "0s", "pull": "10s", "activate": "30s"});
+        catalog::offer(&self.registry, &[offer], &strategy, &self.catalog).await.unwrap();
     }
 
     async fn ask(&self) {
