@@ -163,10 +163,8 @@ impl Allocator {
             Some(pull) => *pull,
             None => self.add(puller, request.id, class, request.useful_rate)?,
         };
-        let level = self.pulls[pull].level;
-        let most = want::most(self.tree.limit(level), self.tree.lowest(level));
         // Its class, and with it the list where it waits, may be another one.
-        self.pulls[pull].ask(request, class, now, most);
+        self.pulls[pull].ask(request, class, now);
         self.settle(pull);
         self.pulls[pull].started.map(|_| pull)
     }
@@ -177,14 +175,13 @@ impl Allocator {
         let (level, granted) = (self.pulls[pull].level, self.pulls[pull].granted);
         let asked = self.pulls[pull].asked.as_ref();
         let (useful, used) = asked.map_or((None, None), |asked| (asked.useful_rate, asked.used));
-        let bytes = asked.map_or(u64::MAX, |asked| asked.bytes);
         let class = self.pulls[pull].class;
         let waited_for = self.is_granting() && self.tree.is_waited_for(level, class);
         let (limit, lowest) = (self.tree.limit(level), self.tree.lowest(level));
         let most = if waited_for {
             // Whether a link carries more than is known is tried when nobody waits.
             let link = useful.map_or(Rate::MAX, |useful| useful.max(granted));
-            want::most(limit, lowest).min(link).min(want::rest(granted, bytes))
+            want::most(limit, lowest).min(link)
         } else {
             limit.rate()
         };

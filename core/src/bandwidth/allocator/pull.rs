@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::tree::{Weight, Wish};
-use super::want;
 use crate::bandwidth::message::{LIFETIME, STALE, at_most};
 use crate::bandwidth::{Class, Grant, Node, Rate, Request, Shrunk, Stamp};
 
@@ -86,13 +85,8 @@ impl Pull {
         self.asked.as_ref().map_or(0, |asked| asked.round)
     }
 
-    /// A request of a later round. One of another blob begins as a pull does,
-    /// however little was used of the lease between the two.
-    pub(super) fn ask(&mut self, request: Request, class: Class, now: Duration, most: Rate) {
-        let goes_on = self.asked.as_ref().is_some_and(|asked| asked.blob != request.blob);
-        if goes_on && self.started.is_some() {
-            self.want = self.want.max(want::first(request.useful_rate, request.bytes, most));
-        }
+    /// A request of a later round.
+    pub(super) fn ask(&mut self, request: Request, class: Class, now: Duration) {
         (self.asked, self.received, self.class) = (Some(request), now, class);
         (self.reachable, self.life) = (true, None);
     }

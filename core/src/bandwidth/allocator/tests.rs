@@ -127,35 +127,6 @@ fn who_is_known_to_be_soon_done_lets_those_go_first_who_may_take_long() {
 }
 
 #[test]
-fn who_goes_on_for_few_bytes_leaves_the_rest_to_those_who_wait() {
-    let little = |round| Request { bytes: 1000, ..request(1, round) };
-    let mut desk = Desk::new(budgets(60, 30));
-    desk.ask("a/p/n1", request(1, 1));
-    desk.ask("a/p/n2", request(1, 1));
-    // Nobody is served by what is taken from it.
-    assert_eq!(desk.told(asked("a/p/n1", Class::Regular, little(2))), told("a/n1", 30));
-    assert_eq!(desk.told(asked("a/p/n3", Class::Regular, request(1, 1))), []);
-    let least = desk.ask("a/p/n1", little(3));
-    assert_eq!((least.len(), least[0].rate), (1, LEAST));
-    let next = desk.shrunk("a/p/n1", 1, LEAST, least[0].stamp());
-    assert_eq!((next.len(), next[0].rate), (1, Rate::new(30 * MB - LEAST.get())));
-}
-
-#[test]
-fn who_goes_on_with_another_blob_begins_as_fast_as_anyone() {
-    let mut desk = Desk::new(budgets(60, 30));
-    desk.ask("a/p/n1", request(1, 1));
-    // Between two blobs it is at something else, and uses next to nothing.
-    let idle = Request { used: Some(Rate::new(1)), ..request(1, 2) };
-    let least = desk.ask("a/p/n1", idle);
-    assert_eq!((least.len(), least[0].rate), (1, LEAST));
-    desk.shrunk("a/p/n1", 1, LEAST, least[0].stamp());
-    assert_eq!(desk.ask("a/p/n1", request(1, 3))[0].rate, LEAST, "the same blob learns its link");
-    let next = Request { blob: Digest::from_bytes([2; 32]), ..request(1, 4) };
-    assert_eq!(desk.told(asked("a/p/n1", Class::Regular, next)), told("a/n1", 30));
-}
-
-#[test]
 fn who_lets_others_go_first_does_so_for_a_while() {
     let mut desk = Desk::new(budgets(30, 30));
     desk.ask("a/p/n", request(1, 1));

@@ -21,20 +21,8 @@ pub(super) fn first(useful: Option<Rate>, bytes: u64, most: Rate) -> Rate {
         return most;
     }
     let link = useful.unwrap_or(Rate::MAX);
-    link.min(little(bytes)).max(LEAST).min(most)
-}
-
-/// The most that a pull can use which goes on for few bytes, while others wait:
-/// what brings them in a twentieth of a second, where that is so much less than
-/// it has that it is worth a message. After a bundle's long blobs come short
-/// ones, and most of their time is a round trip and a disk's.
-pub(super) fn rest(granted: Rate, bytes: u64) -> Rate {
-    let little = little(bytes).max(LEAST);
-    if little < granted.scaled(1, 4) { little } else { Rate::MAX }
-}
-
-fn little(bytes: u64) -> Rate {
-    Rate::saturating(u128::from(bytes) * 20)
+    let little = Rate::saturating(u128::from(bytes) * 20);
+    link.min(little).max(LEAST).min(most)
 }
 
 /// What a pull could use from here on: a twentieth more than it has used, or
