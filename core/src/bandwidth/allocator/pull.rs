@@ -145,7 +145,11 @@ impl Pull {
         let asked = self.asked.as_ref()?;
         let life = self.life.unwrap_or_else(|| {
             let lifetime = now.saturating_sub(self.received).saturating_add(LIFETIME);
-            Life { lifetime, dead: self.received.saturating_add(at_most(lifetime)) }
+            let dead = self.received.saturating_add(at_most(lifetime));
+            // What was sent before may count for longer: its margin was for
+            // more time, and what goes by this round must not be dead earlier.
+            let before = self.sent.iter().map(|sent| sent.dead).max();
+            Life { lifetime, dead: before.map_or(dead, |before| dead.max(before)) }
         });
         let grant = Grant {
             id: self.id,

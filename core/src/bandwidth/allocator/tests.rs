@@ -238,6 +238,25 @@ fn a_lifetime_counts_what_the_request_has_waited() {
 }
 
 #[test]
+fn a_renewal_of_what_has_waited_does_not_end_before_it() {
+    let mut desk = Desk::new(budgets(40, 30));
+    desk.ask("a/p/n1", request(1, 1));
+    desk.ask("a/p/n2", request(1, 1));
+    desk.ask("a/p/n3", request(1, 1));
+    // The margin of its first lease is for two seconds more.
+    desk.now = ms(2000);
+    assert_eq!(desk.step(done("a/p/n1", 1)).len(), 2);
+    desk.ask("a/p/n2", request(1, 2));
+    desk.ask("a/p/n3", request(1, 2));
+    desk.now = ms(4560);
+    // There is more for the other one, in a round that is as good as over.
+    desk.step(done("a/p/n2", 1));
+    desk.now = ms(4590);
+    desk.step(Event::Tick);
+    assert_eq!(desk.allocator.usage(), Usage::default());
+}
+
+#[test]
 fn who_does_not_ask_again_is_passed_over() {
     let mut desk = Desk::new(budgets(30, 30));
     for (node, round) in [("a/p/n1", 1), ("a/p/n2", 1), ("a/p/n3", 1)] {

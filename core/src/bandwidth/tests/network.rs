@@ -22,8 +22,10 @@ pub(super) struct Network {
     pub(super) term: u32,
     pub(super) agents: Vec<Agent>,
     pub(super) messages: u64,
+    /// When the leader began, or last heard of a lease that it may not know of.
+    pub(super) heard: u32,
     /// Whether the leader says nothing: it has stopped, and no other has begun.
-    silent: bool,
+    pub(super) silent: bool,
     fates: Vec<Fate>,
     wire: BTreeMap<(u32, u64), Message>,
     /// Whether everything the leader knows is reckoned anew after each step.
@@ -190,9 +192,10 @@ impl Network {
     pub(super) fn new(budgets: Budgets, agents: Vec<Agent>, fates: Vec<Fate>) -> Self {
         let audited = agents.len() < 100;
         let leader = Allocator::new(budgets, Duration::ZERO);
-        let (tick, term, messages, silent, wire) = (0, 0, 0, false, BTreeMap::new());
+        let (tick, term, messages, heard) = (0, 0, 0, 0);
+        let (silent, wire) = (false, BTreeMap::new());
         let mut network =
-            Self { tick, leader, term, agents, messages, silent, fates, wire, audited };
+            Self { tick, leader, term, agents, messages, heard, silent, fates, wire, audited };
         for agent in 0..network.agents.len() {
             network.connect(agent);
         }
@@ -228,7 +231,14 @@ impl Network {
         self.messages += 1;
     }
 
+    /// Tells the leader, unless it has stopped.
     fn tell(&mut self, event: Event) {
+        if self.silent {
+            return;
+        }
+        if matches!(&event, Event::Connected { held, .. } if !held.is_empty()) {
+            self.heard = self.tick;
+        }
         let now = self.leaders_now();
         let actions = self.leader.step(event, now);
         if self.audited {
@@ -246,9 +256,7 @@ impl Network {
         while let Some(entry) = self.wire.first_entry().filter(|e| e.key().0 <= self.tick) {
             match entry.remove() {
                 // An earlier leader is not there any more to hear it.
-                Message::ToLeader(term, event) if term == self.term && !self.silent => {
-                    self.tell(*event);
-                }
+                Message::ToLeader(term, event) if term == self.term => self.tell(*event),
                 Message::ToLeader(..) => {}
                 Message::ToAgent(agent, grant) => {
                     let agent = &mut self.agents[agent];
@@ -259,7 +267,7 @@ impl Network {
                 }
             }
         }
-        if !self.silent && self.leader.due().is_some_and(|due| due <= self.leaders_now()) {
+        if self.leader.due().is_some_and(|due| due <= self.leaders_now()) {
             self.tell(Event::Tick);
         }
         let mut came = 0;
@@ -284,7 +292,7 @@ impl Network {
 
     /// Another one leads; agents have to find it.
     pub(super) fn elect(&mut self, budgets: Budgets, told: bool) {
-        (self.silent, self.term) = (false, self.term + 1);
+        (self.silent, self.term, self.heard) = (false, self.term + 1, self.tick);
         self.leader = Allocator::new(budgets, self.leaders_now());
         if told {
             let nodes = self.agents.iter().map(|agent| agent.puller.node.clone()).collect();
@@ -327,11 +335,7 @@ impl Network {
                     self.say(number, vec![Event::Shrunk { node, shrunk }]);
                 }
             }
-            Fault::Budgets(number) => {
-                if !self.silent {
-                    self.tell(Event::Budgets(budgets[number]));
-                }
-            }
+            Fault::Budgets(number) => self.tell(Event::Budgets(budgets[number])),
             Fault::NewLeader(..) => self.silence(),
         }
     }
