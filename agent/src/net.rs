@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use buffer::{Buffer, hold_little, is_near};
+pub(crate) use buffer::{Buffer, hold_little, looks_far};
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;

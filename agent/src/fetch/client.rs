@@ -173,15 +173,16 @@ impl Client {
         // How much the kernel may take in goes by the rate: not by that of a
         // lease that has just ended.
         pull.granted().await;
+        let rate = pull.rate();
         // A busy machine sees an answer late: what looks far is tried again.
-        if pull.rate() < Rate::MAX && !net::is_near(&tcp, pull.rate()) {
+        if rate < Rate::MAX && net::looks_far(&tcp, rate) {
             match dial(origin).await {
                 Ok(again) if again.round_trip < tcp.round_trip => tcp = again,
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%origin, %error, "a second try to be nearer fails"),
             }
         }
-        let buffer = net::hold_little(&tcp, pull.rate());
+        let buffer = net::hold_little(&tcp, rate);
         let stream = Paced::new(tcp.stream, self.slot.clone());
         let sender = if let Some((connector, name)) = tls {
             let stream = patient(pull, connector.connect(name, stream))

@@ -15,8 +15,8 @@ const MOST: usize = 212_992;
 const LEAST: usize = 64 << 10;
 
 /// How much more than is under way at the rate: a lease may double and double
-/// again while a connection lasts, and half of a buffer is bookkeeping.
-const ROOM: u64 = 8;
+/// again while a connection lasts.
+const ROOM: u64 = 4;
 
 /// What a kernel takes in of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,14 @@ pub(crate) struct Buffer {
     pub(crate) carries: Option<Rate>,
 }
 
+/// Whether a connection looks so far that more is held of it than of those that
+/// are near.
+pub(crate) fn looks_far(tcp: &Tcp, rate: Rate) -> bool {
+    buffer(tcp.round_trip, rate) > LEAST
+}
+
 /// Whether a connection is so near that a little buffer carries the rate.
-pub(crate) fn is_near(tcp: &Tcp, rate: Rate) -> bool {
+fn is_near(tcp: &Tcp, rate: Rate) -> bool {
     let carries = carried(buffer(tcp.round_trip, rate), tcp.round_trip);
     carries.is_some_and(|most| rate.get() <= most.get() / 2)
 }
@@ -103,7 +109,8 @@ mod tests {
         let cases = [
             (0, 1 << 20, LEAST),
             (50, 25_000_000, LEAST),
-            (1000, 25_000_000, 200_000),
+            (600, 25_000_000, LEAST),
+            (1000, 25_000_000, 100_000),
             (10_000, 25_000_000, MOST),
             (10_000, 100_000, LEAST),
             (u64::MAX, u64::MAX, MOST),
@@ -113,5 +120,16 @@ mod tests {
             assert_eq!(buffer(way, rate), bytes, "{way:?} {rate}");
         }
         assert_eq!(carried(MOST, Duration::ZERO), None);
+    }
+
+    #[tokio::test]
+    async fn what_holds_no_more_than_the_least_does_not_look_far() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut tcp = Tcp { stream, round_trip: Duration::from_micros(600) };
+        let rate = Rate::new(25_000_000);
+        assert!(!looks_far(&tcp, rate));
+        tcp.round_trip = Duration::from_millis(1);
+        assert!(looks_far(&tcp, rate) && is_near(&tcp, rate), "near, and a guess too much");
     }
 }
