@@ -329,23 +329,22 @@ const TOGETHER: Duration = Duration::from_secs(1);
 pub(crate) const AWAITED: Duration = RETURN;
 
 pub(super) fn link(node: &Node, begun: Option<Instant>, now: Instant) -> Link {
+    let lost = Link::Away { was_ready: !node.object.stay.joining };
     match node.connection {
         Connection::Open if node.reports.is_some() => Link::Here,
         // A rollout waits for whom it awaits: not for ever for one that hangs.
-        Connection::Open if node.is_mute(now) => {
-            Link::Away { was_ready: !node.object.stay.joining }
-        }
+        Connection::Open if node.is_mute(now) => lost,
         Connection::Open => Link::Awaited,
-        // One that is marked for the agent since is not expected to have anything.
-        Connection::Never | Connection::Missing => match begun {
-            Some(begun) => match node.is_due_back_since(begun) {
+        Connection::Lost => lost,
+        Connection::Never | Connection::Missing => {
+            match begun.and_then(|begun| node.is_due_back_since(begun)) {
                 Some(since) if now.saturating_duration_since(since) < AWAITED => Link::Awaited,
-                Some(_) => Link::Away { was_ready: !node.object.stay.joining },
+                Some(_) => lost,
+                // One that is marked for the agent since is not expected to
+                // have anything.
                 None => Link::Away { was_ready: false },
-            },
-            None => Link::Away { was_ready: false },
-        },
-        Connection::Lost => Link::Away { was_ready: !node.object.stay.joining },
+            }
+        }
     }
 }
 

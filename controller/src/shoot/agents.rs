@@ -16,14 +16,11 @@ use kube::Client;
 use kube::api::{ListParams, Request, WatchParams};
 use kube::core::request::Error as Unbuilt;
 use rootstock_core::name::ShootName;
-use rootstock_daemon::error::Chain;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use tokio::time::Instant;
 
-use super::PATIENCE;
-use super::follow::{Follow, FollowError, Followed};
-use super::trouble::Pauses;
+use super::follow::{Follow, Followed};
+use super::sight::Sight;
 use crate::identity::enrol::is_the_agents;
 use crate::index::{AgentPod, Index};
 
@@ -38,25 +35,15 @@ pub(super) struct Agents {
     shoot: ShootName,
     index: Arc<Index>,
     pods: Follow<ToIndex>,
-    trouble: Trouble,
-}
-
-/// Since when there is trouble, and whether that was said.
-#[derive(Debug)]
-pub(super) struct Trouble {
-    what: &'static str,
-    /// What does not work until then.
-    lacking: &'static str,
-    since: Option<Instant>,
-    said: bool,
+    sight: Sight,
 }
 
 impl Agents {
     pub(super) fn new(shoot: ShootName, index: Arc<Index>) -> Self {
         let to = ToIndex { shoot: shoot.clone(), index: Arc::clone(&index), listed: Vec::new() };
         let pods = Follow::new(shoot.clone(), to);
-        let trouble = Trouble::of(ToIndex::WHAT, "no stream ends with its Pod");
-        Self { shoot, index, pods, trouble }
+        let sight = Sight::of::<ToIndex>(shoot.clone(), "no stream ends with its Pod");
+        Self { shoot, index, pods, sight }
     }
 
     /// Follows them for ever. A shoot whose Pods can't be seen is served all
@@ -64,20 +51,14 @@ impl Agents {
     ///
     /// Cancel-safe: what was not told yet is asked for again.
     pub(super) async fn follow(&mut self, client: &Client) -> Infallible {
-        let Self { shoot, index, pods, trouble } = self;
-        let mut pauses = Pauses::default();
+        let Self { shoot, index, pods, sight } = self;
+        sight.begin();
         loop {
-            let error = pods
-                .follow(client, || {
-                    pauses = Pauses::default();
-                    trouble.over(shoot);
-                })
-                .await;
+            let error = pods.follow(client, || sight.back()).await;
             index.agents_unknown(shoot);
             // What a watch would tell late must not count as the present.
             pods.forget();
-            trouble.note(shoot, &error);
-            tokio::time::sleep(pauses.next(error.kind(), None)).await;
+            sight.lost(&error).await;
         }
     }
 }
@@ -85,31 +66,6 @@ impl Agents {
 impl Drop for Agents {
     fn drop(&mut self) {
         self.index.agents_unknown(&self.shoot);
-    }
-}
-
-impl Trouble {
-    /// None yet with what is followed, without which something is `lacking`.
-    pub(super) fn of(what: &'static str, lacking: &'static str) -> Self {
-        Self { what, lacking, since: None, said: false }
-    }
-
-    pub(super) fn note(&mut self, shoot: &ShootName, error: &FollowError) {
-        let Self { what, lacking, .. } = *self;
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let error = Chain(error);
-        tracing::debug!(%shoot, %error, "the {what} are not seen");
-        if since.elapsed() >= PATIENCE && !self.said {
-            self.said = true;
-            tracing::warn!(%shoot, %error, "the {what} can't be seen: until then {lacking}");
-        }
-    }
-
-    pub(super) fn over(&mut self, shoot: &ShootName) {
-        self.since = None;
-        if std::mem::take(&mut self.said) {
-            tracing::info!(%shoot, "the {} are seen again", self.what);
-        }
     }
 }
 

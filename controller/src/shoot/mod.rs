@@ -10,6 +10,7 @@
 //!      agents      the agent's Pods ─▶ Index: whose stream ends with its Pod
 //!      sandboxes   Events of those that could not be started ─▶ Index
 //!      labels    Index ─▶ the agent's label on Nodes
+//!      sight     what is said where one of these is not seen
 //!      trouble   how long to wait, and what is said of it
 //!      Endpoints: the shoot by host name, for agents
 //! ```
@@ -30,6 +31,7 @@ mod nodes;
 mod sandboxes;
 pub(crate) mod secrets;
 mod serving;
+mod sight;
 mod takeover;
 mod task;
 mod tokens;

@@ -31,9 +31,8 @@ use tokio::time::Instant;
 use self::increments::Increments;
 use self::pods::Pods;
 use self::stuck::Stuck;
-use super::agents::Trouble;
 use super::follow::{Follow, Followed};
-use super::trouble::Pauses;
+use super::sight::Sight;
 use crate::index::Index;
 
 const EVENTS: &str = "/api/v1/events";
@@ -53,7 +52,7 @@ pub(super) struct Sandboxes {
     queue: mpsc::Receiver<Failure>,
     pods: Pods,
     stuck: Stuck,
-    trouble: Trouble,
+    sight: Sight,
 }
 
 /// A Pod whose sandbox could not be started.
@@ -79,9 +78,9 @@ impl Sandboxes {
         let to = ToQueue { shoot: of, index: told, increments: Increments::default(), tell };
         let events = Follow::new(shoot.clone(), to);
         let lacking = "a rollout does not see what fails on its nodes";
-        let trouble = Trouble::of(ToQueue::WHAT, lacking);
+        let sight = Sight::of::<ToQueue>(shoot.clone(), lacking);
         let stuck = Stuck::new(shoot.clone(), Arc::clone(&index), catalog.clone());
-        Self { shoot, index, catalog, events, queue, pods: Pods::default(), stuck, trouble }
+        Self { shoot, index, catalog, events, queue, pods: Pods::default(), stuck, sight }
     }
 
     /// What was known is of no use any more: the shoot sleeps.
@@ -96,18 +95,12 @@ impl Sandboxes {
     /// Cancel-safe but for a Pod that is being looked up: its failure is lost,
     /// and the kubelet's next try counts.
     pub(super) async fn follow(&mut self, client: &Client) -> Infallible {
-        let Self { shoot, index, catalog, events, queue, pods, stuck, trouble } = self;
+        let Self { shoot, index, catalog, events, queue, pods, stuck, sight } = self;
         let follow = async {
-            let mut pauses = Pauses::default();
+            sight.begin();
             loop {
-                let error = events
-                    .follow(client, || {
-                        pauses = Pauses::default();
-                        trouble.over(shoot);
-                    })
-                    .await;
-                trouble.note(shoot, &error);
-                tokio::time::sleep(pauses.next(error.kind(), None)).await;
+                let error = events.follow(client, || sight.back()).await;
+                sight.lost(&error).await;
             }
         };
         let count = async {

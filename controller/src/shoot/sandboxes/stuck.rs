@@ -23,9 +23,8 @@ use tokio::time::{Instant, sleep};
 use super::waiting::{Pod, Waiting};
 use super::{causes, pods, runtime_of};
 use crate::index::Index;
-use crate::shoot::agents::Trouble;
 use crate::shoot::follow::{Follow, Followed};
-use crate::shoot::trouble::Pauses;
+use crate::shoot::sight::Sight;
 
 const PODS: &str = "/api/v1/pods";
 /// A kubelet calls a Pod so until its first container runs.
@@ -44,7 +43,7 @@ pub(super) struct Stuck {
     catalog: watch::Receiver<Arc<Catalog>>,
     waiting: Shared,
     pods: Follow<ToWaiting>,
-    trouble: Trouble,
+    sight: Sight,
 }
 
 /// Who waits: told by the one that follows, read by the one that looks.
@@ -60,8 +59,8 @@ impl Stuck {
         let waiting = Shared::default();
         let pods = Follow::new(shoot.clone(), ToWaiting(waiting.clone()));
         let lacking = "a rollout does not see which of them hang on its nodes";
-        let trouble = Trouble::of(ToWaiting::WHAT, lacking);
-        Self { shoot, index, catalog, waiting, pods, trouble }
+        let sight = Sight::of::<ToWaiting>(shoot.clone(), lacking);
+        Self { shoot, index, catalog, waiting, pods, sight }
     }
 
     /// What was known is of no use any more: the shoot sleeps.
@@ -74,21 +73,17 @@ impl Stuck {
     ///
     /// Cancel-safe: what was not told yet is asked for again.
     pub(super) async fn follow(&mut self, client: &Client) -> Infallible {
-        let Self { shoot, index, catalog, waiting, pods, trouble } = self;
-        let mut pauses = Pauses::default();
+        let Self { shoot, index, catalog, waiting, pods, sight } = self;
+        sight.begin();
         loop {
-            let followed = pods.follow(client, || {
-                pauses = Pauses::default();
-                trouble.over(shoot);
-            });
+            let followed = pods.follow(client, || sight.back());
             // Cancel-safe: a Pod that is being asked about stays due. Nobody
             // looks while nobody follows: who waits then is not known.
             let error = tokio::select! {
                 error = followed => error,
                 never = look(shoot, index, catalog, waiting, client) => match never {},
             };
-            trouble.note(shoot, &error);
-            sleep(pauses.next(error.kind(), None)).await;
+            sight.lost(&error).await;
         }
     }
 }
