@@ -2,6 +2,8 @@
 
 use std::{
     ffi::OsString,
+    hash::{BuildHasher as _, RandomState},
+    io,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
@@ -17,6 +19,11 @@ use super::RealError;
 const GRACE: Duration = Duration::from_secs(5);
 /// Bytes of a log that an error quotes.
 const TAIL: usize = 2000;
+
+/// Where ports are looked for, and how often.
+const FIRST_PORT: u64 = 16 << 10;
+const PORTS: u64 = 16 << 10;
+const TRIES: u32 = 100;
 
 /// A child process that ends with its handle.
 #[derive(Debug)]
@@ -83,8 +90,20 @@ impl Process {
     }
 }
 
-/// A port that was free a moment ago: these programs can't tell which one the system gave them.
+/// A port that is free, for programs that can't tell which one the system gave
+/// them. It takes seconds until they bind it: from below the ports that the system
+/// gives to whoever asks for any (Linux: from 32768 on), nobody else gets it
+/// meanwhile.
 pub(super) fn free_port() -> Result<u16, RealError> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(RealError::Port)?;
-    Ok(listener.local_addr().map_err(RealError::Port)?.port())
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..TRIES {
+        // The hasher's keys are random; that is all that is needed of it.
+        let random = RandomState::new().hash_one(());
+        let port = u16::try_from(FIRST_PORT + random % PORTS).unwrap_or(u16::MAX);
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => return Ok(port),
+            Err(error) => last = error,
+        }
+    }
+    Err(RealError::Port(last))
 }
