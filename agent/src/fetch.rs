@@ -99,6 +99,8 @@ pub struct Fetcher {
     partial: Partial,
     /// The pull that goes on, and the number of its source.
     turn: Option<(usize, Pull)>,
+    /// Whether it ends with the next blob.
+    last: bool,
 }
 
 impl Fetcher {
@@ -115,7 +117,13 @@ impl Fetcher {
             .map(|(url, credential)| Endpoint::new(url, repository, credential))
             .collect::<Result<_, _>>()?;
         let client = Client::new(&registry.ca_bundle, partial.shared.pulls());
-        Ok(Self { sources, client, partial, turn: None })
+        Ok(Self { sources, client, partial, turn: None, last: false })
+    }
+
+    /// The file that is fetched next is the last one: its lease is given back
+    /// when its bytes are there, and not when they are on the disk.
+    pub fn ends(&mut self) {
+        self.last = true;
     }
 
     /// Fetches a file into a folder. `progress` is told of every byte that
@@ -175,6 +183,7 @@ impl Fetcher {
         }
         if outcome.is_ok() {
             pipe.complete();
+            self.turn = self.turn.take().filter(|_| !self.last);
         }
         // The channel's end tells the pipe that nothing more comes.
         drop(fed);
@@ -273,8 +282,12 @@ impl Fetcher {
             tokio::select! {
                 // Cancel-safe: a chunk that was not fed yet is asked for again.
                 asked = self.ask(&pull, at, wanted, fed, progress) => break asked,
-                // Cancel-safe: it only waits.
-                () = pull.lost() => pull.missing(fed.size.saturating_sub(fed.at)),
+                // Cancel-safe: it only waits. All bytes may be there, and the
+                // answer's end not: for that nothing is asked.
+                () = pull.lost() => match fed.size.saturating_sub(fed.at) {
+                    0 => break Ok(()),
+                    missing => pull.missing(missing),
+                },
             }
         };
         self.turn = Some((at, pull));

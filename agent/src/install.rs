@@ -138,7 +138,7 @@ pub async fn install(
         let mut fetcher = Fetcher::new(registry, &desired.repository, partial.clone())
             .map_err(|source| failed(&at.missing[0], source))?;
         let mut local = at.local;
-        for file in &at.missing {
+        for (number, file) in at.missing.iter().enumerate() {
             let folder = match file.path.folders().last() {
                 None => Arc::clone(&at.folder),
                 Some(below) => Arc::new(at.folder.make(below)?),
@@ -158,6 +158,9 @@ pub async fn install(
             if copied {
                 progress(Progress::Copied(file.blob_size));
             } else {
+                if number + 1 == at.missing.len() {
+                    fetcher.ends();
+                }
                 fetcher
                     .fetch(&wanted(file), &folder, &step)
                     .await

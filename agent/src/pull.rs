@@ -233,6 +233,8 @@ impl Pull {
     pub(crate) fn missing(&self, bytes: u64) {
         if let Some((shared, id)) = &self.granted {
             shared.state().missing(*id, bytes);
+            // It may be more than nothing again.
+            shared.news.notify_one();
         }
     }
 

@@ -28,13 +28,18 @@ struct Server {
 }
 
 async fn server(answers: Vec<Answer>) -> Server {
+    server_that(answers, true).await
+}
+
+/// One that closes connections behind its answers, or does not.
+async fn server_that(answers: Vec<Answer>, closes: bool) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let requests = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&requests);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        let mut answers = VecDeque::from(answers);
+        let (mut answers, mut open) = (VecDeque::from(answers), Vec::new());
         while let Some(answer) = answers.pop_front() {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
@@ -45,7 +50,14 @@ async fn server(answers: Vec<Answer>) -> Server {
             }
             seen.lock().unwrap().push(String::from_utf8(request).unwrap());
             stream.write_all(&answer).await.unwrap();
-            stream.shutdown().await.unwrap();
+            if closes {
+                stream.shutdown().await.unwrap();
+            } else {
+                open.push(stream);
+            }
+        }
+        if !open.is_empty() {
+            std::future::pending::<()>().await;
         }
     });
     Server { url, requests, _tasks: tasks }

@@ -156,11 +156,45 @@ async fn the_next_blob_goes_on_as_the_same_pull() {
     let (fetched, request) = tokio::join!(node.fetch_by(&mut fetcher, &one), grant);
     fetched.unwrap();
     // Nothing is waited for, and what is pulled is said.
+    fetcher.ends();
     let (fetched, next) = tokio::join!(node.fetch_by(&mut fetcher, &two), asked(&pulls));
     fetched.unwrap();
     assert_eq!(node.waits.load(Ordering::Relaxed), 1);
     assert_eq!((next.id, next.blob), (request.id, two.blob));
-    drop(fetcher);
+    // It was the last: nobody waits for what else is done with it.
     let ended = Shrunk { id: request.id, rate: Rate::ZERO, stamp: Stamp::LAST };
     assert!(pulls.says().contains(&Word::Shrunk(ended)));
+}
+
+/// What is not asked for is not granted: without more the node would wait for ever.
+#[tokio::test]
+async fn an_answer_that_does_not_end_holds_no_blob_up_that_is_there() {
+    let plain = noise(300 << 10);
+    let (blob, wanted) = blob(&plain);
+    let size = format!("{:x}\r\n", blob.len());
+    let body = [size.as_bytes(), &blob, b"\r\n"].concat();
+    let answers = vec![answer("200 OK\r\ntransfer-encoding: chunked", &body)];
+    let server = server_that(answers, false).await;
+    let pulls = Pulls::granted();
+    let node = Node { shared: Shared::new(pulls.clone()), ..Node::new() };
+    let (_stream, _) = pulls.connect();
+    pulls.controller(true);
+    let registry = registry(&server.url);
+    let leader = async {
+        let first = asked(&pulls).await;
+        let lifetime = Duration::from_millis(300);
+        pulls.heard(&Grant { lifetime, ..granted(&first, Rate::MAX) });
+        // Leases go by the machine's clock, which nobody can advance.
+        tokio::time::sleep(2 * lifetime).await;
+        assert_eq!(node.pulled.load(Ordering::Relaxed), blob.len() as u64);
+        tokio::time::pause();
+        for _ in 0..30 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        tokio::time::resume();
+    };
+    let both = async { tokio::join!(node.fetch(&registry, &wanted), leader) };
+    let (fetched, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it ends");
+    fetched.unwrap();
+    assert!(node.file().unwrap() == plain);
 }
