@@ -12,9 +12,11 @@ use tokio::time::timeout;
 
 use super::waiting::Pod;
 
+/// Who writes them.
+const KUBELET: &str = "kubelet";
 /// What a kubelet says when the sandbox is there, or when it is still at what
 /// comes before, the volumes.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 9] = [
     "Pulling",
     "Pulled",
     "Created",
@@ -24,8 +26,9 @@ const OTHERS: [&str; 10] = [
     "ErrImageNeverPull",
     "FailedMount",
     "FailedMapVolume",
-    "FailedAttachVolume",
 ];
+/// The same, said by kube-controller-manager.
+const NOT_ATTACHED: &str = "FailedAttachVolume";
 /// The Events of a Pod that are read: one has a few.
 const MOST: u32 = 100;
 /// How long the shoot's API may take for them.
@@ -46,8 +49,18 @@ struct Events {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Event {
     reason: Option<String>,
+    #[serde(default)]
+    source: Source,
+    reporting_component: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Source {
+    component: Option<String>,
 }
 
 /// Whether the Pod's Events say that it waits for something else.
@@ -63,8 +76,17 @@ pub(super) async fn has_another(client: &Client, pod: &Pod) -> Result<bool, Caus
 
 impl Events {
     fn name_another(&self) -> bool {
-        let reasons = self.items.iter().flatten().filter_map(|event| event.reason.as_deref());
-        reasons.into_iter().any(|reason| OTHERS.contains(&reason))
+        self.items.iter().flatten().any(Event::names_another)
+    }
+}
+
+impl Event {
+    fn names_another(&self) -> bool {
+        let Some(reason) = self.reason.as_deref() else { return false };
+        let by = [&self.source.component, &self.reporting_component];
+        // Other controllers, too, call something "Failed" or "Created".
+        let of_kubelet = || by.into_iter().flatten().any(|by| by == KUBELET);
+        reason == NOT_ATTACHED || OTHERS.contains(&reason) && of_kubelet()
     }
 }
 
@@ -77,8 +99,10 @@ mod tests {
     #[test]
     fn what_a_kubelet_is_at_is_told_by_its_events() {
         let of = |reasons: &[&str]| -> Value {
-            reasons.iter().map(|reason| json!({"reason": reason, "count": 1})).collect()
+            let by = json!({"component": "kubelet", "host": "n1"});
+            reasons.iter().map(|reason| json!({"reason": reason, "source": by})).collect()
         };
+        let by = |component: &str| json!([{"reason": "Started", "reportingComponent": component}]);
         for (items, another) in [
             (Value::Null, false),
             (of(&["Scheduled"]), false),
@@ -87,6 +111,10 @@ mod tests {
             (of(&["Scheduled", "Pulling"]), true),
             (of(&["Scheduled", "FailedMount"]), true),
             (json!([{"message": "no reason"}]), false),
+            (by("kubelet"), true),
+            (by("someone"), false),
+            (json!([{"reason": "Started"}]), false),
+            (json!([{"reason": "FailedAttachVolume"}]), true),
         ] {
             let events: Events = serde_json::from_value(json!({"items": items})).unwrap();
             assert_eq!(events.name_another(), another, "{items}");

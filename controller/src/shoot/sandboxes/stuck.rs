@@ -2,7 +2,7 @@
 //! says so: its start hangs, or the kubelet waits for a containerd that hangs.
 //!
 //! ```text
-//!  pending Pods ─list, watch─▶ Waiting ─ two minutes, no address ─▶ their Events ─ no other cause ─▶ index.sandbox_failed
+//!  pending Pods ─list, watch─▶ Waiting ─ each three minutes without address ─▶ their Events ─ no other cause ─▶ index.sandbox_failed
 //! ```
 
 use std::convert::Infallible;
@@ -102,18 +102,17 @@ async fn look(
             let due = waiting.lock().due(Instant::now());
             let Some((pod, since)) = due else { break };
             let Some(runtime) = runtime_of(&catalog.borrow(), &pod.class) else {
-                waiting.lock().told(&pod.uid);
+                waiting.lock().leave(&pod.uid);
                 continue;
             };
             // Boxed: each shoot's task would keep room for it for ever.
             match Box::pin(causes::has_another(client, &pod)).await {
-                Ok(another) => {
-                    waiting.lock().told(&pod.uid);
-                    if !another {
-                        // It fails since it waits: on a bundle that has come
-                        // since then it does not count.
-                        index.sandbox_failed(shoot, &pod.node, &runtime, 1, since.into_std());
-                    }
+                Ok(true) => waiting.lock().leave(&pod.uid),
+                Ok(false) => {
+                    waiting.lock().told(&pod.uid, Instant::now());
+                    // It fails since it waits: on a bundle that has come since
+                    // then it does not count.
+                    index.sandbox_failed(shoot, &pod.node, &runtime, 1, since.into_std());
                 }
                 Err(error) => {
                     tracing::debug!(%shoot, pod = %pod.uid, error = %Chain(&error), "why a Pod waits is not known");

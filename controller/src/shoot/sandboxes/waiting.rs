@@ -6,9 +6,10 @@ use std::time::Duration;
 use rootstock_core::name::{NodeName, Uid};
 use tokio::time::Instant;
 
-/// How long a sandbox may take: the slowest that works, a virtual machine on a
-/// busy node, needs seconds.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a sandbox may take. The slowest that works, a virtual machine on a
+/// busy node, needs seconds; but a kubelet waits for a Pod's volumes before, and
+/// says so only after two minutes (`podAttachAndMountTimeout`, 2 min 3 s).
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 /// The Pods that are remembered. What is beyond is seen when it changes, or is
 /// listed, and there is room.
 const MAX_PODS: usize = 4096;
@@ -34,9 +35,9 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 struct Wait {
     pod: Pod,
-    /// When it was first seen to.
+    /// When it was first seen to, or was told last.
     since: Instant,
-    /// From when on it is to be told. None where it was: each is told once.
+    /// From when on it is to be told. None where it waits for something else.
     due: Option<Instant>,
 }
 
@@ -80,8 +81,16 @@ impl Waiting {
         Some((first.pod.clone(), first.since))
     }
 
-    /// A Pod was told.
-    pub(super) fn told(&mut self, uid: &Uid) {
+    /// A Pod was told. It is told again when it has waited as long once more, as
+    /// a kubelet tries again.
+    pub(super) fn told(&mut self, uid: &Uid, now: Instant) {
+        if let Some(wait) = self.pods.get_mut(uid) {
+            (wait.since, wait.due) = (now, Some(now + PATIENCE));
+        }
+    }
+
+    /// A Pod waits for something else: it is not told any more.
+    pub(super) fn leave(&mut self, uid: &Uid) {
         if let Some(wait) = self.pods.get_mut(uid) {
             wait.due = None;
         }
@@ -117,19 +126,34 @@ mod tests {
         Part(&'static [&'static str]),
         /// Puts off by a minute what is due.
         Later,
+        /// What is due waits for something else.
+        Leave,
         /// What is told, and since which second it waits.
         Tell(&'static [(&'static str, u64)]),
     }
 
-    use Step::{Gone, Later, List, Part, Put, Tell};
+    use Step::{Gone, Later, Leave, List, Part, Put, Tell};
 
     #[test]
-    fn a_pod_is_told_once_when_it_has_waited() {
+    fn a_pod_is_told_each_time_that_it_has_waited() {
         type Case = (&'static str, &'static [(u64, Step)]);
-        let table: [Case; 9] = [
-            ("not before", &[(0, Put("a")), (119, Tell(&[])), (120, Tell(&[("a", 0)]))]),
-            ("once", &[(0, Put("a")), (120, Tell(&[("a", 0)])), (130, Put("a")), (500, Tell(&[]))]),
-            ("it changes and waits on", &[(0, Put("a")), (90, Put("a")), (121, Tell(&[("a", 0)]))]),
+        let table: [Case; 10] = [
+            ("not before", &[(0, Put("a")), (179, Tell(&[])), (180, Tell(&[("a", 0)]))]),
+            (
+                "and again, as long after that",
+                &[
+                    (0, Put("a")),
+                    (190, Tell(&[("a", 0)])),
+                    (200, Put("a")),
+                    (369, Tell(&[])),
+                    (370, Tell(&[("a", 190)])),
+                ],
+            ),
+            (
+                "for something else",
+                &[(0, Put("a")), (180, Leave), (190, Put("a")), (900, Tell(&[]))],
+            ),
+            ("it changes and waits on", &[(0, Put("a")), (90, Put("a")), (181, Tell(&[("a", 0)]))]),
             ("it is gone", &[(0, Put("a")), (90, Gone("a")), (500, Tell(&[]))]),
             (
                 "it begins anew",
@@ -137,29 +161,29 @@ mod tests {
                     (0, Put("a")),
                     (90, Gone("a")),
                     (100, Put("a")),
-                    (130, Tell(&[])),
-                    (220, Tell(&[("a", 100)])),
+                    (190, Tell(&[])),
+                    (280, Tell(&[("a", 100)])),
                 ],
             ),
             (
                 "those that wait longest first",
-                &[(0, Put("b")), (5, Put("a")), (9, Put("c")), (126, Tell(&[("b", 0), ("a", 5)]))],
+                &[(0, Put("b")), (5, Put("a")), (9, Put("c")), (186, Tell(&[("b", 0), ("a", 5)]))],
             ),
             (
                 "a later list",
                 &[
                     (0, List(&["a", "b", "c"])),
-                    (120, Tell(&[("a", 0), ("b", 0), ("c", 0)])),
-                    (130, List(&["a", "d"])),
-                    (140, Put("b")),
-                    (260, Tell(&[("d", 130), ("b", 140)])),
+                    (180, Tell(&[("a", 0), ("b", 0), ("c", 0)])),
+                    (190, List(&["a", "d"])),
+                    (200, Put("b")),
+                    (380, Tell(&[("a", 180), ("d", 190), ("b", 200)])),
                 ],
             ),
             (
                 "a list that breaks off",
-                &[(0, Put("a")), (10, Part(&["b"])), (130, Tell(&[("a", 0), ("b", 10)]))],
+                &[(0, Put("a")), (10, Part(&["b"])), (190, Tell(&[("a", 0), ("b", 10)]))],
             ),
-            ("put off", &[(0, Put("a")), (120, Later), (150, Tell(&[])), (180, Tell(&[("a", 0)]))]),
+            ("put off", &[(0, Put("a")), (180, Later), (210, Tell(&[])), (240, Tell(&[("a", 0)]))]),
         ];
         for (name, steps) in table {
             let begun = Instant::now();
@@ -180,10 +204,11 @@ mod tests {
                         let (first, _) = all.due(now).unwrap();
                         all.put_off(&first.uid, now + Duration::from_secs(60));
                     }
+                    Leave => all.leave(&all.due(now).unwrap().0.uid),
                     Tell(wanted) => {
                         let mut told = Vec::new();
                         while let Some((pod, since)) = all.due(now) {
-                            all.told(&pod.uid);
+                            all.told(&pod.uid, now);
                             told.push((pod.uid.to_string(), (since - begun).as_secs()));
                         }
                         let wanted =

@@ -58,12 +58,18 @@ impl Running {
     }
 
     /// Ends the watch of pending Pods and waits for the next one.
-    /// One that was given up while time went by still seems to be open.
-    async fn pending_anew(&self) {
-        self.server.pending.send_modify(|pods| *pods = Err(403));
+    /// The pending Pods are listed once more: a watch that only broke goes on
+    /// from where it was, and one that was given up while time went by still
+    /// seems to be open.
+    async fn pending_anew(&self, listed: Vec<Value>) {
+        let refused = |r: &Running| {
+            r.server.refusals.lock().unwrap().iter().filter(|code| **code == 410).count()
+        };
+        let before = refused(self);
+        self.server.pending.send_modify(|pods| *pods = Err(410));
         self.server.cut.send_modify(|cut| *cut += 1);
-        self.until("no Pods are watched", |r| !pending_seen(r)).await;
-        self.server.pending.send_modify(|pods| *pods = Ok(Vec::new()));
+        self.until("the past is forgotten", |r| refused(r) > before).await;
+        self.server.pending.send_modify(|pods| *pods = Ok(listed));
         self.until("Pods are watched", pending_seen).await;
     }
 
@@ -71,16 +77,23 @@ impl Running {
         self.server.asked.lock().unwrap().clone()
     }
 
-    /// Lets time go by until it is so. It stands still for none of the answers.
+    /// Lets so many seconds go by. Time stands still for none of the answers.
+    async fn pass(&self, seconds: u64) {
+        for _ in 0..seconds / 5 {
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(5)).await;
+            tokio::time::resume();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Lets time go by until it is so.
     async fn later(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         for _ in 0..600 {
             if is_so(self) {
                 return;
             }
-            tokio::time::pause();
-            tokio::time::advance(Duration::from_secs(5)).await;
-            tokio::time::resume();
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.pass(5).await;
         }
         panic!("{what}: {:?} of {:?}", self.failed(), self.asked());
     }
@@ -150,7 +163,7 @@ async fn a_pod_that_waits_counts_on_the_bundle_that_it_met() {
     running.report(Phase::Loaded, b"one");
     // The one in the list waits since before.
     running.report(Phase::Loaded, b"two");
-    for uid in ["pulls", "starts", "goes", "stuck", "refused-once"] {
+    for uid in ["pulls", "starts", "goes", "stuck", "unanswered"] {
         running.pends("ADDED", waits(uid));
     }
     let mut starts = waits("starts");
@@ -161,16 +174,20 @@ async fn a_pod_that_waits_counts_on_the_bundle_that_it_met() {
     other["spec"]["runtimeClassName"] = json!("nobody-knows");
     running.pends("ADDED", other);
     running.later("those that are stuck count", |r| r.failed() == (2, 0)).await;
-    let asked = ["first", "pulls", "stuck", "refused-once", "refused-once"];
+    let asked = ["first", "pulls", "stuck", "unanswered", "unanswered"];
     assert_eq!(running.asked(), asked);
-    // Each counts once, however long it waits.
-    running.pending_anew().await;
+    // Each counts again when it has waited as long once more, and now the first
+    // one too: it did so on this bundle.
+    running.later("they count again", |r| r.failed() == (5, 0)).await;
+    assert_eq!(running.asked()[asked.len()..], ["first", "stuck", "unanswered"]);
+    // Those that a list lacks do not.
+    running.pending_anew(Vec::new()).await;
     running.pends("ADDED", waits("last"));
-    running.later("another counts", |r| r.failed() != (2, 0)).await;
-    assert_eq!(running.failed(), (3, 0));
-    assert_eq!(running.asked()[asked.len()..], ["last"]);
+    running.later("another counts", |r| r.failed() != (5, 0)).await;
+    assert_eq!(running.failed(), (6, 0));
+    assert_eq!(running.asked().last().unwrap(), "last");
     running.report(Phase::Loaded, b"three");
-    assert_eq!(running.failed(), (0, 4), "the first one counts as before");
+    assert_eq!(running.failed(), (0, 7), "the first one counts as before");
 }
 
 #[tokio::test]
@@ -190,27 +207,23 @@ async fn pods_that_may_not_be_listed_harm_nothing() {
     running.say("MODIFIED", event("e0", "sandboxed", 42));
     running.until("Events count", |r| r.failed() == (2, 0)).await;
     // What a later list lacks waits no more.
-    pending(Err(410));
-    let refused = |r: &Running| r.server.refusals.lock().unwrap().contains(&410);
-    running.until("the past is forgotten", refused).await;
-    pending(Ok(vec![waits("stuck")]));
-    running.until("Pods are watched", pending_seen).await;
+    running.pending_anew(vec![waits("stuck")]).await;
     running.later("one is stuck", |r| r.failed() != (2, 0)).await;
     assert_eq!(
         (running.failed(), running.asked()),
         ((3, 0), vec!["sandboxed".into(), "stuck".into()])
     );
-    // Nor does what waited before the shoot slept: all is listed anew.
-    running.pending_anew().await;
-    running.pends("ADDED", waits("asleep"));
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Nor does what waited before the shoot slept: it waits anew.
+    running.pending_anew(vec![waits("slept")]).await;
     running.clusters[0].send_replace(cluster(0, true));
     running.until("it sleeps", |r| !r.is_known(0)).await;
     running.server.cut.send_modify(|cut| *cut += 1);
     running.until("no Pods are watched", |r| !pending_seen(r)).await;
-    pending(Ok(vec![waits("awake")]));
+    running.pass(300).await;
     running.clusters[0].send_replace(cluster(0, false));
     running.until("it is awake", |r| r.is_known(0) && pending_seen(r)).await;
+    running.pass(120).await;
+    assert_eq!(running.asked().len(), 2);
     running.later("it is asked for", |r| r.asked().len() > 2).await;
-    assert_eq!(running.asked()[2..], ["awake"]);
+    assert_eq!(running.asked()[2..], ["slept"]);
 }

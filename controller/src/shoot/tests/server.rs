@@ -266,10 +266,11 @@ async fn events_of_pod(State(server): State<Server>, RawQuery(query): RawQuery) 
     server.asked.lock().unwrap().push(uid.clone());
     let reasons: &[&str] = match uid.as_str() {
         "pulls" => &["Scheduled", "Pulling"],
-        "refused-once" if first => return refuse(503),
+        "unanswered" if first => return refuse(503),
         _ => &["Scheduled"],
     };
-    let items: Vec<_> = reasons.iter().map(|reason| json!({"reason": reason})).collect();
+    let event = |reason: &&str| json!({"reason": reason, "source": {"component": "kubelet"}});
+    let items: Vec<_> = reasons.iter().map(event).collect();
     Json(json!({"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": items}))
         .into_response()
 }
