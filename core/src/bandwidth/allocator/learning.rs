@@ -50,10 +50,12 @@ impl Learning {
         self.missing = Some(missing);
     }
 
-    pub(super) fn saw(&mut self, node: &Node) {
+    /// A node says Hello. Whether it does so for the first time.
+    pub(super) fn saw(&mut self, node: &Node) -> bool {
         let before = self.nodes.insert(node.clone(), true);
         if let (Some(false), Some(missing)) = (before, &mut self.missing) {
             *missing -= 1;
         }
+        before != Some(true)
     }
 }

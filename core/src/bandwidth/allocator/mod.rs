@@ -221,7 +221,11 @@ impl Allocator {
         self.disconnect(&puller.node);
         let Some(learning) = &mut self.learning else { return };
         let until = learning.until();
-        learning.saw(&puller.node);
+        if !learning.saw(&puller.node) {
+            // What it holds by now is of this leader, and known. What else such
+            // a Hello tells of is long dead: it came late, or once more.
+            return;
+        }
         for held in held.iter().take(KNOWN_PER_NODE) {
             // Of what is known more is counted here than it can hold.
             let known = self.numbers.contains_key(&(puller.node.clone(), held.id));

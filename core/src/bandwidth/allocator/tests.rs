@@ -373,6 +373,25 @@ fn what_a_new_leader_hears_of_is_renewed_within_its_own_budgets() {
 }
 
 #[test]
+fn what_a_node_held_it_says_once() {
+    let held = |node: &str| Event::Connected {
+        puller: puller(node),
+        held: vec![Held { id: 1, rate: mb(30), remaining: ms(800) }],
+    };
+    let mut desk = Desk { allocator: Allocator::new(budgets(30, 30), Duration::ZERO), now: ms(0) };
+    desk.step(Event::Expected(vec![puller("a/p/n1").node]));
+    desk.step(held("a/p/n1"));
+    desk.ask("a/p/n2", request(1, 1));
+    desk.now = ms(900);
+    assert_eq!(desk.told(Event::Tick), told("a/n2", 30));
+    // Its Hello comes once more, of a stream that is long over.
+    desk.step(held("a/p/n1"));
+    assert_eq!(desk.allocator.usage().rate, mb(30));
+    assert_eq!(desk.told(asked("a/p/n1", Class::Regular, request(1, 2))), []);
+    assert_eq!(desk.ask("a/p/n2", request(1, 2))[0].rate, mb(30));
+}
+
+#[test]
 fn a_repeated_request_is_not_answered_again() {
     let mut desk = Desk::new(budgets(60, 30));
     assert_eq!(desk.ask("a/p/n1", request(1, 2)).len(), 1);

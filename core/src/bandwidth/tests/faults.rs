@@ -70,6 +70,7 @@ fn agents(clocks: &[u32], links: &[u64], jobs: &[Vec<u64>]) -> Vec<Agent> {
         let mut agent = Agent::new(number, shoot, pool, *link);
         (agent.clock, agent.jobs) = (*clock, jobs.clone());
         agent.at_a_time = 1 + number % 3;
+        agent.goes_on = number % 2 == 1;
         agent.knows_link = number >= 4;
         agent.class = if number == 3 { Class::Canary } else { Class::Regular };
         agent

@@ -47,6 +47,8 @@ pub(super) struct Agent {
     /// Bytes of the pulls that it has not begun to want.
     pub(super) jobs: Vec<u64>,
     pub(super) at_a_time: usize,
+    /// Whether its pulls go on with further jobs.
+    pub(super) goes_on: bool,
     pub(super) finished: u32,
     pub(super) finished_at: u32,
     /// Whether it tells what its link carries.
@@ -103,6 +105,7 @@ impl Agent {
             pulls: Vec::new(),
             jobs: Vec::new(),
             at_a_time: 1,
+            goes_on: false,
             finished: 0,
             finished_at: 0,
             knows_link: false,
@@ -146,7 +149,14 @@ impl Agent {
             pull.left -= came;
             total += came;
             self.holder.came(pull.id, came, now);
-            if pull.left == 0 {
+            if pull.left == 0
+                && let Some(next) = self.jobs.pop_if(|_| self.goes_on)
+            {
+                let blob = Digest::from_bytes([8; 32]);
+                self.holder.goes_on(pull.id, blob, next, now);
+                (pull.left, pull.part) = (next, 0);
+                (self.finished, self.finished_at) = (self.finished + 1, tick);
+            } else if pull.left == 0 {
                 let shrunk = self.holder.done(pull.id).unwrap();
                 say.push(Event::Shrunk { node: node.clone(), shrunk });
             }
@@ -236,7 +246,8 @@ impl Network {
         if self.silent {
             return;
         }
-        if matches!(&event, Event::Connected { held, .. } if !held.is_empty()) {
+        let told = matches!(&event, Event::Connected { held, .. } if !held.is_empty());
+        if told && self.leader.is_learning() {
             self.heard = self.tick;
         }
         let now = self.leaders_now();

@@ -58,6 +58,11 @@ impl Allocator {
         }
     }
 
+    /// Whether leases of the leader before it are counted still.
+    pub(in crate::bandwidth) fn is_learning(&self) -> bool {
+        self.learning.is_some()
+    }
+
     /// What may be used of the seed, and its number of pulls.
     pub(in crate::bandwidth) fn counted(&self) -> (u128, u32) {
         let seed = &self.tree.levels[SEED];
