@@ -40,6 +40,17 @@ Scenarios:
   many-shoots      250 shoots at once, ring by ring
   many-shoots-bad  the same with a bundle that breaks every node
 
+Columns:
+  took      virtual time until every node was where it should be
+  makespan  of all pulls, of the time that their bytes take at the whole budget
+  cap use   of the budget, while bytes were wanted
+  over B    bytes over the budget
+  broken    nodes that a bad bundle broke, of how many it may: the canaries
+  slots     how many were given to nodes; twice: how many a second time
+  kills     how often the controller was killed
+  wall      time that the run took
+  laws      ok, or BROKEN with the laws below
+
 A run depends on scenario, nodes and seed alone: what a line of BROKEN names can be
 repeated. Exit code 1 where a law was broken: bytes over the budget, a slot given twice,
 a node broken beyond the canary, or nodes that do not end where they should.";

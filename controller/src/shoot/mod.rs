@@ -8,7 +8,8 @@
 //!      follow    list, then watch, for three kinds:
 //!      nodes       Nodes ─▶ Index
 //!      agents      the agent's Pods ─▶ Index: whose stream ends with its Pod
-//!      sandboxes   Events of those that could not be started ─▶ Index
+//!      sandboxes   Events of those that could not be started, and
+//!                  Pods that wait for theirs ─▶ Index
 //!      labels    Index ─▶ the agent's label on Nodes
 //!      sight     what is said where one of these is not seen
 //!      trouble   how long to wait, and what is said of it

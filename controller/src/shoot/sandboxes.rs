@@ -5,6 +5,8 @@
 //!  Events FailedCreatePodSandBox ─list, watch─▶ how many more ─▶ queue
 //!                                                                  │ one GET for each new Pod
 //!        index.sandbox_failed ◀─ type ◀─ catalog ◀─ RuntimeClass ◀─┘
+//!                    ▲
+//!                    └ stuck ◀─ pending Pods: those that wait for too long
 //! ```
 //!
 //! Whoever may write Events in the shoot can make some up, so what an Event

@@ -33,10 +33,11 @@ pub(super) fn of(
     news.extend(resolved(before, moved, after).map(|note| (Word::BundleResolved, note)));
     let begun = before.and_then(|before| before.rollout.as_ref());
     match (begun, &after.rollout) {
-        (None, Some(rollout)) => {
+        // A pause of what has nothing to try is a rollout of no node.
+        (None, Some(rollout)) if rollout.nodes > 0 => {
             news.push((Word::RolloutBegun, format!("{} to go", count(rollout.nodes))));
         }
-        (Some(rollout), None) if after.nodes.selected > 0 => {
+        (Some(rollout), None) if rollout.nodes > 0 && after.nodes.selected > 0 => {
             let seconds = now.as_second().saturating_sub(rollout.since.as_second());
             let took = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
             let took = humantime::format_duration(took);
@@ -44,7 +45,7 @@ pub(super) fn of(
             news.push((Word::RolloutDone, format!("{rolled} took {took}; {all} ready")));
         }
         (Some(before), Some(after)) => news.extend(advanced(before, after)),
-        (Some(_), None) | (None, None) => {}
+        (Some(_) | None, None) | (None, Some(_)) => {}
     }
     news.extend(passed_over(before, after).map(|note| (Word::ConfigurationPassedOver, note)));
     news.extend(failed(before, summary).map(|note| (Word::NodesFailed, note)));

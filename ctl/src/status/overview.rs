@@ -143,8 +143,10 @@ fn phase(runtime: &Runtime) -> Line {
 
 fn tried(rollout: &Rollout) -> Line {
     match rollout.total {
-        0 => Line::default(),
-        total => Line::plainly(&format!("{}/{total}", rollout.have)),
+        total if total > 0 && !rollout.candidate.is_empty() => {
+            Line::plainly(&format!("{}/{total}", rollout.have))
+        }
+        _ => Line::default(),
     }
 }
 

@@ -30,9 +30,6 @@ pub(super) fn lines(
     let title = format!("{} in {}", runtime.name, runtime.namespace);
     let mut page = vec![Line::new(Tone::Strong, &title)];
     page.extend(head(runtime, now, width));
-    if let Some(error) = &runtime.last_error {
-        page.extend(wrapped(error, DEEPER, width));
-    }
     let status = runtime.status.as_ref();
     if let Some(rollout) = status.and_then(|status| status.rollout.as_ref()) {
         page.extend(title_of("Rollout"));
@@ -75,6 +72,11 @@ fn head(runtime: &Runtime, now: Timestamp, width: Option<usize>) -> Vec<Line> {
             add("", &operation.description);
         }
     }
+    // The operation's own words may have it already.
+    let described = runtime.operation.as_ref().map_or("", |operation| &operation.description);
+    if let Some(error) = runtime.last_error.as_ref().filter(|error| !described.contains(*error)) {
+        add("error", error);
+    }
     let Some(status) = status else {
         add("status", runtime.unsaid());
         return head;
@@ -98,7 +100,7 @@ fn rollout(rollout: &Rollout, now: Timestamp, width: Option<usize>) -> Vec<Line>
     if rollout.phase.is_none() {
         return lines;
     }
-    if rollout.total > 0 {
+    if rollout.total > 0 && !rollout.candidate.is_empty() {
         let counts = [(rollout.in_flight, "in flight"), (rollout.left, "left")];
         let others = [(rollout.away, "away"), (rollout.awaited, "not heard of yet")];
         let counts = counts.iter().chain(&others).filter(|(count, _)| *count > 0);
@@ -200,7 +202,12 @@ fn conditions(runtime: &Runtime, now: Timestamp, width: Option<usize>) -> Vec<Li
         let title = Line::plainly("  ").plain(&condition.kind).plain(" ");
         let title = title.and(tone, &condition.status).plain(" ").plain(&condition.reason);
         let mut lines = vec![title.and(Tone::Faint, &since.unwrap_or_default())];
-        lines.extend(wrapped(&condition.message, DEEPER, width));
+        // One that says the same as another is not read twice.
+        let same = |other: &&Condition| other.message == condition.message;
+        let first =
+            runtime.conditions.iter().find(same).filter(|other| other.kind != condition.kind);
+        let as_first = first.map(|first| format!("as {}", first.kind));
+        lines.extend(wrapped(as_first.as_ref().unwrap_or(&condition.message), DEEPER, width));
         lines
     };
     runtime.conditions.iter().flat_map(about).collect()

@@ -190,11 +190,45 @@ async fn a_page_says_what_waits_and_what_is_not_there() {
 a in shoot--garden--one
   type        gvisor in pool a
   deleting    it is to go
+  error       no selector
   status      nothing of Rootstock's yet; perhaps it is another extension's
-    no selector
 
 What can be asked of the rollout
   pause was asked for, and the controller has not taken it up yet
+";
+    assert_eq!(lines(&said), lines(page));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_says_nothing_twice() {
+    let (client, _) = scripted::client(|_| {
+        let condition = |kind: &str, message: &str| {
+            json!({"type": kind, "status": "False", "reason": "Refused", "message": message})
+        };
+        let status = json!({
+            "lastOperation": {"type": "Reconcile", "state": "Error",
+                "description": "Error reconciling ContainerRuntime: no such flag"},
+            "lastError": {"description": "no such flag"},
+            "conditions": [condition("NodesReady", "no such flag"), condition("Other", "else"),
+                condition("ConfigurationAccepted", "no such flag")],
+        });
+        (200, resource("a", status))
+    });
+    let (said, _) = scripted::run(&client, "rootstock status a").await;
+    let page = "\
+a in shoot--garden--one
+  type        gvisor in pool a
+  operation   Reconcile Error
+              Error reconciling ContainerRuntime: no such flag
+  status      nothing of Rootstock's yet; perhaps it is another extension's
+
+Conditions
+  NodesReady False Refused
+    no such flag
+  Other False Refused
+    else
+  ConfigurationAccepted False Refused
+    as NodesReady
 ";
     assert_eq!(lines(&said), lines(page));
 }

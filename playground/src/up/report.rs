@@ -61,6 +61,8 @@ fn try_next(out: &mut impl Write, document: &Document, logs: &Path, ended: bool)
         let name = resource.map_or("", |resource| resource.name.as_str());
         let namespace = resource.map_or("", |resource| resource.namespace.as_str());
         writeln!(out, "  export KUBECONFIG={seed}")?;
+        writeln!(out, "  cargo rootstock status -A --watch")?;
+        writeln!(out, "  cargo rootstock status -n {namespace} {name}")?;
         writeln!(out, "  kubectl get containerruntimes -A -w")?;
         writeln!(out, "  kubectl -n {namespace} describe containerruntime {name}")?;
         writeln!(out, "  kubectl -n {namespace} edit containerruntime {name}")?;

@@ -93,6 +93,9 @@ async fn watch(
     if !args.once {
         say("Ctrl-C ends it.");
         interrupts.next().await;
+        let folder = dir.path().display();
+        let kept = if dir.is_kept() { "kept; --dir goes on from there" } else { "removed" };
+        say(&format!("\nIt ends, and {folder} is {kept}."));
     }
     Ok(u8::from(!missing.is_empty()))
 }
