@@ -203,7 +203,8 @@ What can be asked of the rollout
 async fn a_page_says_nothing_twice() {
     let (client, _) = scripted::client(|_| {
         let condition = |kind: &str, message: &str| {
-            json!({"type": kind, "status": "False", "reason": "Refused", "message": message})
+            let (status, reason) = ("False", "Refused");
+            json!({"type": kind, "status": status, "reason": reason, "message": message})
         };
         let status = json!({
             "lastOperation": {"type": "Reconcile", "state": "Error",
