@@ -31,36 +31,45 @@ pub(super) fn of(
 ) -> Vec<News> {
     let mut news = Vec::new();
     news.extend(resolved(before, moved, after).map(|note| (Word::BundleResolved, note)));
-    let begun = before.and_then(|before| before.rollout.as_ref());
-    match (begun, &after.rollout) {
-        // A pause of what has nothing to try is a rollout of no node.
-        (None, Some(rollout)) if rollout.nodes > 0 => {
+    news.extend(rolled(before.and_then(|before| before.rollout.as_ref()), after, now));
+    news.extend(passed_over(before, after).map(|note| (Word::ConfigurationPassedOver, note)));
+    news.extend(failed(before, summary).map(|note| (Word::NodesFailed, note)));
+    news
+}
+
+/// A rollout has begun, goes on, stands, or is over.
+fn rolled(before: Option<&Rollout>, after: &RuntimeStatus, now: Timestamp) -> Vec<News> {
+    let mut news = Vec::new();
+    // What waits for a ring, or is paused with nothing to try, has not begun.
+    let with_nodes = |rollout: &&Rollout| rollout.nodes > 0;
+    match (before.filter(with_nodes), after.rollout.as_ref().filter(with_nodes)) {
+        (None, Some(rollout)) => {
             news.push((Word::RolloutBegun, format!("{} to go", count(rollout.nodes))));
         }
-        (Some(rollout), None) if rollout.nodes > 0 && after.nodes.selected > 0 => {
+        (Some(rollout), None) if after.rollout.is_none() && after.nodes.selected > 0 => {
             let seconds = now.as_second().saturating_sub(rollout.since.as_second());
             let took = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
             let took = humantime::format_duration(took);
             let (rolled, all) = (count(rollout.nodes), count(after.nodes.selected));
             news.push((Word::RolloutDone, format!("{rolled} took {took}; {all} ready")));
         }
-        (Some(before), Some(after)) => news.extend(advanced(before, after)),
-        (Some(_) | None, None) | (None, Some(_)) => {}
+        (Some(_), _) | (None, None) => {}
     }
-    news.extend(passed_over(before, after).map(|note| (Word::ConfigurationPassedOver, note)));
-    news.extend(failed(before, summary).map(|note| (Word::NodesFailed, note)));
+    news.extend(after.rollout.as_ref().and_then(|after| advanced(before, after)));
     news
 }
 
-/// A rollout is in another phase than before, or in another wave.
-fn advanced(before: &Rollout, after: &Rollout) -> Option<News> {
-    if before.phase == after.phase && before.wave == after.wave {
-        return None;
-    }
+/// A rollout is in another phase than before, or in another wave; or it stands
+/// from its begin on.
+fn advanced(before: Option<&Rollout>, after: &Rollout) -> Option<News> {
     let stands = matches!(
         after.phase,
         Some(RolloutPhase::Halted | RolloutPhase::Stopped | RolloutPhase::PromotedFails)
     );
+    let moved = |before: &Rollout| before.phase != after.phase || before.wave != after.wave;
+    if !before.map_or(stands, moved) {
+        return None;
+    }
     let word = if stands { Word::RolloutHalted } else { Word::RolloutAdvanced };
     let mut note = after.message.clone();
     if let (Some(wave), Some(waves)) = (after.wave, after.waves) {
@@ -141,6 +150,39 @@ fn count(nodes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rollout_begins_with_its_first_node() {
+        use RolloutPhase::{Canary, Paused, Stopped, WaitingForRing};
+        use Word::{RolloutAdvanced, RolloutBegun, RolloutDone, RolloutHalted};
+        type Case = (&'static str, &'static [(RolloutPhase, usize)], &'static [Word]);
+        let table: [Case; 6] = [
+            ("a new bundle", &[(Canary, 5)], &[RolloutBegun, RolloutDone]),
+            (
+                "its ring opens later",
+                &[(WaitingForRing, 0), (Canary, 5)],
+                &[RolloutBegun, RolloutAdvanced, RolloutDone],
+            ),
+            ("a pause of nothing", &[(Paused, 0)], &[]),
+            ("a bundle in a pause", &[(Paused, 0), (Paused, 5)], &[RolloutBegun, RolloutDone]),
+            ("it stands from its begin on", &[(Stopped, 0)], &[RolloutHalted]),
+            ("with nodes, too", &[(Stopped, 5)], &[RolloutBegun, RolloutHalted, RolloutDone]),
+        ];
+        for (name, steps, words) in table {
+            let rollouts = steps.iter().map(|(phase, nodes)| {
+                Some(Rollout { phase: Some(phase.clone()), nodes: *nodes, ..Rollout::default() })
+            });
+            let (mut before, mut said) = (None, Vec::new());
+            for rollout in rollouts.chain([None]) {
+                let mut status = RuntimeStatus { rollout, ..RuntimeStatus::default() };
+                status.nodes.selected = 5;
+                let news = rolled(before.as_ref(), &status, Timestamp::UNIX_EPOCH);
+                said.extend(news.into_iter().map(|(word, _)| word));
+                before = status.rollout;
+            }
+            assert_eq!(said, words, "{name}");
+        }
+    }
 
     #[test]
     fn what_is_passed_over_is_said_when_it_changes_and_stays_short() {

@@ -177,7 +177,7 @@ impl Rate {
     }
 }
 
-/// So few sandboxes that could not be started say nothing: a pod's own mistake does that.
+/// So few tries to start a sandbox that failed say nothing: what passes by itself does that.
 const HICCUPS: u32 = 2;
 
 impl Sandboxes {

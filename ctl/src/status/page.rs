@@ -100,14 +100,18 @@ fn rollout(rollout: &Rollout, now: Timestamp, width: Option<usize>) -> Vec<Line>
     if rollout.phase.is_none() {
         return lines;
     }
+    let counts = [(rollout.in_flight, "in flight"), (rollout.left, "left")];
+    let others = [(rollout.away, "away"), (rollout.awaited, "not heard of yet")];
+    let counts = counts.iter().chain(&others).filter(|(count, _)| *count > 0);
+    let counts: Vec<_> = counts.map(|(count, word)| format!("{count} {word}")).collect();
     if rollout.total > 0 && !rollout.candidate.is_empty() {
-        let counts = [(rollout.in_flight, "in flight"), (rollout.left, "left")];
-        let others = [(rollout.away, "away"), (rollout.awaited, "not heard of yet")];
-        let counts = counts.iter().chain(&others).filter(|(count, _)| *count > 0);
-        let counts: String = counts.map(|(count, word)| format!(", {count} {word}")).collect();
-        let have = format!("{} of {}{counts}", rollout.have, rollout.total);
+        let have = format!("{} of {}", rollout.have, rollout.total);
+        let have = [vec![have], counts].concat().join(", ");
         let bar = label("tried on").then(bar(rollout.have, rollout.total)).plain(" ");
         lines.extend(hanging(bar, BELOW, &have, width));
+    } else if !counts.is_empty() {
+        // Nothing is tried: nodes get what was promoted.
+        lines.extend(hanging(label("nodes"), BELOW, &counts.join(", "), width));
     }
     if !rollout.candidate.is_empty() {
         let candidate = digests(&rollout.candidate);
@@ -203,7 +207,9 @@ fn conditions(runtime: &Runtime, now: Timestamp, width: Option<usize>) -> Vec<Li
         let title = title.and(tone, &condition.status).plain(" ").plain(&condition.reason);
         let mut lines = vec![title.and(Tone::Faint, &since.unwrap_or_default())];
         // One that says the same as another is not read twice.
-        let same = |other: &&Condition| other.message == condition.message;
+        let same = |other: &&Condition| {
+            !condition.message.is_empty() && other.message == condition.message
+        };
         let first =
             runtime.conditions.iter().find(same).filter(|other| other.kind != condition.kind);
         let as_first = first.map(|first| format!("as {}", first.kind));

@@ -15,8 +15,9 @@ use super::waiting::Pod;
 /// Who writes them.
 const KUBELET: &str = "kubelet";
 /// What a kubelet says when the sandbox is there, or when it is still at what
-/// comes before, the volumes.
-const OTHERS: [&str; 9] = [
+/// comes before: the volumes, the devices, the Pod's own cgroup
+/// (pkg/kubelet/events/event.go).
+const OTHERS: [&str; 13] = [
     "Pulling",
     "Pulled",
     "Created",
@@ -24,10 +25,15 @@ const OTHERS: [&str; 9] = [
     "Failed",
     "BackOff",
     "ErrImageNeverPull",
+    "InspectFailed",
     "FailedMount",
     "FailedMapVolume",
+    "VolumePermissionChangeInProgress",
+    "FailedPrepareDynamicResources",
+    "FailedCreatePodContainer",
 ];
-/// The same, said by kube-controller-manager.
+/// Who attaches volumes, and what it says where that fails.
+const ATTACHER: &str = "attachdetach-controller";
 const NOT_ATTACHED: &str = "FailedAttachVolume";
 /// The Events of a Pod that are read: one has a few.
 const MOST: u32 = 100;
@@ -83,10 +89,12 @@ impl Events {
 impl Event {
     fn names_another(&self) -> bool {
         let Some(reason) = self.reason.as_deref() else { return false };
-        let by = [&self.source.component, &self.reporting_component];
         // Other controllers, too, call something "Failed" or "Created".
-        let of_kubelet = || by.into_iter().flatten().any(|by| by == KUBELET);
-        reason == NOT_ATTACHED || OTHERS.contains(&reason) && of_kubelet()
+        let is_by = |name| {
+            let by = [&self.source.component, &self.reporting_component];
+            by.into_iter().flatten().any(|by| by == name)
+        };
+        reason == NOT_ATTACHED && is_by(ATTACHER) || OTHERS.contains(&reason) && is_by(KUBELET)
     }
 }
 
@@ -103,6 +111,7 @@ mod tests {
             reasons.iter().map(|reason| json!({"reason": reason, "source": by})).collect()
         };
         let by = |component: &str| json!([{"reason": "Started", "reportingComponent": component}]);
+        let not_attached = |component: &str| json!([{"reason": "FailedAttachVolume", "source": {"component": component}}]);
         for (items, another) in [
             (Value::Null, false),
             (of(&["Scheduled"]), false),
@@ -114,7 +123,8 @@ mod tests {
             (by("kubelet"), true),
             (by("someone"), false),
             (json!([{"reason": "Started"}]), false),
-            (json!([{"reason": "FailedAttachVolume"}]), true),
+            (not_attached("attachdetach-controller"), true),
+            (not_attached("someone"), false),
         ] {
             let events: Events = serde_json::from_value(json!({"items": items})).unwrap();
             assert_eq!(events.name_another(), another, "{items}");

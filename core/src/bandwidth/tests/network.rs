@@ -4,7 +4,7 @@
 //! the leader is a real [`Allocator`], and every message has a fate: when it
 //! comes, and how often.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(super) struct Network {
     pub(super) messages: u64,
     /// When the leader began, or last heard of a lease that it may not know of.
     pub(super) heard: u32,
+    /// Whose Hello it has heard.
+    said: BTreeSet<Node>,
     /// Whether the leader says nothing: it has stopped, and no other has begun.
     pub(super) silent: bool,
     fates: Vec<Fate>,
@@ -203,9 +205,20 @@ impl Network {
         let audited = agents.len() < 100;
         let leader = Allocator::new(budgets, Duration::ZERO);
         let (tick, term, messages, heard) = (0, 0, 0, 0);
-        let (silent, wire) = (false, BTreeMap::new());
-        let mut network =
-            Self { tick, leader, term, agents, messages, heard, silent, fates, wire, audited };
+        let (said, silent, wire) = (BTreeSet::new(), false, BTreeMap::new());
+        let mut network = Self {
+            tick,
+            leader,
+            term,
+            agents,
+            messages,
+            heard,
+            said,
+            silent,
+            fates,
+            wire,
+            audited,
+        };
         for agent in 0..network.agents.len() {
             network.connect(agent);
         }
@@ -246,8 +259,11 @@ impl Network {
         if self.silent {
             return;
         }
-        let told = matches!(&event, Event::Connected { held, .. } if !held.is_empty());
-        if told && self.leader.is_learning() {
+        if let Event::Connected { puller, held } = &event
+            && self.said.insert(puller.node.clone())
+            && !held.is_empty()
+            && self.leader.is_learning()
+        {
             self.heard = self.tick;
         }
         let now = self.leaders_now();
@@ -305,6 +321,7 @@ impl Network {
     pub(super) fn elect(&mut self, budgets: Budgets, told: bool) {
         (self.silent, self.term, self.heard) = (false, self.term + 1, self.tick);
         self.leader = Allocator::new(budgets, self.leaders_now());
+        self.said.clear();
         if told {
             let nodes = self.agents.iter().map(|agent| agent.puller.node.clone()).collect();
             self.tell(Event::Expected(nodes));

@@ -92,8 +92,8 @@ impl Process {
 
 /// A port that is free, for programs that can't tell which one the system gave
 /// them. It takes seconds until they bind it: from below the ports that the system
-/// gives to whoever asks for any (Linux: from 32768 on), nobody else gets it
-/// meanwhile.
+/// gives to whoever asks for any (Linux: from 32768 on), hardly anybody gets
+/// it meanwhile.
 pub(super) fn free_port() -> Result<u16, RealError> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..TRIES {
