@@ -11,7 +11,7 @@ use rootstock_core::desired::Credential;
 use rootstock_core::path::BinaryRoots;
 use rootstock_core::status::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -31,6 +31,26 @@ async fn server(answers: Vec<Answer>) -> Server {
     server_that(answers, true).await
 }
 
+/// The next connection that asks something, and what. Where one looks far to
+/// the agent it makes another, and the one that it does not take ends.
+async fn asks(listener: &TcpListener) -> (TcpStream, Vec<u8>) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            let read = stream.read(&mut buffer).await.unwrap();
+            request.extend_from_slice(&buffer[..read]);
+            if request.ends_with(b"\r\n\r\n") {
+                return (stream, request);
+            }
+            if read == 0 {
+                assert!(request.is_empty(), "it ends in the middle of a request");
+                break;
+            }
+        }
+    }
+}
+
 /// One that closes connections behind its answers, or does not.
 async fn server_that(answers: Vec<Answer>, closes: bool) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -41,13 +61,7 @@ async fn server_that(answers: Vec<Answer>, closes: bool) -> Server {
     tasks.spawn(async move {
         let (mut answers, mut open) = (VecDeque::from(answers), Vec::new());
         while let Some(answer) = answers.pop_front() {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = Vec::new();
-            let mut buffer = [0; 4096];
-            while !request.ends_with(b"\r\n\r\n") {
-                let read = stream.read(&mut buffer).await.unwrap();
-                request.extend_from_slice(&buffer[..read]);
-            }
+            let (mut stream, request) = asks(&listener).await;
             seen.lock().unwrap().push(String::from_utf8(request).unwrap());
             stream.write_all(&answer).await.unwrap();
             if closes {
