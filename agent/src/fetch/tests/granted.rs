@@ -30,6 +30,15 @@ fn granted(request: &Request, rate: Rate) -> Grant {
     }
 }
 
+/// Lets the runtime's time go by, in which a connection is given up.
+async fn half_a_minute() {
+    tokio::time::pause();
+    for _ in 0..30 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    tokio::time::resume();
+}
+
 #[tokio::test]
 async fn what_comes_once_more_is_asked_for_once_more() {
     let plain = noise(2 << 20);
@@ -120,11 +129,7 @@ async fn a_pull_that_loses_its_lease_keeps_its_place() {
         pulls.heard(&Grant { lifetime, ..granted(&first, Rate::new(400 << 10)) });
         // Leases go by the machine's clock, which nobody can advance.
         tokio::time::sleep(2 * lifetime).await;
-        tokio::time::pause();
-        for _ in 0..30 {
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        tokio::time::resume();
+        half_a_minute().await;
         assert_eq!(node.waits.load(Ordering::Relaxed), 2, "it waits once more");
         let next = asked(&pulls).await;
         assert_eq!(next.id, first.id);
@@ -189,11 +194,7 @@ async fn an_answer_that_does_not_end_holds_no_blob_up_that_is_there() {
         }
         // Leases go by the machine's clock, which nobody can advance.
         tokio::time::sleep(lifetime).await;
-        tokio::time::pause();
-        for _ in 0..30 {
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        tokio::time::resume();
+        half_a_minute().await;
     };
     let both = async { tokio::join!(node.fetch(&registry, &wanted), leader) };
     let (fetched, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it ends");
